@@ -1,0 +1,205 @@
+"""The rows that stages exchange on disk: the only contract between the phases of the plant.
+
+Each table has a fixed schema and a key; tables are written sorted by key, so equal content is equal bytes.
+Column types are Arrow's; ``list`` columns hold five level probabilities, best first, unless said otherwise.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+
+from tasks.errors import StageError
+
+
+class Modality(StrEnum):
+    """What a medium is."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+
+
+class Split(StrEnum):
+    """Which part of the line a *content* (an original and all its distorted children) may serve."""
+
+    TRAIN = "train"
+    WARM_UP = "warm_up"
+    HELD_OUT = "held_out"
+
+
+class Task(StrEnum):
+    """Kinds of training example."""
+
+    SINGLE = "single"
+    PAIR = "pair"
+    DISTORTION = "distortion"
+    DESCRIPTION = "description"
+
+
+@dataclass(frozen=True)
+class RowSchema:
+    """Name, columns and key of one table."""
+
+    name: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """Column names in order."""
+        return list(self.schema.names)
+
+    def to_arrow(self, frame: pd.DataFrame) -> pa.Table:
+        """Check a frame against the schema and return it as an Arrow table sorted by key.
+
+        Raises:
+            StageError: columns are missing or unknown, a value has the wrong type, or the key repeats.
+        """
+        missing, extra = set(self.columns) - set(frame.columns), set(frame.columns) - set(self.columns)
+        if missing or extra:
+            msg = f"table {self.name}: missing columns {sorted(missing)}, unknown columns {sorted(extra)}"
+            raise StageError(msg)
+        if frame.duplicated(list(self.key)).any():
+            repeated = frame.loc[frame.duplicated(list(self.key)), list(self.key)].head(3).to_dict("records")
+            msg = f"table {self.name}: key {self.key} repeats, for example {repeated}"
+            raise StageError(msg)
+        ordered = frame.sort_values(list(self.key), kind="stable")[self.columns]
+        try:
+            return pa.Table.from_pandas(ordered, schema=self.schema, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            msg = f"table {self.name}: {error}"
+            raise StageError(msg) from error
+
+
+_S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_LEVELS5 = pa.list_(pa.float64())
+
+
+def _table(name: str, key: tuple[str, ...], /, **columns: pa.DataType) -> RowSchema:
+    return RowSchema(name, pa.schema(list(columns.items())), key)
+
+
+CANDIDATES: Final = _table(
+    "candidates",
+    ("id",),
+    id=_S,  # originals: hash of the bytes; children: hash of (parent, type, severity, seed, generator)
+    content_id=_S,  # id of the original that this sample shows; splits are made of contents
+    parent_id=_S,  # null for originals
+    split=_S,  # Split
+    modality=_S,  # Modality
+    mime=_S,
+    width=_I,
+    height=_I,
+    frames=_I,  # 1 for images
+    fps=_F,  # 0 for images
+    duration_s=_F,  # 0 for images
+    source=_S,  # path relative to the pool, or URI; of the original
+    bytes_sha256=_S,
+    shard=_S,  # archive that holds the bytes, relative to the stage's folder
+    offset=_I,  # position of the bytes in the archive
+    length=_I,
+    distortion=_S,  # type name, null for originals
+    severity=_I,  # 1-5, 0 for originals
+    seed=_I,
+    generator=_S,  # generator version, null for originals
+)
+"""Written by ``collect`` (originals) and ``distort`` (children)."""
+
+REJECTS: Final = _table("rejects", ("stage", "id", "reason", "detail"), stage=_S, id=_S, reason=_S, detail=_S)
+"""Everything a stage took in and did not pass on; ``id`` is the sample, assertion or source path."""
+
+OPINIONS: Final = _table(
+    "opinions",
+    ("id",),
+    id=_S,
+    bytes_sha256=_S,
+    scorers=pa.list_(_S),  # names, in the order of scores
+    versions=pa.list_(_S),
+    scores=pa.list_(_F),  # calibrated, [0, 1], higher is better
+    mu=_F,
+    sigma=_F,
+    pmod=_LEVELS5,
+    mu_clamped=_B,
+)
+"""Written by ``score``: one row per scored candidate (originals and children)."""
+
+ASSERTIONS: Final = _table(
+    "assertions",
+    ("assertion_id",),
+    assertion_id=_S,  # hash of (id, text)
+    id=_S,
+    position=_I,  # order within the description
+    attribute=_S,  # sharpness noise exposure contrast colour compression (video: also stability, smoothness)
+    text=_S,  # one assertion, no final full stop
+    origin=_S,  # "describer" or "planted"
+    planted_truth=_B,  # null unless planted: what the distortion recipe says
+)
+"""Written by ``describe``."""
+
+VOTES: Final = _table(
+    "votes",
+    ("assertion_id", "phase", "judge", "round", "attempt"),
+    assertion_id=_S,
+    id=_S,
+    phase=_S,  # "cross" or "self"
+    judge=_S,
+    model=_S,
+    prompt_version=_S,
+    round=_I,
+    attempt=_I,  # 0 first vote, 1-2 votes on a revision
+    verdict=_S,  # Verdict of models.judges
+    revision=_S,  # proposed text, null unless the verdict is "revise"
+    reason=_S,
+)
+"""Written by ``review``: every vote that was cast."""
+
+REVIEWED: Final = _table(
+    "reviewed",
+    ("assertion_id",),
+    assertion_id=_S,
+    id=_S,
+    position=_I,
+    attribute=_S,
+    text=_S,  # after adopted revisions
+    origin=_S,
+    planted_truth=_B,
+    kept=_B,
+    reason=_S,  # "unanimous" if kept, else the reject reason
+)
+"""Written by ``review``: the outcome of every assertion."""
+
+EXAMPLES: Final = _table(
+    "examples",
+    ("example_id",),
+    example_id=_S,
+    task=_S,  # Task
+    modality=_S,
+    split=_S,
+    ids=pa.list_(_S),  # one sample; two for pairs, whose order is that of the label
+    answers=pa.list_(_S),  # one text per sample
+    targets=pa.list_(_LEVELS5),  # one PMOD per sample; empty for text tasks
+    preference=_F,  # pairs: 1 first better, 0 second better, .5 tie; null otherwise
+)
+"""Written by ``assemble``: training examples, whole line (all splits)."""
+
+PREDICTIONS: Final = _table(
+    "predictions",
+    ("model", "id"),
+    model=_S,
+    id=_S,
+    content_id=_S,
+    modality=_S,
+    distortion=_S,
+    severity=_I,
+    score=_F,  # the model's quality, higher is better, [0, 1] unless the column readout says otherwise
+    level_probs=_LEVELS5,  # empty for models without levels
+    target=_F,  # what it is compared with
+    target_kind=_S,  # "machine_opinion" or "mos"
+    readout=_S,  # "expectation", "niqe", "linear_probe" ...
+)
+"""Written by ``predict``: per-sample predictions, stored before any metric."""
+
+TELEMETRY: Final = _table("telemetry", ("stage", "name"), stage=_S, name=_S, value=_F)
+"""Times, costs and counts of work done; never an input of another stage."""

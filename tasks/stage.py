@@ -1,0 +1,257 @@
+"""What a stage is: a name, a frozen config, a pure core, and ``run(config, place) -> report``.
+
+This module gives every stage the same frame: its section of the params file becomes its config (unknown keys are
+errors), its work goes to an ignored folder keyed by the hash of its dependencies and parameters, so a killed stage
+continues, and its outputs appear in ``artifacts/<stage>`` in one rename (DESIGN laws 3 and 7).
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import logging
+import os
+import resource
+import shutil
+import time
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import yaml
+
+from tasks.errors import ConfigError, StageError
+from tasks.shards import write_json
+
+log = logging.getLogger(__name__)
+
+STAGES: Final[dict[str, str]] = {
+    "collect": "tasks.annotation.collect",
+    "distort": "tasks.annotation.distort",
+    "score": "tasks.annotation.score",
+    "describe": "tasks.annotation.describe",
+    "review": "tasks.annotation.review",
+    "assemble": "tasks.annotation.assemble",
+    "validate": "tasks.annotation.validate",
+    "pretrain": "tasks.training.pretrain",
+    "warm_up": "tasks.training.warm_up",
+    "predict": "tasks.evaluation.predict",
+    "correlate": "tasks.evaluation.correlate",
+    "report": "tasks.evaluation.report",
+    "register": "tasks.evaluation.register",
+}
+"""The line, in order: stage name -> module."""
+
+RECIPES: Final[dict[str, str]] = {"base": "tasks.training.base"}
+"""Stages with a pipeline file of their own: they make what the line starts from."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage reads and writes.
+
+    Attributes:
+        root: the workspace; every input path in a config is relative to it.
+        work: folder that survives a kill; what is found there was made from the same dependencies and parameters.
+        out: folder, inside ``work``, whose content becomes ``artifacts/<stage>``.
+    """
+
+    root: Path
+    work: Path
+    out: Path
+
+    def artifacts(self, stage: str) -> Path:
+        """Published outputs of an earlier stage."""
+        folder = self.root / "artifacts" / stage
+        if not folder.is_dir():
+            msg = f"artifacts/{stage} is missing: run dvc repro {stage}, or dvc pull if somebody has pushed it"
+            raise StageError(msg)
+        return folder
+
+
+class Report(Protocol):
+    """What a stage returns: a frozen dataclass of counts and measures that depend on the inputs alone."""
+
+    __dataclass_fields__: typing.ClassVar[dict[str, Any]]
+
+
+class StageModule(Protocol):
+    """What a stage's module offers."""
+
+    Config: type
+
+    def run(self, config: Any, place: Place) -> Report:
+        """Do the work and return the counts."""
+        ...
+
+
+def load_stage(name: str) -> StageModule:
+    """Import a stage's module by name.
+
+    Raises:
+        ConfigError: there is no stage of that name.
+    """
+    module = {**STAGES, **RECIPES}.get(name)
+    if module is None:
+        msg = f"unknown stage {name!r}; the stages are {', '.join([*STAGES, *RECIPES])}"
+        raise ConfigError(msg)
+    return typing.cast("StageModule", importlib.import_module(module))
+
+
+def build_config(kind: type, section: str, values: dict[str, Any]) -> Any:
+    """Build the frozen dataclass ``kind`` from a params section; nested dataclasses and lists become typed values.
+
+    Raises:
+        ConfigError: a key is unknown, missing, or has the wrong type; the message names section and key.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        msg = f"params section {section!r}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(fields))}"
+        raise ConfigError(msg)
+    built: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in values:
+            built[name] = _convert(hints[name], f"{section}.{name}", values[name])
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            msg = f"params section {section!r}: key {name!r} is missing"
+            raise ConfigError(msg)
+    try:
+        return kind(**built)
+    except ValueError as error:
+        msg = f"params section {section!r}: {error}"
+        raise ConfigError(msg) from error
+
+
+def _convert(hint: Any, where: str, value: Any) -> Any:  # noqa: PLR0911 - one return per kind of type hint
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return build_config(hint, where, value)
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(arguments, where, value)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(arguments[0], where, item) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {_convert(arguments[0], where, k): _convert(arguments[1], f"{where}.{k}", v) for k, v in value.items()}
+    if origin is typing.Literal and value in arguments:
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    msg = f"params key {where}: expected {getattr(hint, '__name__', hint)}, found {value!r}"
+    raise ConfigError(msg)
+
+
+def _convert_union(arguments: tuple[Any, ...], where: str, value: Any) -> Any:
+    for argument in arguments:
+        if argument is type(None) and value is None:
+            return None
+        if argument is not type(None) and value is not None:
+            return _convert(argument, where, value)
+    msg = f"params key {where}: found {value!r}, expected one of {arguments}"
+    raise ConfigError(msg)
+
+
+def read_params(root: Path) -> dict[str, Any]:
+    """Read the workspace's params file.
+
+    Raises:
+        ConfigError: it is missing or is not a mapping of sections.
+    """
+    path = root / "params.yaml"
+    try:
+        params = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        msg = f"{path} is missing: run from the root of the checkout or of a workspace"
+        raise ConfigError(msg) from error
+    except yaml.YAMLError as error:
+        msg = f"{path} is not valid YAML: {error}"
+        raise ConfigError(" ".join(msg.split())) from error
+    if not isinstance(params, dict):
+        msg = f"{path} must be a mapping of sections"
+        raise ConfigError(msg)
+    return params
+
+
+def stage_config(name: str, params: dict[str, Any]) -> Any:
+    """Build one stage's config from the params file's content."""
+    if name not in params:
+        msg = f"params.yaml has no section {name!r}"
+        raise ConfigError(msg)
+    return build_config(load_stage(name).Config, name, params[name])
+
+
+def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, Any]:
+    """Run one stage of the workspace at ``root`` and publish its outputs; the command behind every DVC stage.
+
+    Returns:
+        The stage's report, which is also written to ``metrics/<stage>.json``.
+    """
+    started = time.monotonic()
+    params = read_params(root)
+    config = stage_config(name, params)
+    home = root / ".work" / name
+    key = _work_key(name, root, pipeline, params[name])
+    for old in home.glob("*") if home.is_dir() else ():
+        if old.name != key:
+            shutil.rmtree(old)
+    place = Place(root, home / key, home / key / "out")
+    place.out.mkdir(parents=True, exist_ok=True)
+    done = place.work / "report.json"
+    if done.is_file():
+        log.info("%s: finished before with the same inputs and parameters; publishing it again", name)
+    else:
+        report = load_stage(name).run(config, place)
+        write_json(done, dataclasses.asdict(typing.cast("Any", report)))
+        _telemetry(name, root, time.monotonic() - started)
+    values = json.loads(done.read_text())
+    _publish(name, root, place.out, values)
+    return values
+
+
+def _publish(name: str, root: Path, out: Path, report: dict[str, Any]) -> None:
+    """Make ``out`` the stage's published folder in one rename; the bytes are shared by hard links, not copied."""
+    target, fresh = root / "artifacts" / name, root / "artifacts" / f".{name}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(out, fresh, copy_function=os.link)
+    if target.exists():
+        shutil.rmtree(target)
+    fresh.rename(target)
+    write_json(root / "metrics" / f"{name}.json", report)
+
+
+def _telemetry(name: str, root: Path, seconds: float) -> None:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    values = {
+        "wall_s": round(seconds, 3),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        "peak_mb": round(usage.ru_maxrss / 1024, 1),
+    }
+    write_json(root / ".work" / "telemetry" / f"{name}.json", values)
+
+
+def _work_key(name: str, root: Path, pipeline: str, section: object) -> str:
+    """Hash of the stage's parameters and of the content of every dependency that its pipeline file declares."""
+    stages = yaml.safe_load((root / pipeline).read_text())["stages"]
+    if name not in stages:
+        msg = f"{pipeline} has no stage {name!r}"
+        raise ConfigError(msg)
+    sha = hashlib.sha256(json.dumps(section, sort_keys=True).encode())
+    for declared in stages[name].get("deps", []):
+        path = root / pipeline
+        path = (path.parent / declared).resolve()
+        if not path.exists():
+            msg = f"{declared} is missing, and {name} depends on it: run dvc repro {name}, or dvc pull"
+            raise StageError(msg)
+        sha.update(str(declared).encode() + b"\0")
+        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+            if "__pycache__" in file.parts:
+                continue
+            with file.open("rb") as handle:
+                sha.update(str(file.relative_to(path.parent)).encode() + hashlib.file_digest(handle, "sha256").digest())
+    return sha.hexdigest()[:16]
