@@ -1,0 +1,186 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from tasks import stage
+from tasks.errors import ConfigError, StageError
+
+COUNTER = """
+from dataclasses import dataclass
+from pathlib import Path
+import time
+
+
+@dataclass(frozen=True)
+class Config:
+    items: int
+    pause_s: float
+
+
+@dataclass(frozen=True)
+class Report:
+    items: int
+
+
+def run(config, place):
+    parts = place.work / "parts"
+    parts.mkdir(exist_ok=True)
+    source = (place.root / "source.txt").read_text()
+    for i in range(config.items):
+        part = parts / str(i)
+        if not part.exists():
+            with (place.root / "log.txt").open("a") as log:
+                log.write(f"{i}\\n")
+            part.write_text(f"{source}-{i}")
+        time.sleep(config.pause_s)
+    (place.out / "all.txt").write_text("\\n".join((parts / str(i)).read_text() for i in range(config.items)))
+    return Report(config.items)
+"""
+
+
+@dataclass(frozen=True)
+class Inner:
+    share: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    count: int
+    mode: Literal["a", "b"]
+    names: tuple[str, ...]
+    inner: Inner
+    limit: float | None = None
+
+
+GOOD = {"count": 3, "mode": "a", "names": ["x", "y"], "inner": {"share": 1}}
+
+
+def test_a_section_becomes_a_typed_frozen_config():
+    config = stage.build_config(Sample, "sample", GOOD)
+    assert config == Sample(3, "a", ("x", "y"), Inner(1.0), None)
+    assert isinstance(config.inner.share, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cuont": 3}, "unknown key 'cuont'"),
+        ({"count": "3"}, "sample.count"),
+        ({"count": True}, "sample.count"),
+        ({"mode": "c"}, "sample.mode"),
+        ({"names": ["x", 1]}, "sample.names"),
+        ({"inner": {"share": "much"}}, "sample.inner.share"),
+        ({"inner": {"shares": 1}}, "unknown key 'shares'"),
+        ({"limit": "none"}, "sample.limit"),
+    ],
+)
+def test_wrong_parameters_are_named(change: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        stage.build_config(Sample, "sample", GOOD | change)
+
+
+def test_a_missing_parameter_is_named():
+    with pytest.raises(ConfigError, match="'count' is missing"):
+        stage.build_config(Sample, "sample", {k: v for k, v in GOOD.items() if k != "count"})
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "is missing"), ("a: [", "not valid YAML"), ("- a\n", "mapping")])
+def test_unreadable_params_are_one_clear_line(tmp_path: Path, text: str | None, message: str):
+    if text is not None:
+        (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        stage.read_params(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_stage_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="collect, distort, score"):
+        stage.load_stage("colect")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with one stage, ``counter``, that does its items one by one and logs each."""
+    (tmp_path / "counter_stage.py").write_text(COUNTER)
+    (tmp_path / "source.txt").write_text("one")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"counter": {"items": 5, "pause_s": 0.0}}))
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"counter": {"deps": ["source.txt"]}}}))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(stage.STAGES, "counter", "counter_stage")
+    monkeypatch.delitem(sys.modules, "counter_stage", raising=False)
+    return tmp_path
+
+
+def test_outputs_and_metrics_are_published(workspace: Path):
+    assert stage.execute("counter", workspace) == {"items": 5}
+    assert (workspace / "artifacts/counter/all.txt").read_text().splitlines()[4] == "one-4"
+    assert json.loads((workspace / "metrics/counter.json").read_text()) == {"items": 5}
+
+
+def test_the_same_inputs_are_published_again_without_work(workspace: Path):
+    stage.execute("counter", workspace)
+    before = (workspace / "log.txt").read_text()
+    (workspace / "artifacts/counter/all.txt").unlink()
+    stage.execute("counter", workspace)
+    assert (workspace / "log.txt").read_text() == before
+    assert (workspace / "artifacts/counter/all.txt").is_file()
+
+
+@pytest.mark.parametrize("change", ["dependency", "parameter"])
+def test_changed_inputs_start_from_nothing(workspace: Path, change: str):
+    stage.execute("counter", workspace)
+    if change == "dependency":
+        (workspace / "source.txt").write_text("two")
+    else:
+        (workspace / "params.yaml").write_text(yaml.safe_dump({"counter": {"items": 6, "pause_s": 0.0}}))
+    stage.execute("counter", workspace)
+    assert len((workspace / "log.txt").read_text().splitlines()) == (10 if change == "dependency" else 11)
+    assert len(list((workspace / ".work/counter").iterdir())) == 1
+
+
+def test_a_missing_dependency_says_what_to_run(workspace: Path):
+    (workspace / "source.txt").unlink()
+    with pytest.raises(StageError, match="source.txt is missing.*dvc repro"):
+        stage.execute("counter", workspace)
+
+
+def test_a_killed_stage_continues_and_ends_with_the_same_bytes(workspace: Path):
+    (workspace / "params.yaml").write_text(yaml.safe_dump({"counter": {"items": 8, "pause_s": 0.1}}))
+    script = (
+        "import sys; from pathlib import Path; from tasks import stage\n"
+        f"sys.path.insert(0, {str(workspace)!r}); stage.STAGES['counter'] = 'counter_stage'\n"
+        f"stage.execute('counter', Path({str(workspace)!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    log = workspace / "log.txt"
+    deadline = time.monotonic() + 60
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (workspace / "artifacts/counter").exists()
+    stage.execute("counter", workspace)
+    items = log.read_text().splitlines()
+    assert len(items) <= 9  # one item may have been under way at the kill
+    assert sorted(set(items)) == [str(i) for i in range(8)]
+    assert (workspace / "artifacts/counter/all.txt").read_text().splitlines() == [f"one-{i}" for i in range(8)]
+
+
+def test_every_stage_config_is_a_frozen_dataclass_with_a_section(checkout: Path):
+    params = stage.read_params(checkout)
+    for name in [*stage.STAGES, *stage.RECIPES]:
+        kind = stage.load_stage(name).Config
+        assert dataclasses.is_dataclass(kind), name
+        assert kind.__dataclass_params__.frozen, name  # type: ignore[attr-defined]
+        stage.stage_config(name, params)
