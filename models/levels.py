@@ -23,7 +23,9 @@ EDGES: Final[NDArray[np.float64]] = np.array([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
 class LevelTokenizer(Protocol):
     """The part of a transformers tokenizer that level lookup needs."""
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of ``text``."""
+        ...
 
 
 def level_of(quality: float) -> Level:

@@ -150,7 +150,7 @@ def test_changed_inputs_start_from_nothing(workspace: Path, change: str):
 
 def test_a_missing_dependency_says_what_to_run(workspace: Path):
     (workspace / "source.txt").unlink()
-    with pytest.raises(StageError, match="source.txt is missing.*dvc repro"):
+    with pytest.raises(StageError, match=r"source.txt is missing.*dvc repro"):
         stage.execute("counter", workspace)
 
 
