@@ -1,0 +1,190 @@
+"""The paper's six official scorers: records of all, and pyiqa's TOPIQ-NR, LIQE, QualiCLIP, Q-Align where files exist.
+
+Nothing is ever downloaded here: a missing file is an error that says what to put where. pyiqa's code is under the
+PolyForm Noncommercial licence; the built-in scorers are the default.
+"""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.errors import MissingWeightsError, ModelError
+from models.scorers.protocol import Calibration, Pixels, Sampling, check_frames
+
+_PYIQA_HOST: Final = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
+_CLIP_HOST: Final = "https://openaipublic.azureedge.net/clip/models"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file a scorer needs: where it belongs on this machine, and where it comes from."""
+
+    path: Path
+    origin: str
+
+    @property
+    def instruction(self) -> str:
+        """One line for people."""
+        return f"put {self.path.name} into {self.path.parent} (from {self.origin})"
+
+
+@dataclass(frozen=True)
+class OfficialModel:
+    """A published scorer.
+
+    Attributes:
+        modality: what it was made for.
+        licence: of the weights or their code.
+        metric: its name in pyiqa; None if pyiqa does not offer it.
+        lowest, highest: its declared range, mapped linearly to [0, 1].
+        files: (place below the cache it belongs to, origin) of each weight file.
+    """
+
+    modality: str
+    licence: str
+    metric: str | None
+    lowest: float
+    highest: float
+    files: tuple[tuple[str, str], ...]
+
+
+OFFICIAL: Final[dict[str, OfficialModel]] = {
+    "fast_vqa": OfficialModel(
+        "video", "MIT", None, 0.0, 1.0,
+        (("hub/vital/FAST_VQA_B_1_4.pth", "github.com/VQAssessment/FAST-VQA-and-FasterVQA releases"),),
+    ),
+    "dover": OfficialModel(
+        "video", "S-Lab, non-commercial", None, 0.0, 1.0,
+        (("hub/vital/DOVER.pth", "github.com/VQAssessment/DOVER releases"),),
+    ),
+    "q_align": OfficialModel(
+        "image and video", "MIT (weights: Llama 2 community)", "qalign", 1.0, 5.0,
+        (("hf/models--q-future--one-align/refs/main", "huggingface.co/q-future/one-align, as a hub snapshot"),),
+    ),
+    "topiq_nr": OfficialModel(
+        "image", "PolyForm Noncommercial", "topiq_nr", 0.0, 1.0,
+        (("hub/pyiqa/cfanet_nr_koniq_res50-9a73138b.pth", f"{_PYIQA_HOST}/cfanet_nr_koniq_res50-9a73138b.pth"),),
+    ),
+    "liqe": OfficialModel(
+        "image", "PolyForm Noncommercial", "liqe", 1.0, 5.0,
+        (
+            ("hub/pyiqa/liqe_koniq.pt", f"{_PYIQA_HOST}/liqe_koniq.pt"),
+            ("hub/clip/ViT-B-32.pt", f"{_CLIP_HOST}, ViT-B-32.pt"),
+        ),
+    ),
+    "qualiclip": OfficialModel(
+        "image", "CC BY-NC 4.0", "qualiclip", 0.0, 1.0,
+        (
+            ("hub/pyiqa/QualiCLIP.pth", f"{_PYIQA_HOST}/QualiCLIP.pth"),
+            ("hub/clip/RN50.pt", f"{_CLIP_HOST}, RN50.pt"),
+        ),
+    ),
+}  # fmt: skip
+"""Name -> record, in the paper's order."""
+
+
+class PyiqaScorer:
+    """One of pyiqa's metrics as a Scorer; frames are scored one by one, their mean is the raw score."""
+
+    def __init__(self, name: str, metric: Any) -> None:
+        model = OFFICIAL[name]
+        self._name, self._metric = name, metric
+        self._calibration = Calibration((model.lowest, model.highest), (0.0, 1.0))
+
+    @property
+    def name(self) -> str:
+        """Key in ``OFFICIAL``."""
+        return self._name
+
+    @property
+    def version(self) -> str:
+        """Version of pyiqa, and the weight file."""
+        return official_version(self._name)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Single frames."""
+        return Sampling.FRAMES
+
+    def raw(self, frames_THWC: Pixels) -> float:
+        """Mean of the metric over the frames, in its own range."""
+        import torch  # noqa: PLC0415 - only official scorers pay for it
+
+        check_frames(frames_THWC)
+        with torch.inference_mode():
+            frames = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 255.0
+            return float(np.mean([self._metric(frame[None]).item() for frame in frames]))
+
+    def score(self, frames_THWC: Pixels) -> float:
+        """Raw score mapped linearly from the declared range to [0, 1]; values beyond it are cut off."""
+        return self._calibration(self.raw(frames_THWC))
+
+
+def weight_files(name: str) -> tuple[WeightFile, ...]:
+    """The files an official scorer needs, at their places on this machine (TORCH_HOME and HF_HUB_CACHE count)."""
+    return tuple(WeightFile(_place(below), origin) for below, origin in OFFICIAL[name].files)
+
+
+def official_version(name: str) -> str:
+    """Version of an official scorer: its implementation's and its weight file's name."""
+    import importlib.metadata  # noqa: PLC0415
+
+    return f"pyiqa-{importlib.metadata.version('pyiqa')}+{weight_files(name)[0].path.parts[-1]}"
+
+
+def load_official(name: str) -> PyiqaScorer:
+    """Load one of the four official scorers that pyiqa offers.
+
+    Raises:
+        ModelError: pyiqa does not offer it, or a file does not fit.
+        MissingWeightsError: the first file that is missing.
+    """
+    model = OFFICIAL.get(name)
+    if model is None or model.metric is None:
+        msg = f"{name!r} is not one of pyiqa's official scorers"
+        raise ModelError(msg)
+    for file in weight_files(name):
+        if not file.path.exists():
+            msg = f"{name} needs its official weights: {file.instruction}"
+            raise MissingWeightsError(msg)
+    options = {"backbone_pretrain": False} if name == "topiq_nr" else {}
+    try:
+        return PyiqaScorer(name, _create_metric(model.metric, options))
+    except (RuntimeError, KeyError, OSError, pickle.UnpicklingError) as error:
+        msg = f"{name}: the weights do not load ({' '.join(str(error).split())[:200]}): replace the files"
+        raise ModelError(msg) from error
+
+
+def _create_metric(metric: str, options: dict[str, Any]) -> Any:
+    import pyiqa  # noqa: PLC0415 - 5 s that only the paper profile pays
+
+    if metric == "qalign":
+        _restore_mask_inversion()
+    return pyiqa.create_metric(metric, device="cpu", **options)
+
+
+def _restore_mask_inversion() -> None:
+    """Give transformers 5.17 and later the method that pyiqa's Q-Align still calls."""
+    import torch  # noqa: PLC0415
+    from transformers import PreTrainedModel  # noqa: PLC0415
+
+    if hasattr(PreTrainedModel, "invert_attention_mask"):
+        return
+
+    def invert_attention_mask(model: Any, mask: torch.Tensor) -> torch.Tensor:
+        wide = mask[:, None, :, :] if mask.dim() == 3 else mask[:, None, None, :]
+        return (1.0 - wide.to(model.dtype)) * torch.finfo(model.dtype).min
+
+    PreTrainedModel.invert_attention_mask = invert_attention_mask  # type: ignore[attr-defined]
+
+
+def _place(below: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    if below.startswith("hf/"):
+        home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
+        return Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / below.removeprefix("hf/")
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")) / below

@@ -1,0 +1,105 @@
+"""What a scorer is, built in or not: a name, a version, a way to see a medium, and a score in [0, 1]."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ModelError
+
+Pixels = NDArray[np.uint8]
+
+CLIP_FRAMES: Final = 8
+"""Consecutive frames that a clip scorer sees at a time (FasterVQA's aligned clips have 8, too)."""
+
+
+class Sampling(StrEnum):
+    """Which frames of a video a scorer wants; of an image every scorer sees the one frame."""
+
+    FRAMES = "frames"
+    """Single frames spread evenly over the video; the raw score is the mean of theirs."""
+    CLIPS = "clips"
+    """Runs of ``CLIP_FRAMES`` consecutive frames spread evenly, one after the other along T."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A no-reference quality scorer.
+
+    Scoring is deterministic: the same frames give the same score, whatever was scored before.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, the key of its scores."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever scores may change: opinions are stored under (content, name, version)."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which frames of a video it wants."""
+        ...
+
+    def raw(self, frames_THWC: Pixels) -> float:
+        """Uncalibrated score, higher is better.
+
+        Args:
+            frames_THWC: uint8 RGB; T = 1 for an image, else as :attr:`sampling` asks.
+
+        Raises:
+            ModelError: the array has another shape or type.
+        """
+        ...
+
+    def score(self, frames_THWC: Pixels) -> float:
+        """Calibrated score in [0, 1], higher is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Monotone map of a raw score to [0, 1]: straight lines between knots, constant beyond the first and last.
+
+    Attributes:
+        raw: strictly increasing raw scores.
+        quality: strictly increasing values in [0, 1], one per knot.
+    """
+
+    raw: tuple[float, ...]
+    quality: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        raw, quality = np.asarray(self.raw), np.asarray(self.quality)
+        rising = len(raw) == len(quality) >= 2 and (np.diff(raw) > 0).all() and (np.diff(quality) > 0).all()
+        if not rising or quality[0] < 0.0 or quality[-1] > 1.0:
+            msg = "a calibration needs two or more knots that rise strictly on both sides, and qualities in [0, 1]"
+            raise ModelError(msg)
+
+    def __call__(self, raw: float) -> float:
+        """Quality of a raw score.
+
+        Raises:
+            ModelError: the raw score is not a number.
+        """
+        if not np.isfinite(raw):
+            msg = f"a scorer gave {raw!r} where a number was due"
+            raise ModelError(msg)
+        return float(np.interp(raw, self.raw, self.quality))
+
+
+def check_frames(frames_THWC: Pixels) -> None:
+    """Refuse anything but uint8 ``[T, H, W, 3]`` with T >= 1.
+
+    Raises:
+        ModelError: naming shape and type.
+    """
+    fits = frames_THWC.ndim == 4 and frames_THWC.shape[3] == 3 and frames_THWC.dtype == np.uint8 and frames_THWC.size
+    if not fits:
+        msg = f"frames must be [T, H, W, 3] uint8 with T >= 1, not {frames_THWC.shape} {frames_THWC.dtype}"
+        raise ModelError(msg)

@@ -1,0 +1,78 @@
+"""The opinion store: a pure memo of calibrated scores by (content hash, scorer, scorer version).
+
+Append-only, content-addressed Parquet shards under one URL, a folder or an S3 prefix, shared by clones and workers.
+Deleting it changes what a run costs, never what it finds (DESIGN law 4). A shard that cannot be read counts as absent.
+"""
+
+import io
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.object_store import ObjectStore, open_store
+from tasks.shards import digest
+
+log = logging.getLogger(__name__)
+
+STORE_VARIABLE: Final = "VITAL_STORE"
+"""Environment variable with the URL of the shared store."""
+_SCHEMA: Final = pa.schema([("content", pa.string()), ("score", pa.float64())])
+
+
+def open_memo(root: Path) -> "OpinionMemo":
+    """The memo of a workspace: at ``$VITAL_STORE``, or else in the workspace's own ``.vital/store``.
+
+    Raises:
+        InfraError: the store's URL is of a kind that VITAL does not know.
+    """
+    return OpinionMemo(open_store(os.environ.get(STORE_VARIABLE) or str(root / ".vital" / "store")))
+
+
+class OpinionMemo:
+    """Scores that somebody has computed before.
+
+    A shard holds scores of one scorer version; its key is a hash of its content, so equal work meets in one object.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def lookup(self, scorer: str, version: str) -> dict[str, float]:
+        """All known scores of one scorer version, content hash -> score.
+
+        Raises:
+            InfraError: the store cannot be reached.
+        """
+        known: dict[str, float] = {}
+        for key in self._store.list(f"{_prefix(scorer, version)}/"):
+            try:
+                table = pq.read_table(io.BytesIO(self._store.get(key)), schema=_SCHEMA)
+            except (pa.ArrowException, OSError) as error:
+                log.warning("opinion store: %s is not readable (%s) and counts as absent", key, error)
+                continue
+            known.update(zip(table.column("content").to_pylist(), table.column("score").to_pylist(), strict=True))
+        return known
+
+    def add(self, scorer: str, version: str, scores: Mapping[str, float]) -> None:
+        """Remember scores of one scorer version, content hash -> score.
+
+        Raises:
+            InfraError: the store cannot be reached.
+        """
+        if not scores:
+            return
+        rows = dict(sorted(scores.items()))
+        table = pa.table({"content": list(rows), "score": list(rows.values())}, schema=_SCHEMA)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self._store.put_if_absent(f"{_prefix(scorer, version)}/{digest(list(rows.items()))}.parquet", buffer.getvalue())
+
+
+def _prefix(scorer: str, version: str) -> str:
+    """Folder of one scorer version; a version may hold any character, its hash none that a key forbids."""
+    return f"opinions/{digest(scorer)[:8]}-{''.join(c for c in scorer if c.isalnum() or c == '_')}/{digest(version)}"

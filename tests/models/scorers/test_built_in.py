@@ -1,0 +1,163 @@
+"""The shipped six: real weights, two backends that agree, one answer whatever the batch, and honest errors."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from models.distortions import distort_image, strength
+from models.errors import MissingWeightsError, ModelError
+from models.scorers import BUILT_INS, CLIP_FRAMES, Sampling, Scorer, load_built_in
+from models.scorers.built_in import WEIGHTS
+from models.scorers.networks import NETWORKS
+
+NAMES = list(BUILT_INS)
+PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    return [np.ascontiguousarray(getattr(skimage.data, name)()[..., :3])[None] for name in PHOTOS]
+
+
+@pytest.fixture(scope="module")
+def scorers() -> dict[str, Scorer]:
+    return {name: load_built_in(name) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_and_torch_agree(name: str, photos: list[np.ndarray]) -> None:
+    onnx, torch_twin = load_built_in(name), load_built_in(name, "torch")
+    clip = np.concatenate([photos[0], photos[0][:, :, ::-1]] * (CLIP_FRAMES // 2))
+    for frames in [*photos, clip]:
+        assert onnx.raw(frames) == pytest.approx(torch_twin.raw(frames), abs=1e-4)
+        assert onnx.score(frames) == pytest.approx(torch_twin.score(frames), abs=1e-4)
+    assert onnx.version == torch_twin.version
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("name", NAMES)
+def test_raw_scores_do_not_depend_on_the_batch(name: str, backend: str, photos: list[np.ndarray]) -> None:
+    scorer = load_built_in(name, backend)  # type: ignore[arg-type]
+    sized = [np.asarray(Image.fromarray(photo[0]).resize((448, 416)))[None] for photo in photos]
+    if scorer.sampling is Sampling.CLIPS:
+        sized = [np.repeat(photo, CLIP_FRAMES, axis=0) for photo in sized]
+    alone = np.concatenate([scorer.raw_items(photo) for photo in sized])
+    together = scorer.raw_items(np.concatenate(sized))
+    assert np.abs(alone - together).max() <= 1e-5
+
+
+def test_scoring_is_deterministic_and_has_no_memory(scorers: dict[str, Scorer], photos: list[np.ndarray]) -> None:
+    for scorer in scorers.values():
+        first = [scorer.score(photo) for photo in photos]
+        assert [scorer.score(photo) for photo in reversed(photos)] == first[::-1]
+
+
+def test_scores_lie_in_the_unit_interval_even_for_noise_and_flat_pictures(scorers: dict[str, Scorer]) -> None:
+    rng = np.random.default_rng(5)
+    odd = [
+        rng.integers(0, 256, (1, 400, 500, 3), dtype=np.uint8),
+        np.zeros((1, 64, 64, 3), dtype=np.uint8),
+        np.full((1, 500, 400, 3), 255, dtype=np.uint8),
+        rng.integers(0, 256, (3, 16, 1200, 3), dtype=np.uint8),
+    ]
+    for scorer in scorers.values():
+        assert all(0.0 <= scorer.score(frames) <= 1.0 for frames in odd)
+
+
+def _rank_correlation(x: list[float], y: list[float]) -> float:
+    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+CUT_SHORT = pytest.mark.xfail(reason="the shipped scorers are from a training that was cut short: see docs/scorers.md")
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [("gaussian_blur", 0.9), ("jpeg", 0.8), pytest.param("white_noise", 0.7, marks=CUT_SHORT)],
+)
+def test_the_mean_opinion_orders_severities(
+    kind: str, least: float, scorers: dict[str, Scorer], photos: list[np.ndarray]
+) -> None:
+    correlations = []
+    for photo in photos[:3]:
+        levels = range(1, 6)
+        versions = [photo[0], *(distort_image(photo[0], kind, level, 7) for level in levels)]
+        mu = [float(np.mean([scorer.score(version[None]) for scorer in scorers.values()])) for version in versions]
+        correlations.append(_rank_correlation(mu, [0.0, *(-float(strength(kind, level)) for level in levels)]))
+    assert np.mean(correlations) >= least
+
+
+def test_no_two_scorers_share_a_weight_and_all_are_small() -> None:
+    networks = {name: build() for name, build in NETWORKS.items()}
+    assert set(networks) == set(BUILT_INS)
+    owners: dict[int, str] = {}
+    for name, network in networks.items():
+        assert sum(parameter.numel() for parameter in network.parameters()) <= 250_000
+        for parameter in network.parameters():
+            assert owners.setdefault(id(parameter), name) == name
+    files = [path for path in WEIGHTS.iterdir() if path.suffix in {".onnx", ".safetensors"}]
+    assert len(files) == 2 * len(BUILT_INS)
+    assert sum(path.stat().st_size for path in files) <= 12 * 2**20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_versions_name_the_weights_and_the_card_tells_how_they_were_made(name: str) -> None:
+    card = json.loads((WEIGHTS / f"{name}.json").read_text())
+    assert load_built_in(name).version == card["version"]
+    assert card["training"]["recipe"]["target"]
+    assert -1.0 <= card["figures"]["srcc"] <= 1.0
+    assert (np.diff(card["calibration"]["raw"]) > 0).all()
+    assert (np.diff(card["calibration"]["quality"]) > 0).all()
+
+
+def test_missing_and_damaged_files_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError, match=r"ranking\.json is missing.*train"):
+        load_built_in("ranking", folder=tmp_path)
+    shutil.copy(WEIGHTS / "ranking.json", tmp_path)
+    with pytest.raises(MissingWeightsError, match=r"ranking\.onnx is missing"):
+        load_built_in("ranking", folder=tmp_path)
+    data = (WEIGHTS / "ranking.onnx").read_bytes()
+    (tmp_path / "ranking.onnx").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ModelError, match="damaged"):
+        load_built_in("ranking", folder=tmp_path)
+    (tmp_path / "ranking.json").write_text("{}")
+    with pytest.raises(ModelError, match="not a scorer's card"):
+        load_built_in("ranking", folder=tmp_path)
+    with pytest.raises(ModelError, match="known are"):
+        load_built_in("rankin")
+
+
+def test_wrong_input_is_refused(scorers: dict[str, Scorer]) -> None:
+    for bad in (np.zeros((0, 9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8), np.zeros((1, 9, 9, 3), np.float32)):
+        with pytest.raises(ModelError, match="uint8"):
+            scorers["ranking"].score(bad)
+
+
+def test_the_light_path_imports_no_heavy_library() -> None:
+    program = (
+        "import sys, io, numpy as np; from PIL import Image; from tasks.annotation.opinions import *\n"
+        "buffer = io.BytesIO(); Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(buffer, 'PNG')\n"
+        "print(opinion_of(buffer.getvalue(), load_scorers()).level)\n"
+        "heavy = {'torch', 'pandas', 'pyarrow', 'prefect', 'dvc', 'pyiqa', 'av'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3]
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() in {"high", "good", "fair", "poor", "low"}
+
+
+def test_torch_threads_stay_as_they_were() -> None:
+    before = torch.get_num_threads()
+    load_built_in("level_probs", "torch", threads=1)
+    assert torch.get_num_threads() == before

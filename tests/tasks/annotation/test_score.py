@@ -1,0 +1,194 @@
+"""The stage ``score``: a complete table, the memo's economy, and the same bytes after a kill."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from models.distortions import distort_clip, distort_image
+from models.scorers import Scorer
+from models.scorers.built_in import BuiltInScorer
+from tasks.annotation import score
+from tasks.annotation.opinions import FrameRule
+from tasks.annotation.score import Config, run
+from tasks.errors import StageError
+from tasks.media import Limits
+from tasks.memo import OpinionMemo
+from tasks.records import CANDIDATES, OPINIONS, REJECTS
+from tasks.shards import digest, frame_of, read_table, write_archive, write_table
+from tasks.stage import Place
+
+NAMES = ("fragments", "two_branch", "level_probs", "multiscale_attention", "multi_task", "ranking")
+CONFIG = Config(scorers=NAMES, frames=2, clips=1, backend="onnx", batch=4, max_reject_share=0.5)
+PHOTOS = ("astronaut", "coffee", "chelsea")
+CELLS = (("gaussian_blur", 2), ("gaussian_blur", 5), ("white_noise", 4), ("jpeg", 5))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _row(key: str, data: bytes, **values: object) -> dict[str, object]:
+    row = dict.fromkeys(CANDIDATES.columns)
+    row |= {
+        "id": key, "content_id": key, "split": "train", "modality": "image", "mime": "image/png", "width": 1,
+        "height": 1, "frames": 1, "fps": 0.0, "duration_s": 0.0, "source": key, "bytes_sha256": digest(data),
+        "severity": 0, "seed": 0,
+    }  # fmt: skip
+    return row | values
+
+
+def _publish(place: Place, stage: str, media: dict[str, bytes], rows: list[dict[str, object]]) -> None:
+    folder = place.root / "artifacts" / stage
+    placed = write_archive(folder / "media" / "a.tar", media.items())
+    for row in rows:
+        found = placed[str(row["id"])]
+        row |= {"shard": found.shard, "offset": found.offset, "length": found.length}
+    write_table(folder / "candidates.parquet", CANDIDATES, frame_of(CANDIDATES, rows))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.delenv("VITAL_STORE", raising=False)
+    here = Place(tmp_path, tmp_path / "work", tmp_path / "work" / "out")
+    here.out.mkdir(parents=True)
+    photos = {name: getattr(skimage.data, name)()[:256, :320, :3] for name in PHOTOS}
+    media = {name: _png(pixels) for name, pixels in photos.items()}
+    panned = [photos["astronaut"][step : step + 200, step : step + 300] for step in range(12)]
+    media["clip"] = distort_clip(panned, 25.0, "h264_compression", 1, 0)
+    rows = [_row(name, data) for name, data in media.items()]
+    rows[-1] |= {"modality": "video", "frames": 12, "fps": 25.0, "mime": "video/mp4"}
+    _publish(here, "collect", media, rows)
+    children, child_rows = {}, []
+    for name, pixels in photos.items():
+        for kind, severity in CELLS:
+            key = f"{name}-{kind}-{severity}"
+            children[key] = _png(distort_image(pixels, kind, severity, 1))
+            child_rows.append(
+                _row(key, children[key], content_id=name, parent_id=name, distortion=kind, severity=severity)
+            )
+    _publish(here, "distort", children, child_rows)
+    return here
+
+
+def _computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the scorers asked per decoded medium."""
+    asked: list[int] = []
+    original = score.scores_of
+
+    def counting(data: bytes, scorers: list[Scorer], rule: FrameRule, limits: Limits) -> np.ndarray:
+        asked.append(len(scorers))
+        return original(data, scorers, rule, limits)
+
+    monkeypatch.setattr(score, "scores_of", counting)
+    return asked
+
+
+def test_every_candidate_gets_a_row_of_six_scores(place: Place) -> None:
+    report = run(CONFIG, place)
+    table = read_table(place.out / "opinions.parquet", OPINIONS)
+    assert report.candidates == report.opinions == len(table) == 4 + 12
+    assert read_table(place.out / "rejects.parquet", REJECTS).empty
+    scores = np.stack(table["scores"].to_list())
+    assert scores.shape == (16, 6)
+    assert table["mu"].to_numpy() == pytest.approx(scores.mean(axis=1))
+    assert table["sigma"].to_numpy() == pytest.approx(scores.std(axis=1))
+    assert np.stack(table["pmod"].to_list()).sum(axis=1) == pytest.approx(1)
+    versions = dict(zip(table["id"], table["versions"], strict=True))
+    assert [v.split("+")[-1] for v in versions["clip"]] == ["1clips", *["2frames"] * 5]
+    assert all(v.count("+") == 1 for v in versions["coffee"])
+    assert report.below_parent > 0.8
+    assert set(report.scorers) == set(NAMES)
+    assert len(report.srcc) == 15
+
+
+def test_the_memo_pays_for_media_seen_before_and_a_new_version_for_itself_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _computed(monkeypatch)
+    first = run(CONFIG, place)
+    assert asked == [6] * 16
+    table = (place.out / "opinions.parquet").read_bytes()
+    asked.clear()
+    assert run(CONFIG, place) == first
+    assert asked == []
+    monkeypatch.setattr(
+        BuiltInScorer,
+        "version",
+        property(lambda self: self._card.version + ("x" if self.name == "ranking" else "")),
+    )
+    run(CONFIG, place)
+    assert asked == [1] * 16
+    monkeypatch.undo()
+    monkeypatch.setattr(OpinionMemo, "lookup", lambda *_: {})
+    run(CONFIG, place)
+    assert (place.out / "opinions.parquet").read_bytes() == table
+
+
+def test_what_cannot_be_decoded_is_a_reject_with_a_reason_and_too_many_fail(place: Place) -> None:
+    good, broken = _png(skimage.data.coffee()), _png(skimage.data.chelsea())[:500]
+    media = {"good": good, "same": good, "broken": broken}
+    _publish(place, "collect", media, [_row(key, data) for key, data in media.items()])
+    report = run(CONFIG, place)
+    rejects = read_table(place.out / "rejects.parquet", REJECTS)
+    assert rejects[["stage", "id", "reason"]].to_numpy().tolist() == [["score", "broken", "truncated"]]
+    assert (report.candidates, report.opinions, report.rejects) == (15, 14, 1)
+    strict = Config(scorers=NAMES, frames=2, clips=1, backend="onnx", batch=4, max_reject_share=0.01)
+    with pytest.raises(StageError, match="1 of 15"):
+        run(strict, place)
+
+
+def test_an_empty_pool_is_an_error(place: Place) -> None:
+    for stage in ("collect", "distort"):
+        write_table(place.root / "artifacts" / stage / "candidates.parquet", CANDIDATES, frame_of(CANDIDATES, []))
+    with pytest.raises(StageError, match="no candidate"):
+        run(CONFIG, place)
+
+
+@pytest.mark.parametrize(
+    "values", [{"scorers": ()}, {"scorers": ("ranking", "ranking")}, {"batch": 0}, {"frames": 0}, {"clips": 0}]
+)
+def test_configs_without_sense_are_refused(values: dict[str, object]) -> None:
+    base = {"scorers": NAMES, "frames": 2, "clips": 1, "backend": "onnx", "batch": 4, "max_reject_share": 0.1}
+    with pytest.raises(ValueError, match="must"):
+        Config(**{**base, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_bytes(place: Place) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tasks.stage import Place; from tasks.annotation.score import *\n"
+        f"run(Config({NAMES!r}, 2, 1, 'onnx', 2, 0.5), Place(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[2])))"
+    )
+    root, store = str(place.root), place.root / ".vital" / "store"
+    command = [sys.executable, "-c", program, root]
+    checkout = Path(__file__).parents[3]
+
+    def shards() -> int:
+        return len(list(store.rglob("*.parquet")))
+
+    process = subprocess.Popen([*command, str(place.out)], cwd=checkout, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while shards() < 6 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = shards()
+    assert 6 <= saved < 6 * 9
+    subprocess.run([*command, str(place.out)], check=True, cwd=checkout, stderr=subprocess.DEVNULL)
+    undisturbed = place.root / "undisturbed"
+    undisturbed.mkdir()
+    environment = {**os.environ, "VITAL_STORE": str(place.root / "other")}
+    subprocess.run([*command, str(undisturbed)], check=True, cwd=checkout, stderr=subprocess.DEVNULL, env=environment)
+    for name in ("opinions.parquet", "rejects.parquet"):
+        assert (place.out / name).read_bytes() == (undisturbed / name).read_bytes()

@@ -1,0 +1,48 @@
+"""The opinion store is a pure memo: it gives back what was added, per scorer version, and survives damage."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.object_store import open_store
+from tasks.memo import OpinionMemo, open_memo
+
+
+@pytest.fixture
+def memo(tmp_path: Path) -> OpinionMemo:
+    return OpinionMemo(open_store(str(tmp_path / "store")))
+
+
+def test_what_was_added_comes_back_exactly(memo: OpinionMemo) -> None:
+    memo.add("ranking", "1+abc", {"b": 0.123456, "a": 1 / 3})
+    memo.add("ranking", "1+abc", {"c": 1.0})
+    assert memo.lookup("ranking", "1+abc") == {"a": 1 / 3, "b": 0.123456, "c": 1.0}
+
+
+def test_another_version_or_scorer_knows_nothing(memo: OpinionMemo) -> None:
+    memo.add("ranking", "1+abc", {"a": 0.5})
+    assert memo.lookup("ranking", "1+abd") == {}
+    assert memo.lookup("rank", "1+abc") == {}
+
+
+def test_equal_work_is_one_object_and_nothing_is_no_object(memo: OpinionMemo, tmp_path: Path) -> None:
+    for scores in ({"a": 0.5, "b": 0.25}, {"b": 0.25, "a": 0.5}, {}):
+        memo.add("ranking", "odd/version ../ü", scores)
+    assert len(list((tmp_path / "store").rglob("*.parquet"))) == 1
+    assert memo.lookup("ranking", "odd/version ../ü") == {"a": 0.5, "b": 0.25}
+
+
+def test_a_damaged_shard_counts_as_absent(memo: OpinionMemo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    memo.add("ranking", "1", {"a": 0.5})
+    memo.add("ranking", "1", {"b": 0.5})
+    shard = min((tmp_path / "store").rglob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:40])
+    assert len(memo.lookup("ranking", "1")) == 1
+    assert "not readable" in caplog.text
+
+
+def test_the_environment_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_memo(tmp_path).add("ranking", "1", {"a": 0.5})
+    assert list((tmp_path / ".vital" / "store").rglob("*.parquet"))
+    monkeypatch.setenv("VITAL_STORE", str(tmp_path / "shared"))
+    assert open_memo(tmp_path).lookup("ranking", "1") == {}
