@@ -1,0 +1,97 @@
+"""Rules of a single assertion, and the way from a describer's raw text to assertions that keep them.
+
+A raw description may be any prose, also an LMM's. Polishing removes what is said about nothing measurable (praise, a
+verdict on the overall quality); splitting makes one sentence one assertion, without its full stop.
+"""
+
+import re
+from typing import Final
+
+from models.signals.claims import parse_claim
+
+VACUOUS: Final[tuple[str, ...]] = (
+    r"(?:overall|general|visual|image|picture|video|perceptual|technical)(?: \w+)? quality",
+    r"(?:good|high|great|excellent|decent|fair|poor|low|bad|acceptable|superior|average|mediocre) (?:overall )?quality",
+    r"quality (?:is|looks|seems|appears|remains)",
+    r"(?:looks?|seems?|appears?) (?:\w+ )?(?:good|great|nice|fine|bad|poor|okay|ok)(?= *(?:$|[.,;!?]))",
+    r"(?:looks?|seems?|appears?|is|are) (?:\w+ )?(?:pleasing|pleasant|professional|beautiful|excellent|impressive)",
+    r"(?:is|are) (?:\w+ )?(?:nice|great|awesome|perfect|acceptable)",
+    r"(?:visually|aesthetically) (?:pleasing|appealing|attractive)",
+    r"(?:pleasant|enjoyable|good|bad|poor) (?:viewing|visual) experience",
+    r"well[ -](?:made|produced|captured|taken|shot)",
+    r"as an ai|as a language model",
+)
+"""Patterns of phrases that say nothing measurable, or judge the whole."""
+
+MAX_WORDS: Final = 40
+MAX_CHARACTERS: Final = 300
+
+_VACUOUS: Final = re.compile("|".join(rf"(?:{pattern})" for pattern in VACUOUS), re.IGNORECASE)
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+_CLAUSE_BORDER: Final = re.compile(
+    r"\s*(?:,\s*(?:and|but|while|yet)\s+|;\s*|,\s+|\s+(?:and|but|while|yet)\s+)", re.IGNORECASE
+)
+_JOINT: Final = re.compile(r"\s*(?:,\s*(?:and|but|while|yet)\s+|;\s*|\s+(?:and|but|while|yet)\s+)", re.IGNORECASE)
+_LIST_MARK: Final = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
+_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
+
+
+def is_vacuous(text: str) -> bool:
+    """Say whether the text praises, judges the whole, or otherwise says nothing measurable."""
+    return _VACUOUS.search(text) is not None
+
+
+def polish(raw: str) -> list[str]:
+    """Remove vacuous clauses; what is left of each sentence is kept only if it still is a sentence of its own."""
+    polished = []
+    for sentence in _SENTENCE_END.split(raw):
+        text = _LIST_MARK.sub("", " ".join(sentence.split())).strip()
+        if is_vacuous(text):
+            clauses = [clause for clause in _CLAUSE_BORDER.split(text) if not is_vacuous(clause)]
+            text = next((clause for clause in clauses if parse_claim(clause) is not None), "")
+        text = text.strip(" .!?;,")
+        if text:
+            polished.append(text[0].upper() + text[1:])
+    return polished
+
+
+def split(sentence: str) -> list[str]:
+    """Split a sentence at the joints between claims about different attributes; otherwise return it whole."""
+    parts, pending = [], ""
+    pieces = _JOINT.split(sentence)
+    joints = _JOINT.findall(sentence)
+    for index, piece in enumerate(pieces):
+        pending = f"{pending}{joints[index - 1]}{piece}" if pending else piece
+        here = parse_claim(pending)
+        following = parse_claim(pieces[index + 1]) if index + 1 < len(pieces) else None
+        if here and following and here.attribute is not following.attribute:
+            parts.append(pending)
+            pending = ""
+    if pending:
+        parts.append(pending)
+    return [part[0].upper() + part[1:] for part in (part.strip(" .!?;,") for part in parts) if part]
+
+
+def assertions_of(raw: str) -> list[str]:
+    """Polish and split a raw description; repeated assertions are dropped."""
+    found = [part for sentence in polish(raw) for part in split(sentence)]
+    return [text for text in dict.fromkeys(found) if problem_of(text) is None]
+
+
+def problem_of(text: str) -> str | None:
+    """Why a text cannot stand as one assertion, or None; the rule for describers' text and for judges' revisions."""
+    words = len(text.split())
+    checks = (
+        ("too short", words < 2),
+        ("too long", len(text) > MAX_CHARACTERS or words > MAX_WORDS),
+        ("control characters", not text.isprintable()),
+        ("not a bare sentence", text != text.strip() or text[-1:] in set(".!?;,")),
+        ("more than one sentence", _SENTENCE_END.search(text) is not None),
+        ("vacuous", is_vacuous(text)),
+    )
+    return next((problem for problem, broken in checks if broken), None)
+
+
+def token_count(text: str) -> int:
+    """Words and punctuation marks."""
+    return len(_TOKEN.findall(text))

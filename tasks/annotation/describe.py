@@ -1,0 +1,283 @@
+"""Stage ``describe``: single assertions about measured signals, and planted ones whose truth the recipe knows.
+
+A sample of the pool is measured by the describer's family of estimators, told in sentences, polished and split. The
+share is taken by a hash of the id, so a growing pool leaves old choices alone. Planted assertions measure the review:
+they never become training text.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from models.signals.assertions import assertions_of, token_count
+from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine, parse_claim
+from models.signals.evidence import Pixels, draw_evidence
+from models.signals.scale import DESCRIBER_FAMILY, Reading, load_thresholds, measure, read
+from models.signals.wording import phrase
+from tasks.annotation.fit_signals import FitConfig
+from tasks.annotation.parts import counts_of, each_part, rows_of
+from tasks.annotation.recipe import implied_falsehoods, implied_truths
+from tasks.annotation.sample_pixels import load_pixels
+from tasks.errors import ConfigError, MediaError, StageError
+from tasks.pool import load_candidates
+from tasks.records import ASSERTIONS, REJECTS, Origin
+from tasks.shards import TableParts, digest, frame_of, write_table
+from tasks.stage import Place
+
+
+@dataclass(frozen=True)
+class Config:
+    """Parameters of ``describe``.
+
+    Attributes:
+        seed: of the sample and of the wording.
+        share: of the candidates that are described.
+        planted_share: of the children whose recipe implies a truth.
+        assertions: per described sample, at most; faults come first.
+        frames: consecutive frames of a clip that are looked at, from its middle.
+        strong_at: probability of a fault from which it is called strong.
+        slight_at: and slight; below, the attribute is called fine.
+        part_samples: samples per part of the work; a killed run repeats at most the parts in hand.
+        fit: recipe of the thresholds (``tasks.annotation.fit_signals``).
+        processes: worker processes.
+    """
+
+    seed: int
+    share: float
+    planted_share: float
+    assertions: int
+    frames: int
+    strong_at: float
+    slight_at: float
+    part_samples: int
+    fit: FitConfig
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.share <= 1 and 0 <= self.planted_share <= 1):
+            raise ValueError("share and planted_share must lie in [0, 1]")
+        if not 0 < self.slight_at < self.strong_at < 1:
+            raise ValueError("0 < slight_at < strong_at < 1 must hold")
+        if min(self.assertions, self.frames, self.part_samples) < 1:
+            raise ValueError("assertions, frames and part_samples must be at least 1")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was described; ``candidates`` = ``described`` + ``rejected``.
+
+    Attributes:
+        described: samples with at least one assertion, planted ones included.
+        mean_tokens: words and punctuation marks per describer assertion (the paper reports 14.83 of its own tokens).
+        by_attribute: describer assertions.
+    """
+
+    candidates: int
+    described: int
+    rejected: int
+    rejects_by_reason: dict[str, int]
+    describer_assertions: int
+    planted_true: int
+    planted_false: int
+    mean_tokens: float
+    distinct_texts: int
+    faults_told: float
+    by_attribute: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    place: Place
+    part: str
+    rows: list[dict[str, Any]]
+    config: Config
+
+
+def run(config: Config, place: Place) -> Report:
+    """Write ``assertions.parquet`` and ``rejects.parquet``.
+
+    Raises:
+        ConfigError: the thresholds were fitted by another recipe than the params file names.
+        StageError: an input is missing.
+    """
+    check_fit(config.fit)
+    candidates = rows_of(load_candidates(place))
+    told = [row for row in candidates if is_described(row, config) or is_planted(row, config)]
+    chosen = {row["id"] for row in told}
+    assertions, rejects = _parts(place)
+    jobs = []
+    for start in range(0, len(told), config.part_samples):
+        rows = told[start : start + config.part_samples]
+        part = digest(*(row["id"] for row in rows))
+        if not assertions.has(part):
+            jobs.append(_Job(place, part, rows, config))
+    left = sum(len(job.rows) for job in jobs)
+    with tqdm(total=len(told), initial=len(told) - left, desc="describe", unit="sample") as bar:
+        each_part(_describe_part, jobs, config.processes, bar)
+    skipped = [
+        _reject(row["id"], "not_sampled", "descriptions are made of a sample")
+        for row in candidates
+        if row["id"] not in chosen
+    ]
+    frame = assertions.read()
+    refused = pd.concat([rejects.read(), frame_of(REJECTS, skipped)], ignore_index=True)
+    write_table(place.out / "assertions.parquet", ASSERTIONS, frame)
+    write_table(place.out / "rejects.parquet", REJECTS, refused)
+    return _report(len(candidates), rows_of(frame), rows_of(refused))
+
+
+def check_fit(fit: FitConfig) -> None:
+    """Refuse thresholds that were fitted on other evidence than the params file says.
+
+    Raises:
+        ConfigError: naming the command that mends it.
+    """
+    if load_thresholds().evidence != fit.evidence:
+        msg = "describe.fit.evidence is not what models/signals/thresholds.json was fitted on: "
+        msg += "run python -m tasks.annotation.fit_signals"
+        raise ConfigError(msg)
+
+
+def is_described(row: dict[str, Any], config: Config) -> bool:
+    """Whether a candidate belongs to the described sample: a function of its id and the seed."""
+    return _draw(config.seed, "described", row["id"]) < config.share
+
+
+def is_planted(row: dict[str, Any], config: Config) -> bool:
+    """Whether planted assertions are made about a candidate."""
+    if not isinstance(row["distortion"], str) or not implied_truths(row["distortion"], int(row["severity"])):
+        return False
+    return _draw(config.seed, "planted", row["id"]) < config.planted_share
+
+
+def _draw(seed: int, *parts: str) -> float:
+    text = "\0".join((str(seed), *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def claims_of(reading: Reading, config: Config, seed: str) -> list[Claim]:
+    """What the describer has to say: faults by probability, then attributes that are fine, up to the limit."""
+    attributes = [name for name, faults in FAULTS.items() if faults[0] in reading]
+    worst = {name: max(FAULTS[name], key=lambda fault: reading[fault]) for name in attributes}
+    order = sorted(attributes, key=lambda name: (-max(reading[worst[name]], config.slight_at), _draw(0, seed, name)))
+    claims = []
+    for name in order[: config.assertions]:
+        probability = reading[worst[name]]
+        if probability < config.slight_at:
+            claims.append(fine(name))
+        else:
+            degree = Degree.STRONG if probability >= config.strong_at else Degree.SLIGHT
+            claims.append(faulty(worst[name], degree))
+    return claims
+
+
+def _parts(place: Place) -> tuple[TableParts, TableParts]:
+    return TableParts(place.work / "assertions", ASSERTIONS), TableParts(place.work / "rejects", REJECTS)
+
+
+def _describe_part(job: _Job) -> int:
+    assertions, rejects = _parts(job.place)
+    told: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    for row in job.rows:
+        try:
+            pixels = load_pixels(job.place, row, job.config.frames)  # planted ones too: judges will need to see them
+        except MediaError as error:
+            refused.append(_reject(row["id"], error.reason, str(error)))
+            continue
+        texts = _describe(pixels, row, job.config) if is_described(row, job.config) else []
+        records = [_assertion(row, text, attribute, Origin.DESCRIBER, None) for text, attribute in texts]
+        if is_planted(row, job.config):
+            records += planted(row, job.config, {record["text"] for record in records})
+        if not records:
+            refused.append(_reject(row["id"], "nothing_to_say", "no assertion was left after polishing"))
+        told += [record | {"position": position} for position, record in enumerate(records)]
+    rejects.add(job.part, frame_of(REJECTS, refused))
+    assertions.add(job.part, frame_of(ASSERTIONS, told))  # last: its presence says that the part is complete
+    return len(job.rows)
+
+
+def _describe(pixels: Pixels, row: dict[str, Any], config: Config) -> list[tuple[str, Attribute]]:
+    """Measure, tell, polish and split one sample."""
+    thresholds = load_thresholds()
+    evidence = draw_evidence(pixels, thresholds.evidence, row["id"], Origin.DESCRIBER, 0)
+    reading = read(measure(DESCRIBER_FAMILY, evidence), DESCRIBER_FAMILY, thresholds)
+    seed = f"{config.seed}/{row['id']}"
+    raw = ". ".join(phrase(claim, evidence.medium, seed) for claim in claims_of(reading, config, seed)) + "."
+    found = []
+    for text in assertions_of(raw):
+        claim = parse_claim(text)
+        if claim is not None:
+            found.append((text, claim.attribute))
+    return found
+
+
+def planted(row: dict[str, Any], config: Config, taken: set[str]) -> list[dict[str, Any]]:
+    """Planted assertions about one child: a truth, and falsehoods, in words that no other assertion of it has."""
+    cell = str(row["distortion"]), int(row["severity"])
+    records = []
+    used = set(taken)
+    for truth, claims in ((True, implied_truths(*cell)), (False, implied_falsehoods(*cell))):
+        for claim in claims:
+            text = _unused_phrase(claim, row, config, used)
+            used.add(text)
+            records.append(_assertion(row, text, claim.attribute, Origin.PLANTED, truth))
+    return records
+
+
+def _unused_phrase(claim: Claim, row: dict[str, Any], config: Config, used: set[str]) -> str:
+    for attempt in range(1000):
+        text = phrase(claim, str(row["modality"]), f"{config.seed}/planted/{row['id']}/{attempt}")
+        if text not in used:
+            return text
+    msg = f"every wording of {claim} is used up for {row['id']}"
+    raise StageError(msg)
+
+
+def _assertion(
+    row: dict[str, Any],
+    text: str,
+    attribute: Attribute,
+    origin: Origin,
+    truth: bool | None,  # noqa: FBT001 - a column's value
+) -> dict[str, Any]:
+    return {
+        "assertion_id": digest(row["id"], text),
+        "id": row["id"],
+        "position": 0,
+        "attribute": str(attribute),
+        "text": text,
+        "origin": str(origin),
+        "planted_truth": truth,
+    }
+
+
+def _reject(key: str, reason: str, detail: str) -> dict[str, Any]:
+    return {"stage": "describe", "id": key, "reason": reason, "detail": detail}
+
+
+def _report(candidates: int, assertions: list[dict[str, Any]], rejects: list[dict[str, Any]]) -> Report:
+    ours = [row for row in assertions if row["origin"] == Origin.DESCRIBER]
+    claims = [parse_claim(row["text"]) for row in ours]
+    truths = sum(bool(row["planted_truth"]) for row in assertions if row["origin"] == Origin.PLANTED)
+    return Report(
+        candidates=candidates,
+        described=len({row["id"] for row in assertions}),
+        rejected=len(rejects),
+        rejects_by_reason=counts_of(row["reason"] for row in rejects),
+        describer_assertions=len(ours),
+        planted_true=truths,
+        planted_false=len(assertions) - len(ours) - truths,
+        mean_tokens=_mean([token_count(row["text"]) for row in ours]),
+        distinct_texts=len({row["text"] for row in ours}),
+        faults_told=_mean([claim is not None and claim.fault is not None for claim in claims]),
+        by_attribute=counts_of(row["attribute"] for row in ours),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 4) if values else 0.0

@@ -1,0 +1,84 @@
+import pytest
+
+from models.signals.assertions import (
+    MAX_CHARACTERS,
+    VACUOUS,
+    assertions_of,
+    is_vacuous,
+    polish,
+    problem_of,
+    split,
+    token_count,
+)
+from models.signals.wording import every_sentence
+
+VACUOUS_EXAMPLES = [
+    "The image has good quality",
+    "The overall quality is fair",
+    "The quality of this video is poor, the quality is low",
+    "The picture looks great",
+    "The composition is beautiful",
+    "The framing is great",
+    "It is visually pleasing",
+    "The scene offers a pleasant viewing experience",
+    "The photo is well captured",
+    "As an AI, I see a photo",
+]
+
+
+@pytest.mark.parametrize("text", VACUOUS_EXAMPLES)
+def test_vacuous_phrases_are_recognised(text: str):
+    assert is_vacuous(text)
+
+
+def test_every_pattern_of_the_list_catches_an_example():
+    import re
+
+    for pattern in VACUOUS:
+        assert any(re.search(pattern, text, re.IGNORECASE) for text in VACUOUS_EXAMPLES), pattern
+
+
+def test_what_the_describer_says_is_never_vacuous_and_always_one_assertion():
+    for text in every_sentence():
+        assert problem_of(text) is None, text
+        assert split(text) == [text]
+
+
+def test_polishing_removes_praise_and_keeps_the_measurable_part():
+    raw = "The image has good quality, and the edges are crisp. It looks great! Noise is strong.\n"
+    raw += "- The lighting is sufficient."
+    assert polish(raw) == ["The edges are crisp", "Noise is strong", "The lighting is sufficient"]
+
+
+def test_splitting_makes_one_sentence_one_assertion():
+    assert split("Edges are crisp and the colors are dull") == ["Edges are crisp", "The colors are dull"]
+    assert split("Sharpness is low, resulting in a blurry image") == ["Sharpness is low, resulting in a blurry image"]
+    assert split("Edges look soft and smeared") == ["Edges look soft and smeared"]
+
+
+def test_raw_text_becomes_distinct_bare_assertions():
+    raw = "Overall, this is a high quality picture. Noise is strong; the lighting is sufficient. Noise is strong."
+    assert assertions_of(raw) == ["Noise is strong", "The lighting is sufficient"]
+    assert assertions_of("") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "too short"),
+        ("Blurry", "too short"),
+        ("word " * 41 + "end", "too long"),
+        ("a " + "x" * MAX_CHARACTERS, "too long"),
+        ("Noise is\x07 strong", "control characters"),
+        ("Noise is strong.", "not a bare sentence"),
+        ("Noise is strong. Contrast is low", "more than one sentence"),
+        ("The overall quality is good", "vacuous"),
+        ("Noise is strong", None),
+    ],
+)
+def test_problems_have_names(text: str, problem: str | None):
+    assert problem_of(text) == problem
+
+
+def test_tokens_are_words_and_marks():
+    assert token_count("Sharpness is low, resulting in a blurry image") == 9

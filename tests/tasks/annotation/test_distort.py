@@ -1,0 +1,228 @@
+import dataclasses
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from skimage import data
+
+from models.distortions import GENERATOR, IMAGE_CELLS, IMAGE_TYPES, VIDEO_CELLS, distort_image
+from models.distortions.clips import encode
+from tasks.annotation import collect
+from tasks.annotation.distort import Config, draw_cells, pattern_seed, plan, run
+from tasks.errors import StageError
+from tasks.media import Limits, decode_image, decode_video
+from tasks.pool import decoded, load_candidates, read_media
+from tasks.records import CANDIDATES, REJECTS
+from tasks.shards import digest, read_table
+from tasks.stage import Place
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+CONFIG = Config(
+    seed=11, children_per_image=5, children_per_clip=3, image_types_per_clip=1, max_side=1024, parents_per_archive=2
+)
+PHOTOS = {
+    "astronaut": data.astronaut()[:160, :200],
+    "coffee": data.coffee()[:160, :200],
+    "chelsea": data.chelsea()[:160, :200],
+    "grey": np.repeat(data.camera()[:160, :200, None], 3, axis=2),
+}
+
+
+def write_pool(folder: Path) -> None:
+    folder.mkdir()
+    for name, pixels in PHOTOS.items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{name}.png")
+    frames = [np.ascontiguousarray(np.roll(PHOTOS["coffee"], 2 * t, axis=1)) for t in range(12)]
+    (folder / "clip.mp4").write_bytes(encode(frames, 24.0))
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("collected")
+    write_pool(root / "pool")
+    place = Place(root, root / "work", root / "artifacts" / "collect")
+    collect.run(collect.Config("pool", None, collect.Fractions(0.6, 0.2, 0.2), 1, 64, Limits()), place)
+    return root
+
+
+@pytest.fixture
+def place(collected: Path, tmp_path: Path) -> Place:
+    shutil.copytree(collected / "artifacts", tmp_path / "artifacts")
+    return Place(tmp_path, tmp_path / "work", tmp_path / "artifacts" / "distort")
+
+
+def originals_of(place: Place) -> pd.DataFrame:
+    return read_table(place.root / "artifacts" / "collect" / "candidates.parquet", CANDIDATES)
+
+
+def test_children_carry_exactly_the_distorted_pixels(place: Place):
+    report = run(CONFIG, place)
+    pool = load_candidates(place)
+    parents = pool[pool["stage"] == "collect"].set_index("id")
+    children = pool[pool["stage"] == "distort"]
+    assert report.planned == report.children + report.rejects == 4 * 5 + 4
+    assert len(children) == report.children
+    for row in children.itertuples():
+        content = read_media(place, row)
+        assert hashlib.sha256(content).hexdigest() == row.bytes_sha256
+        parent = parents.loc[row.parent_id]
+        assert (row.content_id, row.split, row.source) == (parent["content_id"], parent["split"], parent["source"])
+        assert row.id == digest(row.parent_id, row.distortion, row.severity, row.seed, GENERATOR)
+        if row.modality == "image":
+            original = decode_image(read_media(place, parent))
+            assert np.array_equal(
+                decode_image(content), distort_image(original, row.distortion, row.severity, row.seed)
+            )
+        else:
+            clip = decode_video(content, 3)
+            assert (clip.info.frames, clip.info.fps) == (12, 24.0)
+            assert clip.frames_THWC.shape == (3, 160, 200, 3)
+    assert set(children["mime"]) == {"image/webp", "video/mp4"}
+
+
+def test_whole_pool_in_one_frame(place: Place):
+    run(CONFIG, place)
+    pool = load_candidates(place)
+    assert list(pool.columns) == [*CANDIDATES.columns, "stage"]
+    assert pool["id"].is_monotonic_increasing
+    assert Counter(pool["stage"])["collect"] == 5
+    photo = pool[(pool["modality"] == "image")].iloc[0]
+    assert decoded(place, photo, 1).shape == (160, 200, 3)
+    assert decoded(place, dict(pool[pool["modality"] == "video"].iloc[0]), 4).frames_THWC.shape == (4, 160, 200, 3)
+
+
+def test_what_changes_nothing_is_a_reject_and_no_child(place: Place):
+    # the grey photograph has no saturation to lose
+    report = run(
+        dataclasses.replace(CONFIG, children_per_image=123, children_per_clip=0, image_types_per_clip=0), place
+    )
+    rejects = read_table(place.out / "rejects.parquet", REJECTS)
+    assert set(report.reasons) == {"no_change"}
+    assert report.planned == report.children + report.rejects
+    assert rejects["detail"].str.contains("grey.png").all()
+    assert rejects["detail"].str.contains("saturation|diffusion|color_shift").all()
+    assert (report.cells, report.cells_covered) == (143, 123)
+
+
+def test_parents_that_cannot_be_used_are_rejects_with_a_reason(tmp_path: Path):
+    (tmp_path / "pool").mkdir()
+    Image.fromarray(np.ascontiguousarray(data.coffee()[:40, :60])).save(tmp_path / "pool" / "small.png")
+    place = Place(tmp_path, tmp_path / "work", tmp_path / "artifacts" / "collect")
+    collect.run(collect.Config("pool", None, collect.Fractions(1, 0, 0), 1, 64, Limits()), place)
+    here = Place(tmp_path, tmp_path / "work2", tmp_path / "artifacts" / "distort")
+    report = run(dataclasses.replace(CONFIG, children_per_image=123), here)
+    needy = sum(5 for kind in IMAGE_TYPES.values() if kind.min_side > 40)
+    assert report.reasons["too_small"] == needy
+    assert set(report.reasons) <= {
+        "too_small",
+        "no_change",
+    }  # a shift of one pixel may miss every edge of so small a picture
+    archive = next((tmp_path / "artifacts" / "collect" / "media").iterdir())
+    archive.write_bytes(archive.read_bytes().replace(b"\x89PNG", b"\x89PNX"))
+    broken = Place(tmp_path, tmp_path / "work3", tmp_path / "artifacts" / "distort3")
+    assert run(CONFIG, broken).reasons == {"unknown_format": 5}
+
+
+def test_distort_needs_collect(tmp_path: Path):
+    with pytest.raises(StageError, match="artifacts/collect is missing"):
+        run(CONFIG, Place(tmp_path, tmp_path / "work", tmp_path / "out"))
+
+
+def originals(images: int, videos: int) -> pd.DataFrame:
+    rows = [{"id": digest("photo", i), "modality": "image"} for i in range(images)]
+    rows += [{"id": digest("clip", i), "modality": "video"} for i in range(videos)]
+    return pd.DataFrame(rows).assign(width=448, height=336)
+
+
+def test_large_parents_are_scaled_before_they_are_distorted(place: Place):
+    report = run(dataclasses.replace(CONFIG, max_side=100), place)
+    children = read_table(place.out / "candidates.parquet", CANDIDATES)
+    assert report.children == len(children)
+    assert set(zip(children["width"], children["height"], strict=True)) == {(100, 80)}
+    assert set(children["generator"]) == {f"{GENERATOR}@100"}
+    usual = {child.id for children in plan(originals_of(place), CONFIG).values() for child in children}
+    assert usual.isdisjoint(children["id"])
+
+
+def test_every_cell_is_covered_as_soon_as_the_pool_is_large_enough():
+    config = dataclasses.replace(CONFIG, children_per_image=8, children_per_clip=8)
+    for images, videos in ((16, 3), (40, 5), (147, 13)):
+        planned = [child for children in plan(originals(images, videos), config).values() for child in children]
+        photos = {digest("photo", i) for i in range(images)}
+        assert {(c.kind, c.severity) for c in planned if c.parent_id in photos} == set(IMAGE_CELLS)
+        assert {(c.kind, c.severity) for c in planned if c.parent_id not in photos} >= set(VIDEO_CELLS)
+        assert len({c.id for c in planned}) == len(planned)
+    few = plan(originals(3, 0), config)
+    assert [len(children) for children in few.values()] == [8, 8, 8]
+
+
+def test_a_growing_pool_changes_almost_no_earlier_child():
+    config = dataclasses.replace(CONFIG, children_per_image=8, children_per_clip=8)
+    before = {c.id for children in plan(originals(147, 13), config).values() for c in children}
+    after = {c.id for children in plan(originals(150, 13), config).values() for c in children}
+    assert len(before - after) <= 2  # at most what was added to cover a cell
+    assert len(after - before) <= 3 * 8 + 2
+
+
+def test_types_repeat_as_late_as_possible_and_patterns_are_shared_by_severities():
+    drawn = draw_cells(digest("a"), IMAGE_CELLS, 25, 3)
+    assert len({kind for kind, _ in drawn}) == 25
+    assert draw_cells(digest("a"), IMAGE_CELLS, 8, 3) == drawn[:8]
+    assert draw_cells(digest("b"), IMAGE_CELLS, 8, 3) != drawn[:8]
+    assert len(set(draw_cells(digest("a"), IMAGE_CELLS, 500, 3))) == len(IMAGE_CELLS)
+    assert pattern_seed("p", "jpeg", 1) == pattern_seed("p", "jpeg", 1) != pattern_seed("p", "jpeg", 2)
+    severities = Counter(severity for i in range(400) for _, severity in draw_cells(digest(i), IMAGE_CELLS, 8, 3))
+    assert max(severities.values()) < 1.25 * min(severities[s] for s in (1, 2, 4, 5))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(collected: Path, tmp_path: Path):
+    section = {**dataclasses.asdict(CONFIG), "parents_per_archive": 1}
+    pipeline = {"stages": {"distort": {"cmd": "", "deps": ["artifacts/collect"]}}}
+    for name in ("quiet", "killed"):
+        root = tmp_path / name
+        shutil.copytree(collected / "artifacts" / "collect", root / "artifacts" / "collect")
+        (root / "params.yaml").write_text(yaml.safe_dump({"distort": section}))
+        (root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    command = [sys.executable, "-m", "tasks", "distort"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run(command, cwd=tmp_path / "quiet", env=environment, check=True, capture_output=True)
+    kills = 0
+    for parts in (0, 1, 3):
+        process = subprocess.Popen(
+            command, cwd=tmp_path / "killed", env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        while process.poll() is None and len(list(tmp_path.glob("killed/.work/distort/*/made/*.parquet"))) < parts:
+            time.sleep(0.005)
+        time.sleep(0.8 if parts == 0 else 0.02)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2
+    subprocess.run(command, cwd=tmp_path / "killed", env=environment, check=True, capture_output=True)
+    assert published(tmp_path / "killed") == published(tmp_path / "quiet")
+
+
+def published(root: Path) -> dict[str, bytes]:
+    files = [*(root / "artifacts" / "distort").rglob("*"), *(root / "metrics").rglob("*")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_the_number_of_threads_changes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch):
+    run(CONFIG, place)
+    alone = dataclasses.replace(place, work=place.root / "alone", out=place.root / "alone" / "out")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    run(CONFIG, alone)
+    for path in sorted(place.out.rglob("*.*")):
+        assert path.read_bytes() == (alone.out / path.relative_to(place.out)).read_bytes()
