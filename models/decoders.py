@@ -1,0 +1,163 @@
+"""The decoders that an encoder can be plugged into: the tiny family made by the ``base`` stage, and InternVL3.
+
+Records are data: a size, and for published decoders the hub snapshot that holds the weights. Sources of the sizes:
+InternVL3 model cards (InternViT-300M with Qwen2.5 0.5B / 1.5B / 7B / 14B).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
+
+from models.errors import MissingWeightsError, ModelError
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """Shape of an InternViT-style image encoder; tokens per tile are ``(tile_px / patch_px / 2) ** 2``."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    tile_px: int
+    patch_px: int
+    layer_scale: float
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Vision tokens of one tile after pixel shuffle by one half."""
+        return (self.tile_px // self.patch_px // 2) ** 2
+
+
+@dataclass(frozen=True)
+class DecoderRecord:
+    """One Qwen2-style decoder.
+
+    Attributes:
+        family: decoders of one family share tokenizer and encoder size.
+        hub: repository of the published weights; None for the family that this project makes itself.
+    """
+
+    name: str
+    family: str
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp_width: int
+    tied_embeddings: bool
+    hub: str | None = None
+
+
+TINY_ENCODER: Final = EncoderSize(
+    width=192, layers=4, heads=6, mlp_width=768, tile_px=112, patch_px=14, layer_scale=1.0
+)
+INTERNVIT_300M: Final = EncoderSize(
+    width=1024, layers=24, heads=16, mlp_width=4096, tile_px=448, patch_px=14, layer_scale=0.1
+)
+
+DECODERS: Final[dict[str, DecoderRecord]] = {
+    record.name: record
+    for record in (
+        DecoderRecord("nano", "tiny", 96, 2, 4, 2, 256, tied_embeddings=True),
+        DecoderRecord("micro", "tiny", 128, 2, 4, 2, 352, tied_embeddings=True),
+        DecoderRecord("mini", "tiny", 192, 3, 6, 3, 512, tied_embeddings=True),
+        DecoderRecord(
+            "internvl3-1b", "internvl3", 896, 24, 14, 2, 4864, tied_embeddings=False, hub="OpenGVLab/InternVL3-1B-hf"
+        ),
+        DecoderRecord(
+            "internvl3-2b", "internvl3", 1536, 28, 12, 2, 8960, tied_embeddings=False, hub="OpenGVLab/InternVL3-2B-hf"
+        ),
+        DecoderRecord(
+            "internvl3-8b", "internvl3", 3584, 28, 28, 4, 18944, tied_embeddings=False, hub="OpenGVLab/InternVL3-8B-hf"
+        ),
+        DecoderRecord(
+            "internvl3-14b",
+            "internvl3",
+            5120,
+            48,
+            40,
+            8,
+            13824,
+            tied_embeddings=False,
+            hub="OpenGVLab/InternVL3-14B-hf",
+        ),
+    )
+}
+"""Decoder name -> record, smallest first within a family."""
+
+
+def decoder_record(name: str) -> DecoderRecord:
+    """Look up a decoder.
+
+    Raises:
+        ModelError: there is no decoder of that name.
+    """
+    record = DECODERS.get(name)
+    if record is None:
+        msg = f"unknown decoder {name!r}; the decoders are {', '.join(DECODERS)}"
+        raise ModelError(msg)
+    return record
+
+
+def build_internvl_config(
+    decoder: DecoderRecord, encoder: EncoderSize, vocabulary: int, image_token_id: int
+) -> InternVLConfig:
+    """Transformers' configuration of ``decoder`` on ``encoder``.
+
+    Args:
+        vocabulary: rows of the embedding table.
+        image_token_id: placeholder token for which plain transformers scatters vision tokens.
+    """
+    vision = InternVLVisionConfig(
+        hidden_size=encoder.width,
+        num_hidden_layers=encoder.layers,
+        num_attention_heads=encoder.heads,
+        intermediate_size=encoder.mlp_width,
+        attention_bias=True,
+        image_size=[encoder.tile_px, encoder.tile_px],
+        patch_size=[encoder.patch_px, encoder.patch_px],
+        layer_scale_init_value=encoder.layer_scale,
+        use_mean_pooling=True,
+    )
+    text = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=decoder.width,
+        num_hidden_layers=decoder.layers,
+        num_attention_heads=decoder.heads,
+        num_key_value_heads=decoder.kv_heads,
+        intermediate_size=decoder.mlp_width,
+        max_position_embeddings=32768,
+        tie_word_embeddings=decoder.tied_embeddings,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    return InternVLConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=image_token_id,
+        image_seq_length=encoder.tokens_per_tile,
+        downsample_ratio=0.5,
+        tie_word_embeddings=decoder.tied_embeddings,
+    )
+
+
+def checkpoint_folder(decoder: DecoderRecord, weights: Path) -> Path:
+    """Folder of a decoder's checkpoint below the folder ``weights``.
+
+    Raises:
+        MissingWeightsError: it is not there; the message says which hub snapshot belongs where.
+    """
+    folder = weights / decoder.name
+    if (folder / "config.json").is_file():
+        return folder
+    if decoder.hub is None:
+        msg = (
+            f"decoder {decoder.name}: {folder} is missing; get it with dvc pull -r seed, or make it with the base stage"
+        )
+        raise MissingWeightsError(msg)
+    msg = f"decoder {decoder.name}: put the snapshot of {decoder.hub} (huggingface.co) into {folder}"
+    raise MissingWeightsError(msg)

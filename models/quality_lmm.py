@@ -1,0 +1,410 @@
+"""The quality LMM: transformers' InternVL with a motion extractor, read out at the level word or in words.
+
+Shape legend: ``B``, ``N`` samples, ``A`` answers, ``L`` answer tokens, ``K`` visual tokens of one sample, ``P`` tiles,
+``S`` tokens per tile, ``T`` motion frames, ``M`` motion channels, ``D`` decoder width, ``V`` vocabulary.
+
+Nothing here knows a loss: ``forward`` gives the hidden states that predict the answer's tokens, ``logits`` turns the
+rows that a loss supervises into logits. Sequences are padded on the right under causal attention, so neither padding
+nor neighbours in a batch can change a sample.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    DynamicCache,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionModel,
+    PreTrainedTokenizerFast,
+    Qwen2Model,
+)
+
+from models.checkpoint import load_internvl, save_shards
+from models.errors import ModelError
+from models.levels import LEVELS, level_token_ids
+from models.motion import MotionConfig, MotionExtractor, MotionProjector
+from models.tokenizer import IMAGE_END, IMAGE_START, TURN_END, TURN_START
+from models.vision_encoder import (
+    VisualInput,
+    VisualSpec,
+    load_motion_extractor,
+    require_files,
+    save_motion_extractor,
+)
+
+IMAGE_PREFIX: Final = "The quality of the image is"
+VIDEO_PREFIX: Final = "The quality of the video is"
+"""The sentence that is forced before the level word, the same in training and evaluation (DESIGN law 6)."""
+
+_LAYOUT_FILE: Final = "quality_lmm.json"
+
+
+def level_prefix(medium: "VisualInput | VisualFeatures") -> str:
+    """The forced sentence of this medium's modality."""
+    return VIDEO_PREFIX if medium.is_video else IMAGE_PREFIX
+
+
+@dataclass(frozen=True)
+class VisualFeatures:
+    """What the encoder says about one medium, before any projector: cache it when the encoder is frozen.
+
+    Attributes:
+        tiles_PSC: pixel-shuffled patch features, ``C`` four times the encoder's width.
+        motion_TM: motion tokens; None for images.
+    """
+
+    tiles_PSC: Tensor
+    motion_TM: Tensor | None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether this medium has a motion stream."""
+        return self.motion_TM is not None
+
+
+Medium = VisualInput | VisualFeatures
+"""A medium as pixels, or as features that the encoder has made of it."""
+
+
+class QualityLMM(nn.Module):
+    """An image encoder, a motion extractor, their projectors and a decoder, with one tokenizer.
+
+    Attributes:
+        internvl: transformers' model: image encoder, projector, decoder.
+        motion_extractor, motion_projector: this project's part.
+        tokenizer: the decoder's.
+        level_ids: tokens of the five level words in *this* tokenizer, best first.
+        spec: how media were prepared when the weights were made.
+        system: system message of the chat layout.
+    """
+
+    def __init__(
+        self,
+        internvl: InternVLForConditionalGeneration,
+        motion_extractor: MotionExtractor,
+        motion_projector: MotionProjector,
+        tokenizer: PreTrainedTokenizerFast,
+        spec: VisualSpec,
+        system: str,
+    ) -> None:
+        super().__init__()
+        self.internvl = internvl
+        self.motion_extractor = motion_extractor
+        self.motion_projector = motion_projector
+        self.tokenizer = tokenizer
+        self.level_ids = level_token_ids(tokenizer)
+        self.spec = spec
+        self.system = system
+        self._end_id = _single_token(tokenizer, TURN_END)
+        self._known_ids: dict[str, Tensor] = {}  # the few texts that surround every medium, tokenised once
+
+    @classmethod
+    def from_config(
+        cls,
+        config: InternVLConfig,
+        motion: MotionConfig,
+        tokenizer: PreTrainedTokenizerFast,
+        spec: VisualSpec,
+        system: str,
+    ) -> "QualityLMM":
+        """A model with random weights from torch's global generator, on the CPU, in evaluation mode."""
+        internvl = InternVLForConditionalGeneration(config)
+        projector = MotionProjector(motion.channels, config.get_text_config().hidden_size)
+        return cls(internvl, MotionExtractor(motion), projector, tokenizer, spec, system).eval()
+
+    @property
+    def image_encoder(self) -> InternVLVisionModel:
+        """The vision tower."""
+        return self.internvl.model.vision_tower
+
+    @property
+    def projector(self) -> nn.Module:
+        """Vision projector (LayerNorm, linear, GELU, linear)."""
+        return self.internvl.model.multi_modal_projector
+
+    @property
+    def language_model(self) -> Qwen2Model:
+        """The decoder without its vocabulary head."""
+        return self.internvl.model.language_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.internvl.device
+
+    # ------------------------------------------------------------------ vision
+
+    def visual_features(self, inputs: Sequence[VisualInput]) -> list[VisualFeatures]:
+        """Run image encoder and motion extractor; images never reach the motion extractor.
+
+        All tiles of the batch go through the image encoder together; clips of equal shape through the motion extractor.
+        """
+        tiles = torch.cat([medium.tiles_TCHW for medium in inputs]).to(self.device)
+        tiles_PSC = self.shuffled(self.image_encoder(pixel_values=tiles).last_hidden_state[:, 1:])
+        per_medium = tiles_PSC.split([len(medium.tiles_TCHW) for medium in inputs])
+        motion = self._motion_tokens(inputs)
+        return [VisualFeatures(part, motion.get(index)) for index, part in enumerate(per_medium)]
+
+    def shuffled(self, patches_PQC: Tensor) -> Tensor:
+        """Pixel shuffle: patch features ``[P, Q, C]`` of square tiles to ``[P, Q / 4, 4 C]``."""
+        side = int(patches_PQC.shape[1] ** 0.5)
+        grid = patches_PQC.reshape(len(patches_PQC), side, side, -1)
+        merged = self.internvl.model.pixel_shuffle(grid, scale_factor=self.internvl.config.downsample_ratio)
+        return merged.reshape(len(patches_PQC), -1, merged.shape[-1])
+
+    def _motion_tokens(self, inputs: Sequence[VisualInput]) -> dict[int, Tensor]:
+        shapes: dict[torch.Size, list[int]] = {}
+        for index, medium in enumerate(inputs):
+            if medium.motion_CTHW is not None:
+                shapes.setdefault(medium.motion_CTHW.shape, []).append(index)
+        tokens: dict[int, Tensor] = {}
+        for members in shapes.values():
+            clips = torch.stack([cast("Tensor", inputs[i].motion_CTHW) for i in members]).to(self.device)
+            tokens.update(zip(members, self.motion_extractor(clips), strict=True))
+        return tokens
+
+    def project(self, features: Sequence[VisualFeatures]) -> list[Tensor]:
+        """Visual tokens ``[K, D]`` per sample: all tiles in order, then one token per motion frame."""
+        projected = self.projector(torch.cat([item.tiles_PSC for item in features]))
+        parts = projected.split([len(item.tiles_PSC) for item in features])
+        tokens: list[Tensor] = []
+        for item, part_PSD in zip(features, parts, strict=True):
+            tokens_KD = part_PSD.flatten(0, 1)
+            if item.motion_TM is not None:
+                tokens_KD = torch.cat([tokens_KD, self.motion_projector(item.motion_TM)])
+            tokens.append(tokens_KD)
+        return tokens
+
+    def visual_tokens(self, inputs: Sequence[Medium]) -> list[Tensor]:
+        """Tokens ``[K, D]`` of each medium in the decoder's space; two videos in a batch are two videos.
+
+        The encoder runs for media that come as pixels; features are taken as they are.
+        """
+        pixels = [medium for medium in inputs if isinstance(medium, VisualInput)]
+        encoded = iter(self.visual_features(pixels) if pixels else [])
+        return self.project([m if isinstance(m, VisualFeatures) else next(encoded) for m in inputs])
+
+    # ---------------------------------------------------------------- language
+
+    def answer_ids(self, answers: Sequence[str], *, end: bool = True) -> tuple[Tensor, Tensor]:
+        """Tokenise answers, padded on the right.
+
+        Args:
+            end: close each answer with the end-of-turn token.
+
+        Returns:
+            ids ``[B, L]`` and the boolean mask of real tokens ``[B, L]``.
+        """
+        rows = [self.tokenizer.encode(text, add_special_tokens=False) for text in answers]
+        rows = [[*row, self._end_id] if end else row for row in rows]
+        length = max(len(row) for row in rows)
+        ids_BL = torch.full((len(rows), length), self._end_id)
+        mask_BL = torch.zeros(len(rows), length, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids_BL[index, : len(row)] = torch.tensor(row)
+            mask_BL[index, : len(row)] = True
+        return ids_BL.to(self.device), mask_BL.to(self.device)
+
+    def forward(
+        self,
+        inputs: Sequence[Medium],
+        answer_ids_BL: Tensor,
+        answer_mask_BL: Tensor,
+        prompt: str | Sequence[str] = "",
+    ) -> Tensor:
+        """Hidden states ``[B, L, D]`` (after the final norm); entry ``l`` *predicts* answer token ``l``.
+
+        Args:
+            answer_ids_BL: answers, padded on the right. answer_mask_BL: True at real tokens; hidden states elsewhere
+                are defined but mean nothing.
+            prompt: user text, one for all or one each; empty is the paper's prompt decoupling.
+        """
+        return self.hidden_states(self.visual_tokens(inputs), answer_ids_BL, answer_mask_BL, prompt)
+
+    def hidden_states(
+        self,
+        visual: Sequence[Tensor | None],
+        answer_ids_BL: Tensor,
+        answer_mask_BL: Tensor,
+        prompt: str | Sequence[str] = "",
+    ) -> Tensor:
+        """As :meth:`forward`, from visual tokens that exist already; None is a conversation without a medium."""
+        prompts = [prompt] * len(visual) if isinstance(prompt, str) else list(prompt)
+        heads = [self._head_embeddings(tokens, text) for tokens, text in zip(visual, prompts, strict=True)]
+        answers_BLD = self.language_model.embed_tokens(answer_ids_BL)
+        lengths = [len(head) for head in heads]
+        padded_BXD = nn.utils.rnn.pad_sequence(
+            [
+                torch.cat([head, answer[: int(mask.sum())]])
+                for head, answer, mask in zip(heads, answers_BLD, answer_mask_BL, strict=True)
+            ],
+            batch_first=True,
+        )
+        hidden_BXD = self.language_model(inputs_embeds=padded_BXD, use_cache=False).last_hidden_state
+        first_B1 = torch.tensor(lengths, device=self.device)[:, None] - 1
+        positions_BL = first_B1 + torch.arange(answer_ids_BL.shape[1], device=self.device)[None]
+        positions_BL = positions_BL.clamp(max=hidden_BXD.shape[1] - 1)
+        return hidden_BXD.gather(1, positions_BL[..., None].expand(-1, -1, hidden_BXD.shape[-1]))
+
+    def _head_embeddings(self, tokens_KD: Tensor | None, prompt: str) -> Tensor:
+        """Everything before the answer: system turn, user turn with medium and prompt, opening of the answer."""
+        before = f"{TURN_START}system\n{self.system}{TURN_END}\n{TURN_START}user\n"
+        after = f"{prompt}{TURN_END}\n{TURN_START}assistant\n"
+        if tokens_KD is None:
+            return self._embed(before + after)
+        return torch.cat([self._embed(before + IMAGE_START), tokens_KD, self._embed(f"{IMAGE_END}\n{after}")])
+
+    def _embed(self, text: str) -> Tensor:
+        if text not in self._known_ids:
+            self._known_ids[text] = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.language_model.embed_tokens(self._known_ids[text].to(self.device))
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Vocabulary logits ``[N, V]`` of the rows that are wanted."""
+        return self.internvl.lm_head(hidden_ND)
+
+    # ---------------------------------------------------------------- readouts
+
+    @torch.no_grad()
+    def level_probabilities(self, inputs: Sequence[Medium]) -> Tensor:
+        """Probabilities ``[N, 5]`` of the five levels, best first, after the forced sentence of each modality."""
+        ids_BL, mask_BL = self.answer_ids([f"{level_prefix(medium)} {LEVELS[0]}" for medium in inputs], end=False)
+        hidden_BLD = self(inputs, ids_BL, mask_BL)
+        last_B = mask_BL.sum(1) - 1
+        level_BD = hidden_BLD[torch.arange(len(inputs), device=self.device), last_B]
+        return self.logits(level_BD)[:, list(self.level_ids)].float().softmax(-1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Sequence[Medium],
+        prompt: str = "",
+        prefix: str = "",
+        max_new_tokens: int = 32,
+        avoid: Sequence[str] = (),
+    ) -> list[str]:
+        """Greedy answers, without the forced ``prefix``; conversations of equal length share a batch.
+
+        Args:
+            avoid: openings that no answer may have; tells tasks apart that share the empty prompt.
+        """
+        banned = [self.tokenizer.encode(text, add_special_tokens=False) for text in avoid]
+        heads = [self._head_embeddings(tokens, prompt) for tokens in self.visual_tokens(inputs)]
+        if prefix:
+            heads = [torch.cat([head, self._embed(prefix)]) for head in heads]
+        texts = [""] * len(inputs)
+        for members in _by_length(heads):
+            ids = self._greedy(torch.stack([heads[i] for i in members]), max_new_tokens, banned)
+            for index, row in zip(members, ids, strict=True):
+                texts[index] = str(self.tokenizer.decode(row, skip_special_tokens=True)).strip()
+        return texts
+
+    def _greedy(self, embeddings_BXD: Tensor, max_new_tokens: int, banned: Sequence[list[int]]) -> list[list[int]]:
+        rows: list[list[int]] = [[] for _ in embeddings_BXD]
+        cache = DynamicCache()
+        done = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
+        step_BXD = embeddings_BXD
+        for _ in range(max_new_tokens):
+            output = self.language_model(inputs_embeds=step_BXD, past_key_values=cache, use_cache=True)
+            logits_BV = self.logits(output.last_hidden_state[:, -1])
+            for row, logits_V in zip(rows, logits_BV, strict=True):
+                for opening in banned:
+                    if opening[:-1] == row:
+                        logits_V[opening[-1]] = -torch.inf
+            next_B = logits_BV.argmax(-1)
+            done |= next_B == self._end_id
+            if bool(done.all()):
+                break
+            for row, token, finished in zip(rows, next_B.tolist(), done.tolist(), strict=True):
+                if not finished:
+                    row.append(token)
+            step_BXD = self.language_model.embed_tokens(next_B)[:, None]
+        return rows
+
+    @torch.no_grad()
+    def answer_log_likelihood(
+        self, inputs: Sequence[Medium], answers: Sequence[str], *, prompt: str = "", per_token: bool = False
+    ) -> Tensor:
+        """Log likelihood ``[N, A]`` of each answer with its end of turn; vision and prompt are computed once a medium.
+
+        Args:
+            per_token: divide by the number of tokens, so that long answers are not at a disadvantage.
+        """
+        ids_AL, mask_AL = self.answer_ids(answers)
+        rows = []
+        for tokens in self.visual_tokens(inputs):
+            head_XD = self._head_embeddings(tokens, prompt)
+            cache = DynamicCache()
+            first = self.language_model(inputs_embeds=head_XD[None], past_key_values=cache, use_cache=True)
+            cache.batch_repeat_interleave(len(answers))
+            rest = self.language_model(
+                inputs_embeds=self.language_model.embed_tokens(ids_AL[:, :-1]), past_key_values=cache, use_cache=True
+            )
+            first_A1D = first.last_hidden_state[:, -1:].expand(len(answers), -1, -1)
+            hidden_ALD = torch.cat([first_A1D, rest.last_hidden_state], dim=1)
+            log_probs_ALV = self.logits(hidden_ALD).float().log_softmax(-1)
+            chosen_AL = log_probs_ALV.gather(-1, ids_AL[..., None])[..., 0] * mask_AL
+            total_A = chosen_AL.sum(-1)
+            rows.append(total_A / mask_AL.sum(-1) if per_token else total_A)
+        return torch.stack(rows)
+
+    # ------------------------------------------------------------------ folders
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model as safetensors.
+
+        An InternVL checkpoint in two shards (image encoder; projector and decoder), tokenizer, ``motion/`` and
+        ``quality_lmm.json``. Decoders on one encoder thus share a byte-identical shard.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.internvl.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_shards(self.internvl, folder)
+        save_motion_extractor(self.motion_extractor, folder / "motion")
+        projector = {name: value.contiguous() for name, value in self.motion_projector.state_dict().items()}
+        save_file(projector, folder / "motion" / "projector.safetensors")
+        layout = {"spec": dataclasses.asdict(self.spec), "system": self.system}
+        (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "QualityLMM":
+        """Read a folder that :meth:`save_pretrained` wrote; weights are float32 whatever they were stored as.
+
+        Raises:
+            MissingWeightsError: the folder is incomplete.
+            ModelError: its content does not fit this version.
+        """
+        names = ("config.json", "tokenizer.json", _LAYOUT_FILE, "motion/projector.safetensors")
+        require_files(folder, names, "quality LMM")
+        internvl = load_internvl(folder)
+        layout: dict[str, Any] = json.loads((folder / _LAYOUT_FILE).read_text())
+        extractor = load_motion_extractor(folder / "motion")
+        projector = MotionProjector(extractor.config.channels, internvl.config.get_text_config().hidden_size)
+        projector.load_state_dict(load_file(folder / "motion" / "projector.safetensors"))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        spec = VisualSpec.from_json(layout["spec"])
+        return cls(internvl, extractor, projector, tokenizer, spec, layout["system"]).eval()
+
+
+def _by_length(heads: Sequence[Tensor]) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index, head in enumerate(heads):
+        groups.setdefault(len(head), []).append(index)
+    return list(groups.values())
+
+
+def _single_token(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    ids = tokenizer.encode(token, add_special_tokens=False)
+    if len(ids) != 1:
+        msg = f"the tokenizer does not know the chat token {token!r}: it is not a tokenizer of this model family"
+        raise ModelError(msg)
+    return ids[0]

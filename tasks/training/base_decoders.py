@@ -1,0 +1,168 @@
+"""Second part of the base: each decoder learns the domain's language on frozen features of the one encoder.
+
+Shape legend: ``B`` conversations, ``L`` answer tokens, ``D`` decoder width, ``V`` vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from models.levels import LEVELS
+from models.quality_lmm import QualityLMM, VisualFeatures
+from tasks.records import Modality
+from tasks.training.base_corpus import PROPERTIES, Turn, keys_of, medium_turn, text_turns
+from tasks.training.base_encoder import optimiser_schedule, step
+from tasks.training.base_media import Medium
+
+
+@dataclass(frozen=True)
+class DecoderTraining:
+    """Numbers of the decoders' training.
+
+    Attributes:
+        steps, batch, learning_rate, weight_decay: of every decoder and its projectors.
+        text_share: share of conversations without a medium.
+        level_weight: weight of level words among the answer's tokens: what they say must hang on the pixels.
+        bucket: batches drawn together and sorted by length, to waste little on padding.
+        feature_batch: media whose features are computed together.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    text_share: float
+    level_weight: float
+    bucket: int
+    feature_batch: int
+
+
+@torch.no_grad()
+def cached_features(model: QualityLMM, media: Sequence[Medium], batch: int) -> list[VisualFeatures]:
+    """Encoder features of all media, stored in half precision."""
+    model.eval()
+    features: list[VisualFeatures] = []
+    for start in tqdm(range(0, len(media), batch), desc="base: features"):
+        part = model.visual_features([medium.visual_input() for medium in media[start : start + batch]])
+        features += [
+            VisualFeatures(item.tiles_PSC.half(), None if item.motion_TM is None else item.motion_TM.half())
+            for item in part
+        ]
+    return features
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one decoder learns from: features and fifths of the same media, in the same order."""
+
+    media: Sequence[Medium]
+    features: Sequence[VisualFeatures]
+    fifths: Sequence[dict[str, int]]
+
+
+def train_decoder(model: QualityLMM, lesson: Lesson, config: DecoderTraining, seed: int) -> list[float]:
+    """Train projectors and decoder of ``model``; its encoder is not touched. Returns the loss of every step."""
+    rng = np.random.default_rng([seed, 2])
+    texts = list(text_turns())
+    parameters = [
+        *model.language_model.parameters(),
+        *model.projector.parameters(),
+        *model.motion_projector.parameters(),
+    ]
+    optimiser, schedule = optimiser_schedule(parameters, config.learning_rate, config.weight_decay, config.steps)
+    losses: list[float] = []
+    drawn: list[list[tuple[int | None, Turn]]] = []
+    model.train()
+    progress = tqdm(range(config.steps), desc=f"base: decoder {model.language_model.config.hidden_size}")
+    for _ in progress:
+        if not drawn:
+            drawn = _draw_bucket(lesson, texts, config, rng)
+        loss = _language_loss(model, lesson, drawn.pop(), config.level_weight)
+        losses.append(step(optimiser, schedule, loss, parameters))
+        progress.set_postfix(loss=f"{losses[-1]:.3f}")
+    model.eval()
+    return losses
+
+
+def _draw_bucket(
+    lesson: Lesson, texts: Sequence[Turn], config: DecoderTraining, rng: np.random.Generator
+) -> list[list[tuple[int | None, Turn]]]:
+    """Several batches of (medium, turn); None is a conversation without a medium."""
+    drawn: list[tuple[int | None, Turn]] = []
+    for _ in range(config.batch * config.bucket):
+        if rng.random() < config.text_share:
+            drawn.append((None, texts[int(rng.integers(len(texts)))]))
+            continue
+        index = int(rng.integers(len(lesson.media)))
+        drawn.append((index, medium_turn(lesson.fifths[index], lesson.media[index].modality, rng)))
+    drawn.sort(key=lambda item: len(item[1].answer))
+    groups = [drawn[start : start + config.batch] for start in range(0, len(drawn), config.batch)]
+    return [groups[i] for i in rng.permutation(len(groups))]
+
+
+def _language_loss(
+    model: QualityLMM, lesson: Lesson, batch: Sequence[tuple[int | None, Turn]], level_weight: float
+) -> Tensor:
+    ids_BL, mask_BL = model.answer_ids([turn.answer for _, turn in batch])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        seen = [lesson.features[index] for index, _ in batch if index is not None]
+        tokens = iter(model.project([_floats(item) for item in seen]) if seen else ())
+        visual = [None if index is None else next(tokens).float() for index, _ in batch]
+        hidden_BLD = model.hidden_states(visual, ids_BL, mask_BL, [turn.prompt for _, turn in batch])
+        logits_NV = model.logits(hidden_BLD[mask_BL]).float()
+    targets_N = ids_BL[mask_BL]
+    weights_N = torch.where(torch.isin(targets_N, torch.tensor(model.level_ids)), level_weight, 1.0)
+    losses_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    return (losses_N * weights_N).sum() / weights_N.sum()
+
+
+def _floats(item: VisualFeatures) -> VisualFeatures:
+    motion = None if item.motion_TM is None else item.motion_TM.float()
+    return VisualFeatures(item.tiles_PSC.float(), motion)
+
+
+@torch.no_grad()
+def level_reading(model: QualityLMM, lesson: Lesson, batch: int) -> tuple[float, float]:
+    """How well a decoder reads measured properties of unseen scenes at the level word.
+
+    Returns:
+        mean rank correlation over properties between the expected level and the true fifth, and the mean probability
+        that all five level words have together.
+    """
+    from scipy.stats import spearmanr  # noqa: PLC0415 - slow import, once per decoder
+
+    told: dict[str, list[tuple[float, int]]] = {}
+    mass: list[float] = []
+    jobs = [
+        (index, item)
+        for index, medium in enumerate(lesson.media)
+        for item in PROPERTIES
+        if item.key in keys_of(medium.modality)
+    ]
+    for start in range(0, len(jobs), batch):
+        part = jobs[start : start + batch]
+        answers = [f"The {item.nouns[0]} of the {lesson.media[index].modality} is {LEVELS[0]}" for index, item in part]
+        ids_BL, mask_BL = model.answer_ids(answers, end=False)
+        visual = model.project([_floats(lesson.features[index]) for index, _ in part])
+        hidden_BLD = model.hidden_states(visual, ids_BL, mask_BL)
+        last_BV = model.logits(hidden_BLD[torch.arange(len(part)), mask_BL.sum(1) - 1]).softmax(-1)
+        levels_B5 = last_BV[:, list(model.level_ids)]
+        mass += levels_B5.sum(-1).tolist()
+        expected = (levels_B5 / levels_B5.sum(-1, keepdim=True)) @ torch.arange(5.0)
+        for (index, item), value in zip(part, expected.tolist(), strict=True):
+            told.setdefault(item.key, []).append((value, lesson.fifths[index][item.key]))
+    pairs = [np.array(values) for values in told.values()]
+    correlations = [
+        float(np.asarray(spearmanr(rows[:, 0], rows[:, 1])[0])) for rows in pairs if len(np.unique(rows[:, 1])) > 1
+    ]
+    return float(np.mean(correlations)), float(np.mean(mass))
+
+
+def count_modalities(media: Sequence[Medium]) -> dict[str, int]:
+    """Number of media per modality."""
+    return {modality: sum(medium.modality is modality for medium in media) for modality in Modality}

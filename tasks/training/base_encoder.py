@@ -1,0 +1,189 @@
+"""First part of the base: image encoder and motion extractor learn to measure signals, token by token.
+
+Shape legend: ``N`` tiles, ``B`` media, ``S`` tokens per tile, ``F`` statistics, ``C`` features of a token.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from models.quality_lmm import QualityLMM
+from tasks.errors import StageError
+from tasks.records import Modality
+from tasks.training.base_corpus import keys_of
+from tasks.training.base_media import Medium, batches, normalised
+from tasks.training.base_signals import frame_statistics
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """Numbers of the encoder's pre-training.
+
+    Attributes:
+        steps, batch, learning_rate, weight_decay: of the image encoder; a batch counts pictures.
+        motion_steps, motion_batch: of the motion extractor; same rate and decay.
+        whole_weight: weight of the whole picture's properties beside the tokens' statistics.
+        whitening_patches: patches whose covariance initialises the patch embedding.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    motion_steps: int
+    motion_batch: int
+    whole_weight: float
+    whitening_patches: int
+
+
+def whiten_patch_embedding(model: QualityLMM, media: Sequence[Medium], patches: int, seed: int) -> None:
+    """Initialise the patch embedding with the leading whitened principal components of patches."""
+    projection = model.image_encoder.embeddings.patch_embeddings.projection
+    side = projection.kernel_size[0]
+    rng = np.random.default_rng([seed, 1])
+    rows: list[Tensor] = []
+    per_medium = max(1, patches // len(media))
+    for medium in media:
+        tiles = normalised(torch.from_numpy(medium.tiles_T3HW))
+        cells = tiles.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * side * side)
+        rows.append(cells[torch.from_numpy(rng.integers(0, len(cells), per_medium))])
+    data = torch.cat(rows).double()
+    mean = data.mean(0)
+    values, vectors = torch.linalg.eigh((data - mean).T @ (data - mean) / len(data))
+    width = projection.out_channels
+    kept, scale = vectors[:, -width:].flip(1), values[-width:].flip(0).clamp_min(1e-4).rsqrt()
+    filters = (kept * scale).T.float()
+    with torch.no_grad():
+        projection.weight.copy_(filters.reshape(width, 3, side, side))
+        if projection.bias is not None:
+            projection.bias.copy_(-(filters @ mean.float()))
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and deviation of targets, so that every statistic weighs the same."""
+
+    mean_F: Tensor
+    std_F: Tensor
+
+    @classmethod
+    def of(cls, values_XF: Tensor) -> "Standard":
+        """Over all rows; constant columns get deviation 1."""
+        std = values_XF.std(0)
+        return cls(values_XF.mean(0), torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Standardise the last axis."""
+        return (values - self.mean_F) / self.std_F
+
+
+def optimiser_schedule(
+    parameters: Iterator[nn.Parameter] | list[nn.Parameter], rate: float, decay: float, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW with a linear warm-up over a twentieth of the steps, then a cosine to zero."""
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    warm = max(1, steps // 20)
+
+    def factor(step: int) -> float:
+        return min((step + 1) / warm, 0.5 * (1 + np.cos(np.pi * step / steps)))
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def train_image_encoder(model: QualityLMM, media: Sequence[Medium], config: EncoderTraining, seed: int) -> list[float]:
+    """Regress token statistics and whole-picture properties; returns the loss of every step."""
+    pictures = [medium for medium in media if medium.modality is Modality.IMAGE]
+    whiten_patch_embedding(model, pictures, config.whitening_patches, seed)
+    tiles = torch.from_numpy(np.stack([medium.tiles_T3HW for medium in pictures]))
+    whole = torch.tensor([[medium.properties[key] for key in keys_of(Modality.IMAGE)] for medium in pictures])
+    statistics = torch.from_numpy(np.stack([medium.statistics_TSF for medium in pictures]))
+    token_standard, whole_standard = Standard.of(statistics.float().flatten(0, 2)), Standard.of(whole)
+    width = 4 * model.image_encoder.config.hidden_size
+    torch.manual_seed(seed)
+    heads = nn.ModuleDict(
+        {
+            "token": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, statistics.shape[-1])),
+            "whole": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, whole.shape[-1])),
+        }
+    )
+    parameters = [*model.image_encoder.parameters(), *heads.parameters()]
+    optimiser, schedule = optimiser_schedule(parameters, config.learning_rate, config.weight_decay, config.steps)
+    losses: list[float] = []
+    model.train()
+    progress = tqdm(batches(len(pictures), config.batch, config.steps, seed), total=config.steps, desc="base: encoder")
+    for chosen in progress:
+        index = torch.from_numpy(chosen)
+        targets_NSF = token_standard(statistics[index].float().flatten(0, 1)).clamp(-4, 4)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features_NSC = tile_features(model, normalised(tiles[index].flatten(0, 1)))
+            told_NSF = heads["token"](features_NSC).float()
+            pooled_BC = features_NSC.unflatten(0, (len(index), -1)).mean((1, 2))
+            told_BF = heads["whole"](pooled_BC).float()
+        loss = functional.smooth_l1_loss(told_NSF, targets_NSF) + config.whole_weight * functional.smooth_l1_loss(
+            told_BF, whole_standard(whole[index]).clamp(-4, 4)
+        )
+        losses.append(step(optimiser, schedule, loss, parameters))
+        progress.set_postfix(loss=f"{losses[-1]:.3f}")
+    return losses
+
+
+def tile_features(model: QualityLMM, tiles_N3HW: Tensor) -> Tensor:
+    """Pixel-shuffled features ``[N, S, C]`` of normalised tiles."""
+    hidden = model.image_encoder(pixel_values=tiles_N3HW).last_hidden_state[:, 1:]
+    return model.shuffled(hidden)
+
+
+def train_motion_extractor(
+    model: QualityLMM, media: Sequence[Medium], config: EncoderTraining, seed: int
+) -> list[float]:
+    """Regress per-frame motion statistics; normalisation statistics are learnt here and fixed for ever."""
+    clips = [torch.from_numpy(medium.motion_3THW).float() for medium in media if medium.motion_3THW is not None]
+    if not clips:
+        return []
+    stacked = torch.stack(clips)
+    targets = torch.stack([frame_statistics(clip) for clip in clips])
+    standard = Standard.of(targets.flatten(0, 1))
+    torch.manual_seed(seed)
+    channels = model.motion_extractor.config.channels
+    head = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, targets.shape[-1]))
+    parameters = [*model.motion_extractor.parameters(), *head.parameters()]
+    optimiser, schedule = optimiser_schedule(parameters, config.learning_rate, config.weight_decay, config.motion_steps)
+    losses: list[float] = []
+    order = batches(len(clips), config.motion_batch, config.motion_steps, seed)
+    with model.motion_extractor.live_statistics():
+        model.motion_extractor.train()
+        for chosen in tqdm(order, total=config.motion_steps, desc="base: motion"):
+            index = torch.from_numpy(chosen)
+            told = head(model.motion_extractor(stacked[index]))
+            loss = functional.smooth_l1_loss(told, standard(targets[index]).clamp(-4, 4))
+            losses.append(step(optimiser, schedule, loss, parameters))
+    return losses
+
+
+def step(
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    loss: Tensor,
+    parameters: list[nn.Parameter],
+) -> float:
+    """One update with gradients clipped to norm 1; returns the loss.
+
+    Raises:
+        StageError: the loss is not finite.
+    """
+    if not bool(torch.isfinite(loss)):
+        msg = (
+            f"the loss of the base became {float(loss)}: lower base.encoder.learning_rate or base.decoder.learning_rate"
+        )
+        raise StageError(msg)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+    schedule.step()
+    return float(loss.detach())
