@@ -21,6 +21,7 @@ MU_LOW: Final = 0.1
 MU_HIGH: Final = 0.9
 _SIGMA_FLOOR: Final = 1e-3
 """At and below this the tilted Gaussian is two-level interpolation to machine precision, and is computed as such."""
+_COMPATIBLE_SIGMA_FLOOR: Final = 1e-9
 _TILT_LIMIT: Final = 1e8
 _TILT_STEPS: Final = 120
 _MEAN_TOLERANCE: Final = 1e-12
@@ -81,25 +82,63 @@ def pmod(mu: ArrayLike, sigma: ArrayLike) -> Floats:
     return probabilities.reshape(*mu_in.shape, 5)
 
 
-def compatible_pmod(mu: float, sigma: float, *, low: float, high: float) -> Floats:
-    """The released data's target distribution ``[5]``: min-max to [0, 5], Gaussian mass, affine step, and clip.
+@dataclass(frozen=True)
+class CompatibleOpinion:
+    """What the released data states about one sample, in its own words and scale.
+
+    Attributes:
+        mu5: mean score on [0, 5] (``gt_score_norm``). sigma5: spread on that scale (``std_norm``).
+        mass_5: Gaussian mass of the unit bins, best first (``level_probs_org``).
+        alpha, beta: the affine step. target_5: ``max(alpha mass + beta, 0)`` (``target_dist``).
+        raw_diff: distance of the mean of ``mass_5`` from ``mu5``. diff: that of ``target_5``.
+    """
+
+    mu5: float
+    sigma5: float
+    mass_5: Floats
+    alpha: float
+    beta: float
+    target_5: Floats
+    raw_diff: float
+    diff: float
+
+
+def compatible_opinion(mu: float, sigma: float, *, low: float, high: float) -> CompatibleOpinion:
+    """The released data's recipe: min-max to [0, 5], Gaussian mass, affine step, and clip.
 
     Args:
-        mu: mean of the raw scores. sigma: their population std.
+        mu: mean of the raw scores. sigma: their population std; at 0 the mass falls into one bin.
         low, high: the corpus' extremes of the mean score, mapped to 0 and 5.
 
-    Rows may sum to other than 1 (1.00237 in the published record): use :func:`pmod` for training.
+    Raises:
+        ModelError: ``low`` is not below ``high``.
     """
+    if not low < high:
+        msg = f"low must be below high, not {low} and {high}"
+        raise ModelError(msg)
     mu5, sigma5 = 5 * (mu - low) / (high - low), 5 * sigma / (high - low)
-    centres, edges = 5 * CENTRES, 5 * EDGES
-    mass = ndtr((edges[:-1] - mu5) / sigma5) - ndtr((edges[1:] - mu5) / sigma5)
+    centres, edges, width = 5 * CENTRES, 5 * EDGES, max(sigma5, _COMPATIBLE_SIGMA_FLOOR)
+    mass = ndtr((edges[:-1] - mu5) / width) - ndtr((edges[1:] - mu5) / width)
     total, first, spread = mass.sum(), mass @ centres, centres.sum()
     determinant = total * spread - 5 * first
     if abs(determinant) < 1e-12:  # mu in the exact middle: the affine step is a pure rescaling
-        return np.maximum(mass / total, 0.0)
-    alpha = (spread - 5 * mu5) / determinant
-    beta = (total * mu5 - first) / determinant
-    return np.maximum(alpha * mass + beta, 0.0)
+        alpha, beta = 1 / total, 0.0
+    else:
+        alpha = (spread - 5 * mu5) / determinant
+        beta = (total * mu5 - first) / determinant
+    target = np.maximum(alpha * mass + beta, 0.0)
+    raw_diff, diff = abs(first - mu5), abs(target @ centres - mu5)
+    return CompatibleOpinion(
+        float(mu5), float(sigma5), mass, float(alpha), float(beta), target, float(raw_diff), float(diff)
+    )
+
+
+def compatible_pmod(mu: float, sigma: float, *, low: float, high: float) -> Floats:
+    """The released data's target distribution ``[5]``; see :func:`compatible_opinion`.
+
+    Rows may sum to other than 1 (1.00237 in the published record): use :func:`pmod` for training.
+    """
+    return compatible_opinion(mu, sigma, low=low, high=high).target_5
 
 
 def _log_bin_mass(mu_N: Floats, sigma_N: Floats) -> Floats:

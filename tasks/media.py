@@ -1,15 +1,17 @@
 """Decoding of untrusted media: every file is either decoded right or refused with a reason; nothing in between.
 
 One decoder per kind (Pillow for images, PyAV for videos), an allow-list of formats recognised by content and not by
-name, and bounds on pixels, bytes, frames and seconds that hold before memory is spent.
+name, and bounds on pixels, bytes, frames and seconds that hold before memory is spent. docs/data.md lists the outcome
+of every edge case.
 """
 
 import io
+import struct
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +19,65 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import MediaError
 
-Pixels = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from tasks.video import Reading
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".gif"})
+Pixels = NDArray[np.uint8]
+Wanted = Sequence[int] | int | Callable[[int], Sequence[int]]
+
+IMAGE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif"}
+)
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
 
-_IMAGE_FORMATS: Final = {
+_MIMES: Final = {
     "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
     "PNG": "image/png",
     "WEBP": "image/webp",
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
     "HEIF": "image/heif",
+    "AVIF": "image/avif",
     "GIF": "image/gif",
 }
-_VIDEO_MIMES: Final = {"mov": "video/mp4", "mp4": "video/mp4", "matroska": "video/x-matroska", "avi": "video/x-msvideo"}
+_HEIF_BRANDS: Final = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
+_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_QUICKTIME_ATOMS: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+_MANY_IMAGES: Final = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF"})
+"""Formats in which several images mean an animation or pages; in MPO and HEIC the first is the photograph."""
+_BROKEN: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's plugins raise on broken files; a decoder that runs out of memory or is interrupted still says so."""
+_GROUND: Final = 128
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own bound refuses before decoding
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what is decoded; a file beyond one of them is refused as ``too_large``."""
+    """Bounds on what is decoded; a file beyond one of them is refused as ``too_large`` or ``too_small``."""
 
     max_bytes: int = 512 * 1024 * 1024
     max_pixels: int = 100_000_000
     min_side: int = 16
     max_seconds: float = 60.0
     max_frames: int = 7200
+
+
+ADMITTED: Final = Limits(max_bytes=2**40, max_pixels=2**40, min_side=1, max_seconds=1e9, max_frames=2**40)
+"""For media that ``collect`` has admitted by its own limits."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +95,7 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class Clip:
-    """Decoded frames of a video: ``frames_THWC`` uint8 RGB at times ``seconds_T``."""
+    """Decoded frames of a video: ``frames_THWC`` uint8 RGB shown at ``seconds_T`` after the first frame."""
 
     frames_THWC: Pixels
     seconds_T: NDArray[np.float64]
@@ -69,15 +103,15 @@ class Clip:
 
 
 def probe(data: bytes, limits: Limits | None = None) -> MediaInfo:
-    """Recognise a medium by its content and fully verify that it decodes.
+    """Recognise a medium by its content and verify that all of it decodes.
 
     Raises:
-        MediaError: with reason ``empty``, ``unknown_format``, ``truncated``, ``too_large``, ``too_small``,
-            ``animated`` or ``no_frames``.
+        MediaError: with reason ``empty``, ``unknown_format``, ``unsupported``, ``truncated``, ``too_large``,
+            ``too_small``, ``animated`` or ``no_frames``.
     """
     bounds = limits or Limits()
     if is_video(data, bounds):
-        return decode_video(data, [0], bounds).info
+        return _reading(data, bounds).verify()
     pixels, mime = _decode_image(data, bounds)
     height, width = pixels.shape[:2]
     return MediaInfo("image", mime, width, height, 1, 0.0, 0.0)
@@ -89,20 +123,19 @@ def is_video(data: bytes, limits: Limits | None = None) -> bool:
     Raises:
         MediaError: ``empty`` or ``too_large``.
     """
+    bounds = limits or Limits()
     if not data:
         raise MediaError("empty", "the file has no bytes")
-    if len(data) > (limits or Limits()).max_bytes:
-        raise MediaError("too_large", f"the file has {len(data)} bytes; the limit is {(limits or Limits()).max_bytes}")
-    if data[4:8] == b"ftyp":
-        return data[8:12] not in {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"}
-    return data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
+    if len(data) > bounds.max_bytes:
+        raise MediaError("too_large", f"the file has {len(data)} bytes; the limit is {bounds.max_bytes}")
+    return _video_format(data) is not None
 
 
 def decode_image(data: bytes, limits: Limits | None = None) -> Pixels:
     """Decode a still image to upright 8-bit RGB ``[H, W, 3]``.
 
     EXIF orientation is applied, alpha is composited over mid grey, 16-bit samples are scaled (not saturated), CMYK
-    and palettes are converted.
+    and palettes are converted; colours are taken as sRGB, embedded profiles are not applied.
 
     Raises:
         MediaError: as :func:`probe`.
@@ -110,110 +143,137 @@ def decode_image(data: bytes, limits: Limits | None = None) -> Pixels:
     return _decode_image(data, limits or Limits())[0]
 
 
-def _decode_image(data: bytes, limits: Limits) -> tuple[Pixels, str]:
-    if not data:
-        raise MediaError("empty", "the file has no bytes")
-    _register_heif(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=list(_IMAGE_FORMATS))
-            _check_image_bounds(image, limits)
-            image.load()
-    except UnidentifiedImageError as error:
-        raise MediaError("unknown_format", "not an image or video format that VITAL reads") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaError("too_large", f"more than {limits.max_pixels} pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
-        raise MediaError("truncated", f"the image data is broken: {error}") from error
-    return _to_rgb(image), _IMAGE_FORMATS[image.format or ""]
-
-
-def _register_heif(data: bytes) -> None:
-    if data[4:8] == b"ftyp" and "HEIF" not in Image.OPEN:
-        import pillow_heif  # noqa: PLC0415 - 40 ms that only HEIC files pay
-
-        pillow_heif.register_heif_opener()
-
-
-def _check_image_bounds(image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise MediaError("too_large", f"{width}x{height} is more than {limits.max_pixels} pixels")
-    if min(width, height) < limits.min_side:
-        raise MediaError("too_small", f"{width}x{height}: the shorter side must be at least {limits.min_side} pixels")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise MediaError("animated", "animated images are neither a photograph nor a video; convert the file to mp4")
-
-
-def _to_rgb(image: Image.Image) -> Pixels:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        samples = np.asarray(upright, dtype=np.float64)
-        top = 65535.0 if samples.max(initial=0) > 255 or upright.mode != "F" else 255.0
-        grey = np.clip(samples / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if upright.mode in {"RGBA", "LA", "PA"} or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (128, 128, 128, 255))
-        return np.asarray(Image.alpha_composite(ground, layer).convert("RGB"))
-    return np.asarray(upright.convert("RGB"))
-
-
-def decode_video(data: bytes, wanted: Sequence[int] | int, limits: Limits | None = None) -> Clip:
-    """Decode chosen frames of a video in one pass.
+def decode_video(data: bytes, wanted: Wanted, limits: Limits | None = None) -> Clip:
+    """Decode chosen frames of a video; memory grows with the frames asked for, not with the video.
 
     Args:
-        wanted: frame indices, or a number of frames to spread evenly over the clip.
+        wanted: frame indices (beyond the end: the last frame), or a number of frames to spread evenly over the clip,
+            or a rule that gives the indices once the number of frames is known.
 
     Raises:
         MediaError: as :func:`probe`; a stream that ends early is ``truncated``.
     """
-    import av  # noqa: PLC0415 - images do not pay for it
-    import av.error  # noqa: PLC0415
+    return _reading(data, limits or Limits()).clip(wanted)
 
-    bounds = limits or Limits()
+
+def iterate_video(data: bytes, limits: Limits | None = None) -> Iterator[Pixels]:
+    """Yield all frames of a video, upright RGB ``[H, W, 3]``, one at a time.
+
+    Raises:
+        MediaError: as :func:`probe`.
+    """
+    return _reading(data, limits or Limits()).frames()
+
+
+def _reading(data: bytes, limits: Limits) -> "Reading":
+    from tasks.video import Reading  # noqa: PLC0415 - images do not pay for PyAV
+
+    found = _video_format(data) if is_video(data, limits) else None
+    if found is None:
+        raise MediaError("unknown_format", "not a video format that VITAL reads")
+    return Reading(data, found, limits)
+
+
+def _video_format(data: bytes) -> str | None:
+    """FFmpeg's name of the container."""
+    if data[:4] == b"\x1aE\xdf\xa3":
+        return "matroska"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi"
+    still = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS | _AVIF_BRANDS
+    return "mov" if data[4:8] in _QUICKTIME_ATOMS and not still else None
+
+
+def _image_format(data: bytes) -> str | None:
+    """Pillow's name of the format, by signature."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS | _AVIF_BRANDS:
+        return "HEIF" if data[8:12] in _HEIF_BRANDS else "AVIF"
+    if data[:4] == b"RIFF":
+        return "WEBP" if data[8:12] == b"WEBP" else None
+    signatures = {
+        b"\xff\xd8\xff": "JPEG",
+        b"\x89PNG\r\n\x1a\n": "PNG",
+        b"BM": "BMP",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+        b"GIF87a": "GIF",
+        b"GIF89a": "GIF",
+    }
+    return next((name for signature, name in signatures.items() if data.startswith(signature)), None)
+
+
+def _decode_image(data: bytes, limits: Limits) -> tuple[Pixels, str]:
+    is_video(data, limits)
+    name = _image_format(data)
+    if name is None:
+        raise MediaError("unknown_format", "not an image or video format that VITAL reads")
+    if name == "HEIF":
+        import pillow_heif  # noqa: PLC0415 - 40 ms that only HEIC files pay
+
+        pillow_heif.register_heif_opener()
     try:
-        with av.open(io.BytesIO(data)) as container:
-            if not container.streams.video:
-                raise MediaError("no_frames", "the file has no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            info = _video_info(container, stream, bounds)
-            frames = _decode_frames(container, stream, bounds)
-    except (av.error.FFmpegError, ValueError, EOFError) as error:
-        raise MediaError("truncated", f"the video data is broken: {error}") from error
-    if not frames:
-        raise MediaError("no_frames", "the video stream holds no frame")
-    total = len(frames)
-    if isinstance(wanted, int):
-        chosen = np.unique(np.linspace(0, total - 1, min(wanted, total)).round().astype(int))
-    else:
-        chosen = np.array([min(index, total - 1) for index in wanted])
-    pixels = np.stack([frames[i].to_ndarray(format="rgb24") for i in chosen])
-    rate = info.fps or 25.0
-    found = MediaInfo("video", info.mime, pixels.shape[2], pixels.shape[1], total, rate, total / rate)
-    return Clip(pixels, chosen / rate, found)
+        with Image.open(io.BytesIO(data), formats=[name]) as image:
+            _check_image(image, name, limits)
+            _check_integrity(data, name)
+            image.load()
+            return _to_rgb(image), _MIMES[name]
+    except UnidentifiedImageError as error:
+        raise MediaError("truncated", f"begins as {name} but is not one") from error
+    except Image.DecompressionBombError as error:
+        raise MediaError("too_large", f"more than {limits.max_pixels} pixels") from error
+    except _BROKEN as error:
+        raise MediaError("truncated", f"the {name} data is broken: {error}") from error
 
 
-def _video_info(container: "av.container.InputContainer", stream: "av.VideoStream", limits: Limits) -> MediaInfo:  # type: ignore[name-defined]  # noqa: F821
-    width, height = stream.codec_context.width, stream.codec_context.height
+def _check_image(image: Image.Image, name: str, limits: Limits) -> None:
+    check_size(*image.size, limits)
+    if name in _MANY_IMAGES and getattr(image, "n_frames", 1) > 1:
+        raise MediaError("animated", f"a {name} of several images is neither a photograph nor a video that VITAL reads")
+    if image.mode == "F":
+        raise MediaError("unsupported", "floating-point samples have no agreed white: save as 8 or 16 bits")
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Refuse sizes outside the limits.
+
+    Raises:
+        MediaError: ``too_large`` or ``too_small``.
+    """
     if width * height > limits.max_pixels:
         raise MediaError("too_large", f"{width}x{height} is more than {limits.max_pixels} pixels")
     if min(width, height) < limits.min_side:
         raise MediaError("too_small", f"{width}x{height}: the shorter side must be at least {limits.min_side} pixels")
-    rate = float(stream.average_rate or stream.guessed_rate or Fraction(25))
-    seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-    if seconds > limits.max_seconds:
-        raise MediaError("too_large", f"{seconds:.1f} s is longer than {limits.max_seconds} s")
-    mime = next((m for key, m in _VIDEO_MIMES.items() if key in container.format.name), "video/mp4")
-    return MediaInfo("video", mime, width, height, stream.frames, rate, seconds)
 
 
-def _decode_frames(container: "av.container.InputContainer", stream: "av.VideoStream", limits: Limits) -> list:  # type: ignore[name-defined,type-arg]  # noqa: F821
-    frames = []
-    for frame in container.decode(stream):
-        frames.append(frame)
-        if len(frames) > limits.max_frames:
-            raise MediaError("too_large", f"more than {limits.max_frames} frames")
-    return frames
+def _check_integrity(data: bytes, name: str) -> None:
+    """Refuse what Pillow would decode in part: libjpeg fills missing data with grey, and PNG checksums go unread."""
+    if name == "JPEG":
+        from tasks.video import check_jpeg  # noqa: PLC0415 - other formats do not pay for PyAV
+
+        check_jpeg(data)
+    if name == "PNG":
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    upright = _upright(image)
+    if upright.mode.startswith("I"):
+        samples = np.asarray(upright).astype(np.float64)
+        if samples.min(initial=0) < 0 or samples.max(initial=0) > 65535:
+            raise MediaError("unsupported", "samples of more than 16 bits: save as 8 or 16 bits")
+        grey = np.rint(samples / 65535 * 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if upright.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (_GROUND, _GROUND, _GROUND, 255))
+        return np.asarray(Image.alpha_composite(ground, layer).convert("RGB"))
+    return np.asarray(upright.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; metadata that cannot be parsed has none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _BROKEN:
+        return image

@@ -29,6 +29,13 @@ class Split(StrEnum):
     HELD_OUT = "held_out"
 
 
+class Origin(StrEnum):
+    """Who made an assertion."""
+
+    DESCRIBER = "describer"
+    PLANTED = "planted"
+
+
 class Task(StrEnum):
     """Kinds of training example."""
 
@@ -133,7 +140,7 @@ ASSERTIONS: Final = _table(
     position=_I,  # order within the description
     attribute=_S,  # sharpness noise exposure contrast colour compression (video: also stability, smoothness)
     text=_S,  # one assertion, no final full stop
-    origin=_S,  # "describer" or "planted"
+    origin=_S,  # Origin
     planted_truth=_B,  # null unless planted: what the distortion recipe says
 )
 """Written by ``describe``."""
@@ -200,6 +207,40 @@ PREDICTIONS: Final = _table(
     readout=_S,  # "expectation", "niqe", "linear_probe" ...
 )
 """Written by ``predict``: per-sample predictions, stored before any metric."""
+
+CORRELATIONS: Final = _table(
+    "correlations",
+    ("target_kind", "model", "slice", "statistic"),
+    target_kind=_S,
+    model=_S,  # a model of PREDICTIONS, or "target" where the reference itself is measured against severity
+    slice=_S,  # all, image, video, undistorted, distorted, within_type
+    statistic=_S,  # srcc krcc plcc plcc_fitted rmse rmse_fitted; within_type: severity_srcc, target_srcc
+    value=_F,  # null where undefined: note says why
+    low=_F,  # bootstrap interval over contents
+    high=_F,
+    samples=_I,
+    contents=_I,
+    note=_S,
+)
+"""Written by ``correlate``: agreement of every model with the reference."""
+
+DIFFERENCES: Final = _table(
+    "differences",
+    ("target_kind", "model", "other", "slice", "statistic"),
+    target_kind=_S,
+    model=_S,
+    other=_S,
+    slice=_S,
+    statistic=_S,
+    difference=_F,  # model minus other, on the samples that both predicted
+    low=_F,  # paired bootstrap interval over contents
+    high=_F,
+    positive=_F,  # share of the replicates in which the difference is above 0
+    samples=_I,
+    contents=_I,
+    note=_S,
+)
+"""Written by ``correlate``: paired comparisons."""
 
 TELEMETRY: Final = _table("telemetry", ("stage", "name"), stage=_S, name=_S, value=_F)
 """Times, costs and counts of work done; never an input of another stage."""

@@ -43,6 +43,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left below ``folder``; only for folders that one process at a time writes to."""
+    for rest in folder.rglob(".*.tmp"):
+        rest.unlink()
+
+
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as stable, readable JSON (sorted keys, two-space indent)."""
     with atomic(path) as file:
@@ -97,6 +103,10 @@ class TableParts:
     def has(self, part: str) -> bool:
         """Say whether the part is complete."""
         return (self._folder / f"{part}.parquet").is_file()
+
+    def read_part(self, part: str) -> pd.DataFrame:
+        """Return one complete part."""
+        return read_table(self._folder / f"{part}.parquet", self._rows)
 
     def read(self) -> pd.DataFrame:
         """Return all complete parts, sorted by key."""

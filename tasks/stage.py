@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 import yaml
 
 from tasks.errors import ConfigError, StageError
-from tasks.shards import write_json
+from tasks.shards import sweep, write_json
 
 log = logging.getLogger(__name__)
 
@@ -195,13 +195,17 @@ def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, A
     params = read_params(root)
     config = stage_config(name, params)
     home = root / ".work" / name
-    key = _work_key(name, root, pipeline, params[name])
+    dependencies = _dependencies(name, root, pipeline)
+    key = _work_key(name, dependencies, params[name])
     for old in home.glob("*") if home.is_dir() else ():
         if old.name != key:
             shutil.rmtree(old)
     place = Place(root, home / key, home / key / "out")
-    place.out.mkdir(parents=True, exist_ok=True)
     done = place.work / "report.json"
+    if done.is_file() and any(isinstance(dependency, str) for dependency in dependencies.values()):
+        shutil.rmtree(place.work)  # what lies behind a URL is not part of the key, and DVC says that it has changed
+    place.out.mkdir(parents=True, exist_ok=True)
+    sweep(place.work)
     if done.is_file():
         log.info("%s: finished before with the same inputs and parameters; publishing it again", name)
     else:
@@ -235,20 +239,27 @@ def _telemetry(name: str, root: Path, seconds: float) -> None:
     write_json(root / ".work" / "telemetry" / f"{name}.json", values)
 
 
-def _work_key(name: str, root: Path, pipeline: str, section: object) -> str:
-    """Hash of the stage's parameters and of the content of every dependency that its pipeline file declares."""
+def _dependencies(name: str, root: Path, pipeline: str) -> dict[str, Path | str]:
+    """What the pipeline file declares that a stage depends on: as it is written there -> file, folder or URL."""
     stages = yaml.safe_load((root / pipeline).read_text())["stages"]
     if name not in stages:
         msg = f"{pipeline} has no stage {name!r}"
         raise ConfigError(msg)
+    home = (root / pipeline).parent / stages[name].get("wdir", ".")
+    declared = [str(dependency) for dependency in stages[name].get("deps", [])]
+    return {text: text if "://" in text else (home / text).resolve() for text in declared}
+
+
+def _work_key(name: str, dependencies: dict[str, Path | str], section: object) -> str:
+    """Hash of the stage's parameters and of the content of every dependency on this machine."""
     sha = hashlib.sha256(json.dumps(section, sort_keys=True).encode())
-    for declared in stages[name].get("deps", []):
-        path = root / pipeline
-        path = (path.parent / declared).resolve()
+    for declared, path in dependencies.items():
+        sha.update(declared.encode() + b"\0")
+        if isinstance(path, str):
+            continue
         if not path.exists():
             msg = f"{declared} is missing, and {name} depends on it: run dvc repro {name}, or dvc pull"
             raise StageError(msg)
-        sha.update(str(declared).encode() + b"\0")
         for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
             if "__pycache__" in file.parts:
                 continue

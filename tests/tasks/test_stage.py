@@ -148,6 +148,15 @@ def test_changed_inputs_start_from_nothing(workspace: Path, change: str):
     assert len(list((workspace / ".work/counter").iterdir())) == 1
 
 
+def test_a_stage_that_reads_a_url_computes_anew_when_dvc_calls_it(workspace: Path):
+    pipeline = yaml.safe_load((workspace / "dvc.yaml").read_text())
+    pipeline["stages"]["counter"]["deps"].append("remote://pool/")
+    (workspace / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    stage.execute("counter", workspace)
+    stage.execute("counter", workspace)
+    assert (workspace / "log.txt").read_text().split() == [str(i) for i in range(5)] * 2
+
+
 def test_a_missing_dependency_says_what_to_run(workspace: Path):
     (workspace / "source.txt").unlink()
     with pytest.raises(StageError, match=r"source.txt is missing.*dvc repro"):

@@ -1,0 +1,314 @@
+"""Media as models see them: decoded once, kept as tensors in memory-mapped files of a stage's work folder.
+
+Training reads the same medium in many steps, and evaluation asks several models about it; neither decodes it twice,
+and a frozen encoder sees it once. Files are written in parts that appear whole or not at all, so a killed stage keeps
+what it finished. A medium that does not decode becomes a reject; too many of them fail the stage.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.quality_lmm import QualityLMM, VisualFeatures
+from models.vision_encoder import VisualInput, VisualSpec, prepare_clip, prepare_image, wanted_frames
+from tasks.errors import MediaError, StageError
+from tasks.media import ADMITTED, Clip, Limits, Pixels, decode_image, decode_video
+from tasks.records import REJECTS, Modality
+from tasks.shards import atomic, digest
+
+log = logging.getLogger(__name__)
+
+Reader = Callable[[Any], bytes]
+"""Gives the bytes of one candidate row."""
+TileMotion = tuple[Tensor, Tensor | None]
+"""Tiles, and the motion stream of a video: pixels or features."""
+
+_PART_MEDIA: Final = 64
+_FALLBACK_RATE: Final = 25.0
+"""Frames per second of a clip that declares none (as in tasks.media)."""
+_PIXELS_STORED: Final = torch.float16
+"""Half floats keep a normalised 8-bit pixel to a ninth of its step; features are stored in full."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How media are prepared.
+
+    Attributes:
+        stage: name of the stage, for its rejects and its progress bar.
+        threads: decoding threads; they do not change the result.
+        max_reject_share: share of broken media above which the run fails.
+    """
+
+    stage: str
+    threads: int
+    max_reject_share: float
+
+
+def decode_medium(
+    data: bytes,
+    modality: str,
+    spec: VisualSpec,
+    timing: tuple[int, float] | None = None,
+    limits: Limits | None = None,
+) -> Pixels | Clip:
+    """Decode what ``spec`` looks at: the pixels of an image, or a clip's key frames and motion frames.
+
+    Args:
+        modality: what the medium is (Modality).
+        timing: number of frames and frame rate if they are known; otherwise the clip is decoded once to count them.
+
+    Raises:
+        MediaError: the bytes do not decode.
+    """
+    if modality != Modality.VIDEO:
+        return decode_image(data, limits)
+    if timing is None:
+        info = decode_video(data, [0], limits).info
+        timing = info.frames, info.fps
+    frames, rate = timing
+    return decode_video(data, wanted_frames(frames, rate or _FALLBACK_RATE, spec), limits)
+
+
+def prepare_medium(decoded: Pixels | Clip, spec: VisualSpec, rng: np.random.Generator | None = None) -> VisualInput:
+    """Prepare a decoded medium; ``rng`` draws a further view, None gives the view of evaluation."""
+    if isinstance(decoded, Clip):
+        return prepare_clip(decoded.frames_THWC, decoded.seconds_T, spec, rng)
+    return prepare_image(decoded, spec, rng)
+
+
+class _Parts:
+    """Tensors by medium and key (a view or an encoder), from parts that :func:`_fill` wrote."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files: list[Any] = []
+        self._names: list[frozenset[str]] = []
+        self._file_of: dict[str, int] = {}
+        rejects: list[dict[str, str]] = []
+        for path in paths:
+            file = safetensors.safe_open(path, framework="pt")
+            metadata = json.loads(file.metadata()["vital"])
+            self._file_of.update(dict.fromkeys(metadata["ids"], len(self._files)))
+            self._files.append(file)
+            self._names.append(frozenset(file.keys()))
+            rejects.extend(metadata["rejects"])
+        self.rejects = pd.DataFrame.from_records(rejects, columns=REJECTS.columns)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Media that decoded."""
+        return frozenset(self._file_of)
+
+    def read(self, medium_id: str, key: str) -> TileMotion:
+        """Tiles and motion of one medium, as float32."""
+        number = self._file_of[medium_id]
+        tiles, motion = f"{medium_id}/{key}/tiles", f"{medium_id}/{key}/motion"
+        found = self._files[number].get_tensor(motion).float() if motion in self._names[number] else None
+        return self._files[number].get_tensor(tiles).float(), found
+
+
+class PreparedMedia:
+    """Prepared pixels by id; see :func:`prepare_media`.
+
+    Attributes:
+        ids: media that decoded.
+        rejects: REJECTS rows of the others.
+    """
+
+    def __init__(self, parts: _Parts, views: int) -> None:
+        self._parts, self._views = parts, views
+        self.ids, self.rejects = parts.ids, parts.rejects
+
+    def read(self, medium_id: str, visit: int) -> VisualInput:
+        """The medium as it is shown for the ``visit``-th time: its views take turns."""
+        return VisualInput(*self._parts.read(medium_id, str(visit % self._views)))
+
+
+class CachedFeatures:
+    """What one frozen encoder says about media; see :func:`encode_media`.
+
+    Attributes:
+        ids: media that decoded.
+        rejects: REJECTS rows of the others.
+        motion_channels: width of a motion token.
+    """
+
+    def __init__(self, parts: _Parts, encoder: str, motion_channels: int) -> None:
+        self._parts, self._encoder = parts, encoder
+        self.motion_channels = motion_channels
+        self.ids, self.rejects = parts.ids, parts.rejects
+
+    def read(self, medium_id: str, visit: int = 0) -> VisualFeatures:
+        """The medium's features, the same at every visit."""
+        del visit
+        return VisualFeatures(*self._parts.read(medium_id, self._encoder))
+
+
+def prepare_media(
+    folder: Path,
+    candidates: pd.DataFrame,
+    read: Reader,
+    views: "Views",
+    preparation: Preparation,
+) -> PreparedMedia:
+    """Decode and prepare the media of ``candidates`` (rows of CANDIDATES) below ``folder``; finished parts are kept.
+
+    Raises:
+        StageError: more media are broken than ``max_reject_share`` allows.
+    """
+
+    def tensors_of(media: Mapping[str, list[VisualInput]]) -> dict[str, TileMotion]:
+        return {
+            f"{name}/{view}": (
+                medium.tiles_TCHW.to(_PIXELS_STORED),
+                None if medium.motion_CTHW is None else medium.motion_CTHW.to(_PIXELS_STORED),
+            )
+            for name, shown in media.items()
+            for view, medium in enumerate(shown)
+        }
+
+    parts = _fill(folder, candidates, _Source(read, views, preparation), tensors_of)
+    return PreparedMedia(parts, views.count)
+
+
+def encode_media(
+    folder: Path,
+    candidates: pd.DataFrame,
+    read: Reader,
+    encoders: Mapping[str, QualityLMM],
+    preparation: Preparation,
+) -> dict[str, CachedFeatures]:
+    """Decode the media of ``candidates`` once and run every frozen encoder on each; finished parts are kept.
+
+    Args:
+        encoders: name -> a model whose encoder is asked; all must look at media in the same way.
+
+    Raises:
+        StageError: more media are broken than ``max_reject_share`` allows.
+    """
+    specs = {model.spec for model in encoders.values()}
+    if len(specs) != 1:
+        raise StageError("models that are compared on one set of media must prepare them in the same way")
+
+    @torch.no_grad()
+    def tensors_of(media: Mapping[str, list[VisualInput]]) -> dict[str, TileMotion]:
+        found: dict[str, TileMotion] = {}
+        for encoder, model in encoders.items():
+            features = model.visual_features([shown[0] for shown in media.values()]) if media else []
+            for name, item in zip(media, features, strict=True):
+                found[f"{name}/{encoder}"] = item.tiles_PSC, item.motion_TM
+        return found
+
+    views = Views(specs.pop(), 1, 0)
+    parts = _fill(folder, candidates, _Source(read, views, preparation, tuple(encoders)), tensors_of)
+    return {
+        encoder: CachedFeatures(parts, encoder, model.motion_extractor.config.channels)
+        for encoder, model in encoders.items()
+    }
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which versions of each medium are prepared.
+
+    Attributes:
+        spec: how pixels become tiles.
+        count: the first version is that of evaluation; the others draw their fragments elsewhere and mirror at random.
+        seed: seed of the further versions, mixed with the medium's id.
+    """
+
+    spec: VisualSpec
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    read: Reader
+    views: Views
+    preparation: Preparation
+    keys: tuple[str, ...] = ()
+
+    def open(self, row: Any) -> tuple[str, list[VisualInput] | dict[str, str]]:
+        """All views of one medium, or the reject row that says why there are none."""
+        shown: list[VisualInput] = []
+        try:
+            timing = int(row.frames), float(row.fps)
+            decoded = decode_medium(self.read(row), row.modality, self.views.spec, timing, ADMITTED)
+            for view in range(self.views.count):
+                entropy = [self.views.seed, view, int(digest(row.id)[:12], 16)]
+                rng = None if view == 0 else np.random.default_rng(entropy)
+                shown.append(prepare_medium(decoded, self.views.spec, rng))
+        except MediaError as error:
+            stage = self.preparation.stage
+            return row.id, {"stage": stage, "id": row.id, "reason": error.reason, "detail": str(error)}
+        return row.id, shown
+
+    def part_name(self, ids: Sequence[str]) -> str:
+        return digest(dataclasses.asdict(self.views), self.keys, list(ids))
+
+
+def _fill(
+    folder: Path,
+    candidates: pd.DataFrame,
+    source: _Source,
+    tensors_of: Callable[[Mapping[str, list[VisualInput]]], dict[str, TileMotion]],
+) -> _Parts:
+    rows = list(candidates.sort_values("id", kind="stable").itertuples(index=False))
+    preparation = source.preparation
+    paths: list[Path] = []
+    label = f"{preparation.stage}: media"
+    with ThreadPoolExecutor(preparation.threads) as pool, tqdm(total=len(rows), desc=label, unit="medium") as bar:
+        for start in range(0, len(rows), _PART_MEDIA):
+            members: list[Any] = rows[start : start + _PART_MEDIA]
+            path = folder / f"{source.part_name([row.id for row in members])}.safetensors"
+            if not path.is_file():
+                _write_part(path, list(pool.map(source.open, members)), tensors_of)
+            paths.append(path)
+            bar.update(len(members))
+    parts = _Parts(paths)
+    _check_rejects(parts.rejects, len(rows), preparation)
+    return parts
+
+
+def _write_part(
+    path: Path,
+    results: Sequence[tuple[str, list[VisualInput] | dict[str, str]]],
+    tensors_of: Callable[[Mapping[str, list[VisualInput]]], dict[str, TileMotion]],
+) -> None:
+    media = {name: outcome for name, outcome in results if isinstance(outcome, list)}
+    rejects = [outcome for _, outcome in results if isinstance(outcome, dict)]
+    stored: dict[str, Tensor] = {}
+    for name, (tiles, motion) in tensors_of(media).items():
+        stored[f"{name}/tiles"] = tiles.contiguous().clone()
+        if motion is not None:
+            stored[f"{name}/motion"] = motion.contiguous().clone()
+    metadata = {"vital": json.dumps({"ids": list(media), "rejects": rejects})}
+    with atomic(path) as file:
+        file.write(safetensors.torch.save(stored, metadata=metadata))
+
+
+def _check_rejects(rejects: pd.DataFrame, total: int, preparation: Preparation) -> None:
+    if rejects.empty:
+        return
+    first = f"{rejects['id'].iloc[0]}: {rejects['detail'].iloc[0]}"
+    log.warning("%s: %d of %d media do not decode; first %s", preparation.stage, len(rejects), total, first)
+    if len(rejects) > preparation.max_reject_share * total:
+        msg = (
+            f"{len(rejects)} of {total} media do not decode, more than the declared share "
+            f"{preparation.max_reject_share}; first {first}"
+        )
+        raise StageError(msg)

@@ -1,0 +1,128 @@
+"""Encoder-centred pre-training: image encoder and motion extractor learn, everything behind them stays as it is.
+
+The decoder and all projectors keep their bits (checked on every run), the question is empty (prompt decoupling), and
+the tasks are mixed by share: PMOD single, pairs, distortion and description text (VITAL section 3).
+"""
+
+import json
+from dataclasses import dataclass
+
+from models.quality_lmm import QualityLMM
+from models.vision_encoder import save_encoder
+from tasks.errors import GateError
+from tasks.pool import read_media
+from tasks.prepared import Preparation, Views, prepare_media
+from tasks.records import REJECTS, Split
+from tasks.shards import write_json, write_table
+from tasks.stage import Place
+from tasks.training.freezing import frozen_stays, train_only
+from tasks.training.objective import LossConfig, QualityObjective
+from tasks.training.session import Material, count_tasks, curve_ends, fit, load_split, without_rejects
+from tasks.training.trainer import TrainingConfig, history_rows
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is pre-trained and how.
+
+    Attributes:
+        decoder: member of the base family whose decoder is the frozen reader.
+        shares: task -> share of the examples of a step; they need not sum to 1.
+        views: prepared versions of each medium, which take turns (see tasks.prepared).
+        max_reject_share: share of undecodable media above which the stage fails.
+        losses: the losses.
+        training: the loop.
+    """
+
+    decoder: str
+    shares: dict[str, float]
+    views: int
+    max_reject_share: float
+    losses: LossConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class Report:
+    """Counts, the proof of freezing, and the ends of the loss curve.
+
+    Attributes:
+        examples: examples per task.
+        trained_parameters, frozen_parameters: numbers of parameters.
+        frozen_sha256: hash of every frozen tensor; a run after which it differs fails and publishes nothing.
+        loss_first, loss_last: mean losses, over all and per task, of the first and last twentieth of the steps.
+    """
+
+    examples: dict[str, int]
+    media: int
+    contents: int
+    rejected: int
+    steps: int
+    trained_parameters: int
+    frozen_parameters: int
+    frozen_sha256: str
+    loss_first: dict[str, float]
+    loss_last: dict[str, float]
+
+
+def run(config: Config, place: Place) -> Report:
+    """Pre-train the encoder on the train split.
+
+    Outputs ``model/`` (the whole LMM), ``encoder/`` (what other decoders receive), ``history.json`` (the loss curve),
+    ``recipe.json`` (what the warm-up must match) and ``rejects.parquet``.
+
+    Raises:
+        GateError: the data set has not passed validation.
+        StageError: a split leaks, a frozen part moved, or a loss is not finite.
+    """
+    require_gate(place)
+    model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder)
+    data = load_split(place, Split.TRAIN, config.shares)
+    media = prepare_media(
+        place.work / "media",
+        data.media,
+        lambda row: read_media(place, row),
+        Views(model.spec, config.views, config.training.seed),
+        Preparation("pretrain", config.training.threads, config.max_reject_share),
+    )
+    train_only(model, [model.image_encoder, model.motion_extractor])
+    with frozen_stays(model) as proof:
+        objective = QualityObjective(model, config.losses)
+        material = Material(data.examples, media, config.shares)
+        history = fit(objective, material, config.training, place.work, "pretrain")
+    model.save_pretrained(place.out / "model")
+    save_encoder(model, place.out / "encoder")
+    write_json(place.out / "history.json", history_rows(history))
+    examples = count_tasks(without_rejects(data.examples, media))
+    write_json(place.out / "recipe.json", {"decoder": config.decoder, "shares": config.shares, "examples": examples})
+    write_table(place.out / "rejects.parquet", REJECTS, media.rejects)
+    first, last = curve_ends(history)
+    return Report(
+        examples=examples,
+        media=len(media.ids),
+        contents=data.contents,
+        rejected=len(media.rejects),
+        steps=len(history),
+        trained_parameters=proof.trained,
+        frozen_parameters=proof.frozen,
+        frozen_sha256=proof.frozen_sha256,
+        loss_first=first,
+        loss_last=last,
+    )
+
+
+def require_gate(place: Place) -> None:
+    """Refuse to train on data that did not pass validation.
+
+    Raises:
+        GateError: ``artifacts/validate/results.json`` does not say success.
+    """
+    path = place.artifacts("validate") / "results.json"
+    try:
+        success = json.loads(path.read_text())["success"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError) as error:
+        msg = "artifacts/validate/results.json holds no verdict: run dvc repro validate"
+        raise GateError(msg) from error
+    if success is not True:
+        msg = "the data set did not pass validation, so nothing is trained on it: see artifacts/validate/results.json"
+        raise GateError(msg)

@@ -1,0 +1,227 @@
+"""Reading videos with PyAV for :mod:`tasks.media`: a cheap pass over the packets, then strict, bounded decoding."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from tasks.errors import MediaError
+from tasks.media import Clip, Limits, MediaInfo, Pixels, Wanted, check_size
+
+_MIMES: Final = {"mov": "video/mp4", "matroska": "video/x-matroska", "avi": "video/x-msvideo"}
+_STRICT: Final = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_QUARTER_TURNS: Final = 90
+_DEFAULT_RATE: Final = 25.0
+_TAIL_GAPS: Final = 1.5
+_TAIL_SHARE: Final = 0.02
+"""How much earlier than its header says a Matroska stream may end before it counts as truncated: in longest gaps
+between frames, plus a share of the whole."""
+
+
+def check_jpeg(data: bytes) -> None:
+    """Refuse a JPEG whose entropy-coded data is incomplete or invalid: FFmpeg's decoder is strict where libjpeg is not.
+
+    Raises:
+        MediaError: ``truncated``.
+    """
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = _STRICT
+    decoder.thread_count = 1
+    try:
+        frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+    except av.error.PatchWelcomeError:
+        return  # a coding that FFmpeg does not know says nothing about the file
+    except av.error.InvalidDataError as error:
+        raise MediaError("truncated", "the JPEG data is incomplete or invalid") from error
+    if any(frame.is_corrupt for frame in frames):
+        raise MediaError("truncated", "the JPEG data is incomplete or invalid")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the packets say: number of frames, their times in order (seconds from the first), and the stream."""
+
+    info: MediaInfo
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One video file in memory, opened anew for every pass."""
+
+    data: bytes
+    container: str
+    limits: Limits
+
+    def verify(self) -> MediaInfo:
+        """Decode everything, keep nothing, and say what the video is.
+
+        Raises:
+            MediaError: as :func:`tasks.media.probe`.
+        """
+        scan = self.scan()
+        times: list[float] = []
+        size = (0, 0)
+        for seconds, frame in self._decoded():
+            size = size if times else _upright_size(frame)
+            times.append(seconds)
+        return _shown(scan.info, times, size)
+
+    def clip(self, wanted: Wanted) -> Clip:
+        """Decode the wanted frames; see :func:`tasks.media.decode_video`."""
+        scan = self.scan()
+        chosen = _choose(wanted, len(scan.seconds))
+        kept: dict[int, Pixels] = {}
+        times: list[float] = []
+        for seconds, frame in self._decoded():
+            if len(times) in chosen:
+                kept[len(times)] = _pixels(frame)
+            times.append(seconds)
+        if len(times) != len(scan.seconds):  # packets that show nothing: choose again, now from what is shown
+            chosen = _choose(wanted, len(times))
+            kept = {i: _pixels(frame) for i, (_, frame) in enumerate(self._decoded()) if i in chosen}
+        first = kept[chosen[0]]
+        if any(pixels.shape != first.shape for pixels in kept.values()):
+            raise MediaError("unsupported", "the frame size changes within the video")
+        seconds_T = np.array(times, dtype=np.float64)[list(chosen)]
+        info = _shown(scan.info, times, (first.shape[1], first.shape[0]))
+        return Clip(np.stack([kept[i] for i in chosen]), seconds_T, info)
+
+    def frames(self) -> Iterator[Pixels]:
+        """Yield all frames; see :func:`tasks.media.iterate_video`."""
+        self.scan()
+        for _, frame in self._decoded():
+            yield _pixels(frame)
+
+    def scan(self) -> Scan:
+        """Read the packets without decoding: frames, times, and whether the file is whole.
+
+        Raises:
+            MediaError: ``no_frames``, ``too_large``, ``too_small`` or ``truncated``.
+        """
+        with self._open() as (container, stream):
+            info = self._stream_info(stream)
+            times: list[Fraction] = []
+            count = 0
+            base = stream.time_base or Fraction(1)
+            for packet in container.demux(stream):
+                if packet.size == 0:
+                    continue
+                count += 1
+                if packet.is_corrupt:
+                    raise MediaError("truncated", "the video data ends within a frame")
+                if count > self.limits.max_frames:
+                    raise MediaError("too_large", f"more than {self.limits.max_frames} frames")
+                if not packet.is_discard:
+                    stamp = packet.pts if packet.pts is not None else packet.dts
+                    times.append(stamp * base if stamp is not None else Fraction(count - 1) / Fraction(info.fps))
+            if not times and (stream.frames or container.duration):
+                raise MediaError("truncated", "the file ends before its first frame")
+            if not times:
+                raise MediaError("no_frames", "the video stream holds no frame")
+            if count < stream.frames:
+                raise MediaError("truncated", f"the file holds {count} of {stream.frames} frames")
+            seconds = [float(time - min(times)) for time in sorted(times)]
+            self._check_length(container, seconds, info.fps)
+        return Scan(info, tuple(seconds))
+
+    def _check_length(self, container: InputContainer, seconds: Sequence[float], fps: float) -> None:
+        length = seconds[-1]
+        if length > self.limits.max_seconds:
+            raise MediaError("too_large", f"{length:.1f} s is longer than {self.limits.max_seconds} s")
+        stated = (container.duration or 0) / av.time_base
+        only_video = len(container.streams) == 1
+        slack = _TAIL_GAPS * float(np.diff(seconds).max(initial=1 / fps)) + _TAIL_SHARE * stated
+        if self.container == "matroska" and only_video and length < stated - slack:
+            raise MediaError("truncated", f"the video ends after {length:.1f} of {stated:.1f} s")
+
+    def _stream_info(self, stream: VideoStream) -> MediaInfo:
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if not width or not height:
+            raise MediaError("truncated", "the video stream has no readable header")
+        check_size(width, height, self.limits)
+        rate = float(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
+        return MediaInfo("video", _MIMES[self.container], width, height, 0, rate, 0.0)
+
+    def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Decode strictly: yields seconds from the first frame, and the frame, in the order of showing."""
+        with self._open() as (container, stream):
+            start: float | None = None
+            shown = 0
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError("truncated", f"the video data is broken at frame {shown}")
+                check_size(frame.width, frame.height, self.limits)
+                shown += 1
+                if shown > self.limits.max_frames:
+                    raise MediaError("too_large", f"more than {self.limits.max_frames} frames")
+                time = frame.time
+                if time is None or self.container == "avi":  # AVI has no times of showing, only a rate
+                    time = (shown - 1) / float(stream.average_rate or _DEFAULT_RATE)
+                start = time if start is None else start
+                yield time - start, frame
+            if not shown:
+                raise MediaError("no_frames", "the video stream shows no frame")
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        try:
+            with av.open(io.BytesIO(self.data), "r", format=self.container) as container:
+                if not len(container.streams):
+                    raise MediaError("truncated", "the file holds no stream: its index is missing")
+                streams = [s for s in container.streams.video if not _is_cover(s)]
+                if not streams:
+                    raise MediaError("no_frames", "the file has no video stream")
+                stream = streams[0]
+                stream.codec_context.options = _STRICT
+                stream.thread_type = "AUTO"
+                yield container, stream
+        except (av.error.FFmpegError, ValueError, EOFError) as error:
+            raise MediaError(
+                "truncated", f"the video data is broken: {getattr(error, 'strerror', None) or error}"
+            ) from error
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
+
+
+def _choose(wanted: Wanted, total: int) -> tuple[int, ...]:
+    if callable(wanted):
+        wanted = wanted(total)
+    if isinstance(wanted, int):
+        spread = np.linspace(0, total - 1, max(1, min(wanted, total)))
+        return tuple(int(index) for index in np.unique(spread.round()))
+    if not wanted:
+        raise ValueError("ask for at least one frame")
+    return tuple(min(int(index), total - 1) for index in wanted)
+
+
+def _shown(info: MediaInfo, times: Sequence[float], size: tuple[int, int]) -> MediaInfo:
+    """Complete the info by what was shown; the rate of a video of varying rate is its mean."""
+    span = times[-1] - times[0]
+    rate = (len(times) - 1) / span if span > 0 else info.fps
+    if abs(rate - info.fps) < 0.01 * info.fps:
+        rate = info.fps
+    return MediaInfo(info.modality, info.mime, *size, len(times), rate, len(times) / rate)
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    """Counterclockwise quarter turns that the display matrix of a phone's clip asks for."""
+    return round(frame.rotation / _QUARTER_TURNS) % 4
+
+
+def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    return (frame.height, frame.width) if _turns(frame) % 2 else (frame.width, frame.height)
+
+
+def _pixels(frame: av.VideoFrame) -> Pixels:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame)), dtype=np.uint8)

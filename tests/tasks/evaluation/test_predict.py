@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.levels import CENTRES
+from models.niqe import niqe
+from models.quality_lmm import QualityLMM
+from models.vision_encoder import prepare_image
+from tasks.errors import StageError
+from tasks.evaluation import predict
+from tasks.evaluation.baselines import ProbeConfig
+from tasks.media import decode_image
+from tasks.pool import load_candidates, read_media
+from tasks.records import OPINIONS, PREDICTIONS, REJECTS
+from tasks.shards import read_table
+from tasks.stage import Place
+
+CONFIG = predict.Config(
+    batch=4, threads=1, max_reject_share=0.05, probe=ProbeConfig(penalties=(0.01, 1.0), folds=2), niqe_frames=2
+)
+
+
+@pytest.fixture
+def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained: Callable[[Path], None]) -> Place:
+    write_pretrained(line)
+    base, pretrained = line / "artifacts" / "base", line / "artifacts" / "pretrain"
+    from models.vision_encoder import swap_encoder
+
+    for decoder in ("small", "large"):
+        model = QualityLMM.from_pretrained(base / decoder)
+        model.save_pretrained(line / "artifacts" / "warm_up" / decoder / "control")
+        swap_encoder(model, pretrained / "encoder")
+        for variant in ("zero", "warm"):
+            model.save_pretrained(line / "artifacts" / "warm_up" / decoder / variant)
+    return place_for(line, "predict")
+
+
+def _by_model(place: Place) -> dict[str, pd.DataFrame]:
+    table = read_table(place.out / "predictions.parquet", PREDICTIONS)
+    return {str(name): rows.set_index("id") for name, rows in table.groupby("model")}
+
+
+def test_every_model_of_the_zoo_predicts_every_held_out_medium(place: Place):
+    report = predict.run(CONFIG, place)
+    predictions = _by_model(place)
+    zoo = {f"{kind}-{d}" for kind in ("vital-zero", "vital-warm-up", "base-warm-up") for d in ("small", "large")}
+    assert set(predictions) == zoo | {"base-small", "vital-base-small", "linear-probe", "niqe"}
+    pool = load_candidates(place)
+    held_out = pool[pool["split"] == "held_out"]
+    opinions = read_table(place.root / "artifacts" / "score" / "opinions.parquet", OPINIONS).set_index("id")
+    for name, rows in predictions.items():
+        assert set(rows.index) <= set(held_out["id"])
+        assert len(held_out) - len(rows) == report.unscored[name]
+        assert np.allclose(rows["target"], opinions.loc[rows.index, "mu"])
+        assert set(rows["target_kind"]) == {"machine_opinion"}
+    assert report.held_out_media == len(held_out) == 11
+    assert {name: count for name, count in report.unscored.items() if count} == {"niqe": 1}  # a flat synthetic picture
+    assert read_table(place.out / "rejects.parquet", REJECTS).empty
+
+
+def test_a_score_is_the_expectation_of_the_models_own_levels(place: Place):
+    predict.run(CONFIG, place)
+    rows = _by_model(place)["vital-base-small"]
+    model = QualityLMM.from_pretrained(place.root / "artifacts" / "pretrain" / "model")
+    pool = load_candidates(place)
+    for _, row in pool[(pool["split"] == "held_out") & (pool["modality"] == "image")].iterrows():
+        medium = prepare_image(decode_image(read_media(place, row)), model.spec)
+        probs = model.level_probabilities([medium])[0].double().numpy()
+        found = rows.loc[row["id"]]
+        assert np.allclose(found["level_probs"], probs, atol=1e-5)
+        assert found["score"] == pytest.approx(float(probs @ CENTRES), abs=1e-5)
+        assert found["readout"] == "expectation"
+
+
+def test_baselines_are_what_they_say(place: Place):
+    predict.run(CONFIG, place)
+    predictions = _by_model(place)
+    pool = load_candidates(place)
+    row = pool[(pool["split"] == "held_out") & (pool["modality"] == "image")].iloc[0]
+    found = predictions["niqe"].loc[row["id"]]
+    assert found["score"] == pytest.approx(niqe(decode_image(read_media(place, row))))
+    assert len(found["level_probs"]) == 0
+    assert predictions["linear-probe"]["score"].between(0, 1).all()
+    assert set(predictions["linear-probe"]["readout"]) == {"linear_probe"}
+
+
+def test_a_stage_that_is_run_again_loads_no_finished_model(place: Place, monkeypatch: pytest.MonkeyPatch):
+    first = predict.run(CONFIG, place)
+    before = (place.out / "predictions.parquet").read_bytes()
+
+    def never(*_: object) -> None:
+        raise AssertionError("predicted again")
+
+    for name in ("_level_rows", "train_probe", "niqe_scores"):
+        monkeypatch.setattr(predict, name, never)
+    assert predict.run(CONFIG, place) == first
+    assert (place.out / "predictions.parquet").read_bytes() == before
+
+
+def test_a_model_on_another_encoder_is_refused(place: Place):
+    folder = place.root / "artifacts" / "warm_up" / "large" / "warm"
+    model = QualityLMM.from_pretrained(folder)
+    with torch.no_grad():
+        next(model.image_encoder.parameters()).view(-1)[0].add_(1.0)
+    model.save_pretrained(folder)
+    with pytest.raises(StageError, match="vital-warm-up-large does not stand on the vital encoder"):
+        predict.run(CONFIG, place)

@@ -1,0 +1,406 @@
+"""The page: complete, self-contained, deterministic, accessible, and clean in a real browser."""
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.errors import StageError
+from tasks.evaluation import charts, correlate, report
+from tasks.evaluation.agreements import Sampling
+from tasks.evaluation.chapters import agreement_matrix, pool_chapter, review_chapter
+from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, REJECTS, REVIEWED, VOTES
+from tasks.shards import frame_of, read_table, write_json
+from tasks.stage import Place, read_params, stage_config
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def load_plant() -> Any:
+    path = Path(__file__).resolve().parents[1] / "plant.py"
+    spec = importlib.util.spec_from_file_location("plant", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+plant = load_plant()
+
+
+def build(root: Path, checkout: Path, *, videos: bool = True) -> Path:
+    """A plant with correlations and a gate's results."""
+    plant.build_plant(root, videos=videos)
+    config = stage_config("correlate", read_params(checkout))
+    config = dataclasses.replace(config, sampling=Sampling(50, 1, 0.95, 0.05, min_samples=4, min_type_samples=4))
+    correlate.run(config, Place(root, root / "work", root / "artifacts/correlate"))
+    entry = {"table": "opinions", "severity": "warning", "rows": 9, "unexpected": 1, "ids": ["abc"], "problem": ""}
+    holds = entry | {"name": "opinions.mu", "says": "mu is a mean", "success": True, "unexpected": 0, "ids": []}
+    fails = entry | {"name": "opinions.odd", "says": "nothing is odd", "success": False}
+    write_json(root / "artifacts/validate/results.json", {"success": True, "expectations": [holds, fails]})
+    return root
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
+    return build(tmp_path_factory.mktemp("plant"), checkout)
+
+
+@pytest.fixture(scope="module")
+def config(checkout: Path) -> report.Config:
+    return stage_config("report", read_params(checkout))
+
+
+@pytest.fixture(scope="module")
+def page(planted: Path, config: report.Config) -> Path:
+    out = planted / "artifacts/report"
+    report.run(config, Place(planted, planted / "work", out))
+    return out / "report.html"
+
+
+def run_on(root: Path, config: report.Config, out: Path) -> str:
+    report.run(config, Place(root, root / "work", out))
+    return (out / "report.html").read_text()
+
+
+class Reader(HTMLParser):
+    """Collects what the checks need: images, tables, links, ids, headings, and unclosed elements."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def parse(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    return reader
+
+
+def test_the_page_tells_the_whole_line(page: Path):
+    text = page.read_text()
+    for chapter in ("pool", "opinions", "severity", "review", "training", "benchmark", "lineage", "gate"):
+        assert f'<h2 id="{chapter}">' in text
+    for fact in (
+        "the image data is broken",
+        "vital-warm-up-nano",
+        "color_diffusion 4 of photos/03.png changes nothing",
+        "fragments",
+        "planted falsehood",
+        "opinions.odd",
+        "held_out",
+        "Warm-up of mini",
+    ):
+        assert fact in text, fact
+    assert len(page.read_bytes()) < 3_000_000
+
+
+def test_the_page_is_well_formed_and_accessible(page: Path):
+    found = parse(page.read_text())
+    assert found.wrong == []
+    assert found.open == []
+    assert found.all("html") == [{"lang": "en"}]
+    pictures = found.all("img")
+    assert len(pictures) >= 15
+    assert all(picture["alt"] and picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
+    assert all(chart["aria-label"] and chart["role"] == "img" for chart in found.all("svg"))
+    assert len(found.all("svg")) == len(found.all("title")) - 1
+    assert len(found.all("table")) == len(found.all("caption"))
+    assert all(head.get("scope") in {"row", "col"} for head in found.all("th"))
+    ids = [attributes["id"] for _, attributes in found.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    anchors = [link["href"] for link in found.all("a")]
+    assert {href[1:] for href in anchors if href.startswith("#")} <= set(ids)
+    assert [href for href in anchors if not href.startswith("#")] == ["../validate/docs/index.html"]
+
+
+def test_the_page_loads_nothing(page: Path):
+    found = parse(page.read_text())
+    assert found.all("script") == []
+    assert "http://" not in page.read_text()
+    assert "https://" not in page.read_text()
+    assert "@import" not in page.read_text()
+    assert [link["href"] for link in found.all("link")] == ["data:,"]
+
+
+def test_equal_inputs_give_equal_bytes(page: Path, planted: Path, config: report.Config, tmp_path: Path):
+    moved = Path(shutil.copytree(planted, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("report")))
+    assert run_on(moved, config, tmp_path / "out") == page.read_text()
+    assert str(planted) not in page.read_text()
+
+
+def test_numbers_on_the_page_are_those_of_the_tables(page: Path, planted: Path):
+    text = page.read_text()
+    opinions = read_table(planted / "artifacts/score/opinions.parquet", OPINIONS)
+    best = opinions.sort_values(["mu", "id"]).iloc[round(0.97 * (len(opinions) - 1))]
+    assert f"mu {best['mu']:.3f}, sigma {best['sigma']:.3f}" in text
+    rows = json.loads((planted / "artifacts/correlate/correlations.json").read_text())
+    row = next(
+        r for r in rows if (r["model"], r["slice"], r["statistic"]) == ("vital-base-micro", "image", "plcc_fitted")
+    )
+    assert row["value"] is not None
+    overall = next(r for r in rows if (r["model"], r["slice"], r["statistic"]) == ("niqe", "all", "srcc"))
+    assert f"{overall['value']:.3f}<small>{overall['low']:.2f} to {overall['high']:.2f}</small>" in text
+
+
+def test_a_pool_without_videos_and_a_line_without_rejects(tmp_path: Path, checkout: Path, config: report.Config):
+    root = build(tmp_path / "plant", checkout, videos=False)
+    for stage in ("collect", "distort", "score", "describe", "review", "assemble"):
+        plant.write(root, stage, "rejects", REJECTS, frame_of(REJECTS, []))
+    (root / "artifacts/predict/rejects.parquet").unlink()
+    text = run_on(root, config, tmp_path / "out")
+    assert "This pool holds no videos." in text
+    assert "Nothing was rejected." in text
+    assert parse(text).open == []
+
+
+def test_empty_tables_leave_a_page(planted: Path, tmp_path: Path, config: report.Config):
+    root = Path(shutil.copytree(planted, tmp_path / "plant"))
+    originals = read_table(root / "artifacts/collect/candidates.parquet", CANDIDATES)
+    for stage, name, schema in (
+        ("distort", "candidates", CANDIDATES),
+        ("score", "opinions", OPINIONS),
+        ("review", "votes", VOTES),
+        ("review", "reviewed", REVIEWED),
+        ("assemble", "examples", EXAMPLES),
+    ):
+        plant.write(root, stage, name, schema, frame_of(schema, []))
+    shutil.rmtree(root / "artifacts/warm_up")
+    (root / "artifacts/warm_up").mkdir()
+    (root / "artifacts/pretrain/history.json").unlink()
+    text = run_on(root, config, tmp_path / "out")
+    for sentence in ("No sample was scored.", "There are no loss curves.", "The pool holds no distorted children."):
+        assert sentence in text
+    assert f"<b>{len(originals)}</b>" in text
+
+
+def test_what_judges_write_is_text_and_never_markup(planted: Path, tmp_path: Path, config: report.Config):
+    root = Path(shutil.copytree(planted, tmp_path / "plant"))
+    votes = read_table(root / "artifacts/review/votes.parquet", VOTES)
+    plant.write(
+        root,
+        "review",
+        "votes",
+        VOTES,
+        votes.assign(reason="<script>alert(1)</script>", judge=votes["judge"] + '"><b>x'),
+    )
+    text = run_on(root, config, tmp_path / "out")
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert parse(text).wrong == []
+
+
+def test_a_page_beyond_the_limit_is_refused(planted: Path, config: report.Config, tmp_path: Path):
+    small = dataclasses.replace(config, max_megabytes=0.05)
+    with pytest.raises(StageError, match=r"more than report\.max_megabytes"):
+        run_on(planted, small, tmp_path)
+
+
+def test_a_missing_input_says_what_to_run(planted: Path, config: report.Config, tmp_path: Path):
+    moved = Path(shutil.copytree(planted, tmp_path / "plant"))
+    shutil.rmtree(moved / "artifacts/correlate")
+    with pytest.raises(StageError, match="dvc repro correlate"):
+        run_on(moved, config, tmp_path / "out")
+
+
+def test_chapters_count_what_the_tables_hold(planted: Path):
+    originals = read_table(planted / "artifacts/collect/candidates.parquet", CANDIDATES).assign(stage="collect")
+    children = read_table(planted / "artifacts/distort/candidates.parquet", CANDIDATES).assign(stage="distort")
+    candidates = pd.concat([originals, children], ignore_index=True)
+    rejects = read_table(planted / "artifacts/review/rejects.parquet", REJECTS)
+    pool = pool_chapter(candidates, rejects)
+    assert sum(row["image_contents"] + row["video_contents"] for row in pool["splits"]) == len(originals)
+    assert sum(row["image_samples"] + row["video_samples"] for row in pool["splits"]) == len(candidates)
+    assert sum(sum(row["counts"]) for row in pool["cells"]) == len(children)
+    assert pool["rejects"][0]["count"] == len(rejects)
+    votes = read_table(planted / "artifacts/review/votes.parquet", VOTES)
+    reviewed = read_table(planted / "artifacts/review/reviewed.parquet", REVIEWED)
+    review = review_chapter(votes, reviewed)
+    planted_rows = reviewed[reviewed["origin"] == "planted"]
+    false = planted_rows[planted_rows["planted_truth"] == False]  # noqa: E712 - a nullable column
+    assert review["planted_false"] == {"count": len(false), "share": 1 - false["kept"].astype(bool).mean()}
+    assert review["agreement"]["names"] == ["spatial", "spectral", "statistical"]
+    assert review["agreement"]["rows"][0]["values"][1] < 1.0
+    assert review["agreement"]["rows"][0]["values"][2] == 1.0
+
+
+def test_judges_errors_correlate_as_numpy_says():
+    """Three judges on six planted assertions; the first two err together."""
+    truths = [True, True, True, False, False, False]
+    said = {"a": [1, 1, 0, 0, 1, 0], "b": [1, 1, 0, 0, 1, 0], "c": [1, 0, 1, 1, 0, 0]}
+    votes, reviewed = [], []
+    for i, truth in enumerate(truths):
+        reviewed.append(
+            {"assertion_id": str(i), "origin": "planted", "planted_truth": truth, "kept": False, "reason": "x"}
+            | {"id": "s", "position": i, "attribute": "noise", "text": "t"}
+        )
+        for judge, words in said.items():
+            verdict = "agree" if words[i] else "severe"
+            votes.append(
+                {"assertion_id": str(i), "phase": "cross", "judge": judge, "round": 1, "attempt": 0, "verdict": verdict}
+            )
+    found = review_chapter(pd.DataFrame(votes), pd.DataFrame(reviewed))["errors"]
+    wrong = {judge: np.array(words) != np.array(truths) for judge, words in said.items()}
+    assert found["rows"][0]["values"][1] == pytest.approx(1.0)
+    assert found["rows"][0]["values"][2] == pytest.approx(np.corrcoef(wrong["a"], wrong["c"])[0, 1])
+
+
+def test_scorer_agreement_is_symmetric_with_unit_diagonal():
+    scores = np.random.default_rng(0).uniform(size=(30, 4))
+    scores[:, 3] = 0.5
+    matrix = agreement_matrix(scores)
+    assert [matrix[i][i] for i in range(4)] == [1.0] * 4
+    assert matrix[0][1] == matrix[1][0]
+    assert matrix[0][3] is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0, 0.13, [0, 0.05, 0.1]), (-3, 17, [0, 5, 10, 15]), (2, 2, [2])],
+)
+def test_axes_have_round_ticks(low: float, high: float, expected: list[float]):
+    assert charts.Axis("x", low, high).ticks() == pytest.approx(expected)
+
+
+def test_charts_place_points_and_escape_names():
+    axis = charts.Axis("x <", 0, 10)
+    chart = str(charts.scatter("a & b", axis, axis, [charts.Series("one", [0, 10], [0, 10], 0)], diagonal=True))
+    assert 'cx="52.0" cy="246.0"' in chart
+    assert 'cx="428.0" cy="12.0"' in chart
+    assert "<title>a &amp; b</title>" in chart
+    assert "x &lt;" in chart
+    gap = str(charts.lines("t", axis, axis, [charts.Series("s", [0, 5, 10], [1, float("nan"), 2], 0)]))
+    assert gap.count("M") == 2
+
+
+class Browser:
+    """A headless Chromium under its DevTools protocol."""
+
+    def __init__(self, profile: Path) -> None:
+        from websockets.sync.client import connect
+
+        quiet = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+        quiet += ("--disable-component-update", "--disable-sync", "--no-sandbox", "--remote-debugging-port=0")
+        self.process = subprocess.Popen(
+            [str(CHROMIUM), "--headless", *quiet, f"--user-data-dir={profile}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        address = profile / "DevToolsActivePort"
+        deadline = time.monotonic() + 60
+        while not (address.is_file() and len(address.read_text().splitlines()) == 2):
+            assert time.monotonic() < deadline, "Chromium did not start"
+            time.sleep(0.05)
+        port, path = address.read_text().splitlines()
+        self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+        self.events: list[dict[str, Any]] = []
+        self.number = 0
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self.call(f"{domain}.enable")
+
+    session: str | None = None
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": params}
+        self.socket.send(json.dumps(message | ({"sessionId": self.session} if self.session else {})))
+        while True:
+            answer = json.loads(self.socket.recv(timeout=60))
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def show(self, page: Path) -> None:
+        self.call("Page.navigate", url=page.as_uri())
+        deadline = time.monotonic() + 60
+        while self.value("document.readyState") != "complete" or not self.value("location.href").startswith("file:"):
+            assert time.monotonic() < deadline, "the page did not load"
+
+    def value(self, expression: str) -> Any:
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the page is not looked at in a browser")
+    running = Browser(tmp_path / "profile")
+    yield running
+    running.close()
+
+
+def test_a_browser_shows_the_page_without_errors_or_requests(browser: Browser, page: Path):
+    browser.show(page)
+    urls = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    assert page.as_uri() in urls
+    assert [url for url in urls if not url.startswith(("data:", page.as_uri(), "about:"))] == []
+    complaints = [e for e in browser.events if e["method"] in {"Log.entryAdded", "Runtime.exceptionThrown"}]
+    complaints += [e for e in browser.events if e["method"] == "Runtime.consoleAPICalled"]
+    assert complaints == []
+    pictures = browser.value("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert len(pictures) >= 15
+    assert all(complete and width > 0 for complete, width in pictures)
+
+
+def test_a_phone_shows_the_page_without_sideways_scrolling(browser: Browser, page: Path):
+    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
+    browser.show(page)
+    assert browser.value("document.documentElement.scrollWidth") <= 390
+    sizes = browser.value(
+        "[...document.querySelectorAll('svg .tick')].map(t => t.getBoundingClientRect().height).filter(h => h > 0)"
+    )
+    assert min(sizes) >= 8
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_colour_schemes_have_contrast(browser: Browser, page: Path, scheme: str):
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.show(page)
+
+    def luminance(expression: str) -> float:
+        colour = browser.value(expression)
+        channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    ground = luminance("getComputedStyle(document.body).backgroundColor")
+    assert (ground > 0.5) == (scheme == "light")
+    for selector in ("body", "caption", ".tile span", "nav a", ".yes", ".no"):
+        ink = luminance(f"getComputedStyle(document.querySelector({selector!r})).color")
+        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, selector

@@ -1,0 +1,204 @@
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from models.quality_lmm import QualityLMM
+from models.vision_encoder import encoder_state
+from tasks.errors import GateError, StageError
+from tasks.records import CANDIDATES, EXAMPLES, REJECTS
+from tasks.shards import read_table, write_json, write_table
+from tasks.stage import Place
+from tasks.training import freezing, pretrain
+from tasks.training.objective import LossConfig
+from tasks.training.trainer import TrainingConfig
+
+LOSSES = LossConfig(
+    level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone", pair_scale=5.0,
+    davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0, focal_beta=2.0,
+)  # fmt: skip
+TRAINING = TrainingConfig(
+    engine="single", seed=5, threads=1, precision="float32", steps=10, batch_examples=6, micro_batches=1,
+    learning_rate=1e-3, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2,
+)  # fmt: skip
+CONFIG = pretrain.Config(
+    decoder="small",
+    shares={"single": 0.5, "pair": 0.25, "distortion": 0.125, "description": 0.125},
+    views=2,
+    max_reject_share=0.1,
+    losses=LOSSES,
+    training=TRAINING,
+)
+PlaceFor = Callable[[Path, str], Place]
+
+
+@pytest.fixture
+def place(line: Path, place_for: PlaceFor) -> Place:
+    return place_for(line, "pretrain")
+
+
+def test_only_encoder_and_motion_extractor_move_and_all_else_keeps_its_bits(place: Place, read_json: Callable):
+    report = pretrain.run(CONFIG, place)
+    before = QualityLMM.from_pretrained(place.root / "artifacts" / "base" / "small")
+    after = QualityLMM.from_pretrained(place.out / "model")
+    for part in ("projector", "motion_projector", "language_model"):
+        old, new = getattr(before, part).state_dict(), getattr(after, part).state_dict()
+        assert all(torch.equal(old[name], new[name]) for name in old), part
+    assert torch.equal(before.internvl.lm_head.weight, after.internvl.lm_head.weight)
+    moved = [
+        name
+        for name, p in after.image_encoder.named_parameters()
+        if not torch.equal(p, before.image_encoder.get_parameter(name))
+    ]
+    assert len(moved) > 0.9 * len(list(after.image_encoder.parameters()))
+    clips = [
+        name
+        for name, p in after.motion_extractor.named_parameters()
+        if not torch.equal(p, before.motion_extractor.get_parameter(name))
+    ]
+    assert clips
+    trained = sum(p.numel() for part in (after.image_encoder, after.motion_extractor) for p in part.parameters())
+    assert report.trained_parameters == trained
+    assert report.frozen_parameters == sum(p.numel() for p in after.parameters()) - trained
+    history = read_json(place.out / "history.json")
+    assert [row["step"] for row in history] == list(range(10))
+    assert {"loss", "loss_single", "loss_pair", "loss_distortion", "loss_description"} <= set(history[0])
+    exported = load_file(place.out / "encoder" / "model.safetensors")
+    state = encoder_state(after)
+    assert all(torch.equal(exported[name], state[f"image.{name}"]) for name in exported)
+    assert report.contents == 5
+    assert report.rejected == 0
+    assert read_json(place.out / "recipe.json")["examples"] == report.examples
+
+
+def test_no_optimizer_state_belongs_to_a_frozen_part(place: Place):
+    pretrain.run(CONFIG, place)
+    names = load_file(place.work / "checkpoint.safetensors")
+    trained = {name.removeprefix("model.") for name in names if name.startswith("model.")}
+    assert trained
+    assert all(name.startswith(("internvl.model.vision_tower.", "motion_extractor.")) for name in trained)
+    moments = {name.split(".", 2)[2] for name in names if name.startswith("optimizer.")}
+    assert moments == trained
+
+
+def test_frozen_parameters_get_no_gradient(line: Path):
+    model = QualityLMM.from_pretrained(line / "artifacts" / "base" / "small")
+    freezing.train_only(model, [model.image_encoder, model.motion_extractor])
+    assert all(p.requires_grad for p in model.image_encoder.parameters())
+    assert not any(p.requires_grad for p in model.projector.parameters())
+    ids, mask = model.answer_ids(["Sharpness is low"])
+    tiles = torch.randn(3, 3, 56, 56)
+    from models.vision_encoder import VisualInput
+
+    model.logits(model([VisualInput(tiles)], ids, mask)).sum().backward()
+    assert all(p.grad is None for p in model.language_model.parameters())
+    assert all(p.grad is None for p in model.projector.parameters())
+    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.image_encoder.parameters())
+
+
+def test_a_frozen_part_that_moves_stops_the_stage(line: Path):
+    model = QualityLMM.from_pretrained(line / "artifacts" / "base" / "small")
+    freezing.train_only(model, [model.image_encoder])
+
+    def train(*parts: torch.nn.Module) -> None:
+        with freezing.frozen_stays(model), torch.no_grad():
+            for part in parts:
+                next(part.parameters()).view(-1)[0].add_(1.0)
+
+    train(model.image_encoder)
+    with pytest.raises(StageError, match="frozen part"):
+        train(model.image_encoder, model.projector)
+    with pytest.raises(StageError, match="no weight"):
+        train()
+
+
+@pytest.mark.parametrize("verdict", [{"success": False}, {"success": "yes"}, {}])
+def test_data_that_did_not_pass_the_gate_is_not_trained_on(place: Place, verdict: dict):
+    write_json(place.root / "artifacts" / "validate" / "results.json", verdict)
+    with pytest.raises(GateError):
+        pretrain.run(CONFIG, place)
+    assert not list(place.out.iterdir())
+
+
+def _break_media(line: Path, count: int) -> set[str]:
+    """Make ``count`` children of the train split unreadable, by pointing them at other bytes."""
+    path = line / "artifacts" / "distort" / "candidates.parquet"
+    table = read_table(path, CANDIDATES)
+    chosen = table.index[table["split"] == "train"][:count]
+    table.loc[chosen, "offset"] = table.loc[chosen, "offset"] + 7
+    write_table(path, CANDIDATES, table)
+    return set(table.loc[chosen, "id"])
+
+
+def test_broken_media_are_counted_rejects_and_their_examples_are_left_out(place: Place):
+    broken = _break_media(place.root, 1)
+    report = pretrain.run(CONFIG, place)
+    rejects = read_table(place.out / "rejects.parquet", REJECTS)
+    assert set(rejects["id"]) == broken
+    assert report.rejected == 1
+    examples = read_table(place.root / "artifacts" / "assemble" / "examples.parquet", EXAMPLES)
+    train = examples[examples["split"] == "train"]
+    kept = train[[not broken.intersection(ids) for ids in train["ids"]]]
+    assert report.examples == kept["task"].value_counts().sort_index().to_dict()
+
+
+def test_too_many_broken_media_fail_the_stage(place: Place):
+    _break_media(place.root, 4)
+    with pytest.raises(StageError, match="4 of 21 media do not decode"):
+        pretrain.run(CONFIG, place)
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_seed_another(
+    line: Path, place_for: PlaceFor, read_json: Callable
+):
+    curves = []
+    for run, seed in enumerate((5, 5, 6)):
+        place = place_for(line, f"pretrain{run}")
+        pretrain.run(dataclasses.replace(CONFIG, training=dataclasses.replace(TRAINING, seed=seed)), place)
+        curves.append(read_json(place.out / "history.json"))
+    assert curves[0] == curves[1]
+    assert curves[0] != curves[2]
+
+
+def _start(root: Path) -> subprocess.Popen[bytes]:
+    checkout = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tasks", "pretrain"]
+    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_ends_with_the_same_bytes(line: Path, tmp_path: Path):
+    training = dataclasses.replace(TRAINING, steps=60, checkpoint_every=5)
+    params: dict[str, Any] = {"pretrain": dataclasses.asdict(dataclasses.replace(CONFIG, training=training))}
+    (line / "params.yaml").write_text(yaml.safe_dump(params))
+    deps = [f"artifacts/{name}" for name in ("collect", "distort", "assemble", "validate", "base")]
+    (line / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"pretrain": {"cmd": "", "deps": deps}}}))
+    whole = tmp_path / "whole"
+    shutil.copytree(line, whole)
+    process = _start(line)
+    deadline = time.monotonic() + 120
+    while not list(line.glob(".work/pretrain/*/checkpoint.safetensors")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (line / "artifacts" / "pretrain").exists()
+    assert _start(line).wait(timeout=300) == 0
+    assert _start(whole).wait(timeout=300) == 0
+    files = sorted(p.relative_to(whole) for p in (whole / "artifacts" / "pretrain").rglob("*") if p.is_file())
+    assert Path("artifacts/pretrain/history.json") in files
+    for file in files:
+        assert (line / file).read_bytes() == (whole / file).read_bytes(), file
+    assert (line / "metrics" / "pretrain.json").read_bytes() == (whole / "metrics" / "pretrain.json").read_bytes()
