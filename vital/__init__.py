@@ -1,0 +1,94 @@
+"""VITAL: a foundry for visual-quality models.
+
+``vital.score(path)`` is the machine opinion of six built-in scorers, ``vital.assess(path)`` the judgement of a trained
+model of the registry, ``vital.load("NAME#STAGE")`` that model itself. Everything is imported at its first use, so that
+``import vital`` costs nothing.
+"""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from models.quality_lmm import QualityLMM
+    from tasks.annotation.opinions import ScoreResult
+    from tasks.evaluation.assess import Assessment
+
+__version__: Final = "0.1.0"
+
+if importlib.util.find_spec("tasks") is None or importlib.util.find_spec("models") is None:
+    msg = (
+        "vital runs from a checkout of its repository (pip install -e . in a clone): this installation has the "
+        "package `vital` alone, without tasks/, models/, flows/ and infra/"
+    )
+    raise ImportError(msg)
+
+_PLUG_IN_POINTS: Final = {
+    "Scorer": "models.scorers",
+    "Judge": "models.judges",
+    "VitalError": "tasks.errors",
+    "ModelError": "models.errors",
+    "InfraError": "infra.errors",
+}
+"""What plug-ins build on, by the name under which ``vital`` offers it."""
+
+
+def score(path: str | Path) -> "ScoreResult":
+    """Machine opinion of one photo or clip.
+
+    Args:
+        path: an image or video file.
+
+    Returns:
+        Six scores, their mean mu and population deviation sigma, all in [0, 1], higher is better; PMOD (five
+        probabilities, high to low); and the level that mu lies in.
+
+    Raises:
+        MediaError: the file is missing, broken, or of a format that is not accepted.
+    """
+    from tasks.annotation.opinions import load_scorers, score_path
+
+    return score_path(Path(path), load_scorers())
+
+
+def assess(path: str | Path, model: str | None = None) -> "Assessment":
+    """Judgement of one photo or clip by a trained model.
+
+    Args:
+        path: an image or video file.
+        model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE`` of the registry; None means the promoted one.
+
+    Returns:
+        Quality in [0, 1], five level probabilities (high to low), level, distortion and description.
+
+    Raises:
+        MediaError: the file is missing or broken.
+        RegistryError: there is no such model; the message lists what there is.
+    """
+    from tasks.evaluation.assess import assess_path
+
+    return assess_path(Path(path), load(model))
+
+
+def load(model: str | None = None) -> "QualityLMM":
+    """Load a model of the registry; its files are fetched once and kept.
+
+    Args:
+        model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE``; None means the promoted one.
+
+    Raises:
+        RegistryError: there is no such model, or its bytes cannot be had.
+    """
+    from infra.registry import resolve
+    from models.quality_lmm import QualityLMM
+
+    return QualityLMM.from_pretrained(resolve(model))
+
+
+def __getattr__(name: str) -> Any:
+    """Plug-in points, imported at their first use."""
+    if name in _PLUG_IN_POINTS:
+        return getattr(importlib.import_module(_PLUG_IN_POINTS[name]), name)
+    msg = f"module 'vital' has no attribute {name!r}"
+    raise AttributeError(msg)

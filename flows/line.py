@@ -1,0 +1,99 @@
+"""The flow ``vital``: the line from a pool of media to a benchmarked, registered model, stage by stage."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.stages import Line, fetch_inputs
+from infra.params import EMBEDDED
+from infra.workspace import WorkspaceSpec, absolute_pool, locate_workspace, prepare_workspace
+from tasks.errors import ConfigError
+from tasks.stage import STAGES
+
+
+@flow(name="vital", persist_result=False)
+def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people fill in
+    profile: str = EMBEDDED,
+    pool: str | None = None,
+    workspace: Path | None = None,
+    targets: list[str] | None = None,
+    settings: dict[str, Any] | None = None,
+    *,
+    promote: bool = True,
+    pull: bool = False,
+) -> dict[str, str]:
+    """Run the line, or some of its stages.
+
+    Args:
+        profile: ``embedded``, or the name of a file in ``infra/profiles``.
+        pool: folder, manifest or S3 prefix of media instead of the profile's pool.
+        workspace: folder of the run; the checkout itself unless profile, pool or settings ask for another.
+        targets: names of the stages to run; all of them if None. They always run in the line's order.
+        settings: params sections with values that replace the profile's.
+        promote: offer the registered candidate to the registry afterwards.
+        pull: take finished stages from the DVC remote where somebody has pushed them.
+
+    Returns:
+        For each stage, whether it was executed, restored or unchanged; with ``promote``, also what became of that.
+
+    Raises:
+        VitalError: a parameter is wrong or a stage failed; the message is one line.
+        InfraError: the workspace cannot be prepared.
+    """
+    spec = WorkspaceSpec(profile, absolute_pool(pool) if pool else None, settings or {})
+    root = prepare_workspace(locate_workspace(spec, workspace), spec)
+    fetch_inputs()
+    line = Line(root, check_targets(targets), pull=pull)
+
+    # Annotation: what is true of the data.
+    line.run("collect")
+    line.run("distort")
+    line.run("score")
+    line.run("describe")
+    line.run("review")
+    line.run("assemble")
+    line.run("validate")
+
+    # Training: the encoder alone, then each decoder on top of it.
+    line.run("pretrain")
+    line.run("warm_up")
+
+    # Evaluation: against opinion that training never saw.
+    line.run("predict")
+    line.run("correlate")
+    line.run("report")
+    line.run("register")
+
+    told = {stage: str(outcome) for stage, outcome in line.outcomes.items()}
+    return {**told, "promote": promote_candidate(root)} if promote else told
+
+
+def check_targets(targets: list[str] | None) -> list[str]:
+    """The stages of a run.
+
+    Raises:
+        ConfigError: one of them does not exist.
+    """
+    unknown = [name for name in targets or [] if name not in STAGES]
+    if unknown:
+        msg = f"unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}"
+        raise ConfigError(msg)
+    return list(STAGES) if targets is None else targets
+
+
+@task(name="promote", task_run_name="promote", tags=["registry"], cache_policy=NO_CACHE, persist_result=False)
+def promote_candidate(workspace: Path) -> str:
+    """Offer the workspace's candidate to the registry, which takes it only if its quality gate holds.
+
+    Returns:
+        What became of it, in one line.
+    """
+    from infra.promotion import promote  # noqa: PLC0415 - only this step needs the registry
+
+    told = promote(workspace)
+    get_run_logger().info("%s", told)
+    create_markdown_artifact(f"# promote\n\n{told}\n", key="promote", description="promotion to the registry")
+    return told

@@ -1,0 +1,80 @@
+"""What a run tells people: the figures of a stage, its line on the terminal, and its page in the UI."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+_FIGURES_IN_LINE: Final = 4
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, empty if there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def figures(workspace: Path, stage: str) -> dict[str, str]:
+    """A stage's counts and measures (``metrics/<stage>.json``) as dotted names and short texts."""
+    return dict(_flat(read_json(workspace / "metrics" / f"{stage}.json"), ""))
+
+
+def telemetry(workspace: Path, stage: str) -> dict[str, Any]:
+    """Times (s) and peak memory (MB) of the stage's last computation in this workspace; empty if it was restored."""
+    return read_json(workspace / ".work" / "telemetry" / f"{stage}.json")
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        rows += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, _short(value))]
+    return rows
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class StageStory:
+    """What became of one stage in one run.
+
+    Attributes:
+        stage: its name.
+        workspace: where its metrics and telemetry lie.
+        outcome: executed, restored, unchanged or failed.
+        seconds: wall time in this run.
+        reason: why it failed, else None.
+    """
+
+    stage: str
+    workspace: Path
+    outcome: str
+    seconds: float
+    reason: str | None = None
+
+    def line(self) -> str:
+        """One line for a terminal or a log."""
+        measures = list(figures(self.workspace, self.stage).items())[:_FIGURES_IN_LINE]
+        told = self.reason or "   ".join(f"{name} {value}" for name, value in measures)
+        return f"{self.stage:<10} {self.outcome:<9} {self.seconds:7.1f} s   {told}".rstrip()
+
+    def page(self) -> str:
+        """Markdown page for the run's artifacts."""
+        lines = [f"# {self.stage}: {self.outcome}", "", f"{self.seconds:.1f} s in this run."]
+        if self.reason:
+            return "\n".join([*lines, "", f"**Why:** {self.reason}", ""])
+        if cost := telemetry(self.workspace, self.stage):
+            told = ", ".join(f"{name} {value}" for name, value in cost.items())
+            lines += ["", f"When it was last computed here: {told}."]
+        if measures := figures(self.workspace, self.stage):
+            lines += ["", "| measure | value |", "|---|---|"]
+            lines += [f"| {name} | {value.replace('|', '/')} |" for name, value in measures.items()]
+        if self.stage == "report":
+            lines += ["", "The page is `artifacts/report/report.html` in the workspace."]
+        return "\n".join([*lines, ""])

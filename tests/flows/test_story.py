@@ -1,0 +1,50 @@
+"""What a run tells people about a stage."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.story import StageStory, figures, telemetry
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    values = {"rows": 3, "srcc": 0.123456, "by": {"kind": {"image": 2}}, "shares": [0.5, 0.25], "text": "a|b"}
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "score.json").write_text(json.dumps(values))
+    (tmp_path / ".work" / "telemetry").mkdir(parents=True)
+    (tmp_path / ".work" / "telemetry" / "score.json").write_text('{"wall_s": 1.5, "peak_mb": 200.0}')
+    return tmp_path
+
+
+def test_figures_are_flat_and_short(workspace: Path):
+    assert figures(workspace, "score") == {
+        "rows": "3",
+        "srcc": "0.1235",
+        "by.kind.image": "2",
+        "shares": "0.5, 0.25",
+        "text": "a|b",
+    }
+    assert figures(workspace, "review") == {}
+    assert telemetry(workspace, "review") == {}
+
+
+def test_a_line_has_stage_outcome_time_and_first_figures(workspace: Path):
+    line = StageStory("score", workspace, "executed", 61.25).line()
+    assert line.split() == ["score", "executed", "61.2", "s", "rows", "3", "srcc", "0.1235", *line.split()[8:]]
+    assert "\n" not in line
+
+
+def test_a_page_is_a_table_of_figures_with_its_cost(workspace: Path):
+    page = StageStory("score", workspace, "executed", 1.0).page()
+    assert "| by.kind.image | 2 |" in page
+    assert "| text | a/b |" in page
+    assert "peak_mb 200.0" in page
+
+
+def test_a_failure_tells_its_reason_and_no_old_figures(workspace: Path):
+    story = StageStory("score", workspace, "failed", 1.0, "3 rows break it, ids a, b, c")
+    assert story.line().endswith("3 rows break it, ids a, b, c")
+    assert "**Why:** 3 rows break it, ids a, b, c" in story.page()
+    assert "srcc" not in story.page()

@@ -1,0 +1,110 @@
+"""The real line, end to end: every real stage on a miniature pool, in a workspace, with a few steps of training."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+import yaml
+from PIL import Image
+
+from tasks.stage import STAGES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+Vital = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry")
+SETTINGS = (
+    "collect.fractions={train: 0.4, warm_up: 0.2, held_out: 0.4}",
+    "distort.children_per_image=5",
+    "distort.children_per_clip=3",
+    "distort.max_side=256",
+    "describe.share=0.5",
+    "pretrain.training.steps=6",
+    "pretrain.training.batch_examples=8",
+    "warm_up.training.steps=4",
+    "warm_up.training.batch_examples=8",
+    "correlate.sampling.n_bootstrap=50",
+)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Quarters of scikit-image's colour photographs, two clips that pan over them, and what a pool should not hold."""
+    folder = tmp_path_factory.mktemp("pool")
+    for name in PHOTOS:
+        photo = getattr(skimage.data, name)()[..., :3]
+        half = min(photo.shape[0] // 2, 256), min(photo.shape[1] // 2, 256)
+        for part, (top, left) in enumerate([(0, 0), (0, -half[1]), (-half[0], 0), (-half[0], -half[1])]):
+            crop = photo[top:, left:][: half[0], : half[1]]
+            Image.fromarray(np.ascontiguousarray(crop)).save(folder / f"{name}{part}.png")
+    for number, name in enumerate(("coffee", "astronaut", "chelsea", "rocket")):
+        pan(getattr(skimage.data, name)()[..., :3], folder / f"clip{number}.mp4")
+    shutil.copy(folder / "coffee0.png", folder / "again.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a photo")
+    return folder
+
+
+def pan(photo: np.ndarray, path: Path) -> None:
+    """Write a clip of 32 frames of 160x128 that moves over a photograph."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for step in range(32):
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(photo[step : step + 128, 2 * step : 2 * step + 160])
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def code(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy of the checkout's code with its base models, so that the run leaves the checkout's stores alone."""
+    root = tmp_path_factory.mktemp("line") / "checkout"
+    for package in ("vital", "flows", "tasks", "models", "infra"):
+        shutil.copytree(checkout / package, root / package, ignore=shutil.ignore_patterns("__pycache__", "seed"))
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copy(checkout / file, root)
+    if not (checkout / "artifacts" / "base").is_dir():
+        subprocess.run([sys.executable, "-m", "dvc", "pull", "infra/base/dvc.yaml"], cwd=checkout, check=True)
+    shutil.copytree(checkout / "artifacts" / "base", root / "artifacts" / "base")
+    (root / "data" / "pool").mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    return root
+
+
+def test_the_line_runs_end_to_end_on_a_pool_of_ones_own(code: Path, pool: Path, vital: Vital, prefect_url: str):
+    workspace = code / "workspaces" / "mine"
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    arguments = ["run", "--pool", pool, "--workspace", workspace, *settings]
+    done = vital(*arguments, root=code, PREFECT_API_URL=prefect_url, OMP_NUM_THREADS="2", timeout=800)
+    assert done.returncode == 0, done.stderr
+    assert "13 of 13 stages ran" in done.stdout
+    assert str(workspace / "artifacts" / "report" / "report.html") in done.stdout
+
+    metrics = {stage: json.loads((workspace / "metrics" / f"{stage}.json").read_text()) for stage in STAGES}
+    collected = metrics["collect"]
+    assert collected["candidates"] == len(PHOTOS) * 4 + 4
+    assert collected["rejects"] == 2
+    assert metrics["score"]["opinions"] + metrics["score"]["rejects"] == metrics["score"]["candidates"]
+    assert metrics["review"]["kept"] + metrics["review"]["rejected"] == metrics["review"]["assertions"]
+    report = (workspace / "artifacts" / "report" / "report.html").read_text()
+    assert "<html" in report
+
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text())
+    assert set(lock["stages"]) == set(STAGES)
+    again = vital(*arguments, root=code, PREFECT_API_URL=prefect_url)
+    assert "No stage was executed" in again.stdout, again.stderr
+
+    status = [sys.executable, "-m", "dvc", "status", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    assert json.loads(subprocess.check_output(status, cwd=workspace, env=environment)) == {}

@@ -1,0 +1,145 @@
+"""The command line: every wrong input is one clear line and a non-zero exit code; scoring starts fast and light."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+Vital = Callable[..., "subprocess.CompletedProcess[str]"]
+
+LEVELS = ["high", "good", "fair", "poor", "low"]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two photographs, one of them deeper and one broken file."""
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "deep").mkdir()
+    Image.fromarray(skimage.data.coffee()).save(folder / "coffee.jpg", quality=95)
+    Image.fromarray(skimage.data.chelsea()).save(folder / "deep" / "cat.png")
+    (folder / "notes.txt").write_text("no medium")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "score", "assess", "run", "status", "registry", "registry list", "registry get", "store", "store use"],
+)
+def test_every_command_has_help(command: str, vital: Vital):
+    done = vital(*command.split(), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: vital")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["scores"], "No such command 'scores'"),
+        (["score"], "Missing argument"),
+        (["score", "--jsn", "x"], "No such option"),
+        (["score", "nowhere.jpg"], "nowhere.jpg: there is no such file or folder"),
+        (["score", "README.md"], "README.md: "),
+        (["assess", "--model", "no such model", "x.jpg"], "does not name a model"),
+        (["assess", "--model", "nobody#prod", "x.jpg"], "nobody"),
+        (["run", "--profile", "huge"], "unknown profile 'huge'; the profiles are embedded, "),
+        (["run", "--pool", "/nowhere/at/all"], "there is no pool /nowhere/at/all"),
+        (["run", "--stage", "destroy"], "unknown stage 'destroy'; the stages are collect, "),
+        (["run", "--set", "pretrain.stepz=3"], "unknown key; the keys of pretrain are"),
+        (["run", "--set", "pretrain"], "is not of the form section.key=value"),
+        (["run", "--seeds", "a,b"], "write whole numbers"),
+        (["run", "--seeds", "1,1"], "a seed repeats"),
+        (["run", "--workspace", "tasks"], "is no workspace"),
+        (["run", "--workspace", "/proc/nothing", "--profile", "paper"], "cannot write the workspace"),
+        (["status", "--workspace", "tasks"], "is no workspace"),
+        (["registry", "show", "nobody"], "nobody"),
+    ],
+)
+def test_a_wrong_input_is_one_line(arguments: list[str], told: str, vital: Vital):
+    done = vital(*arguments)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vital: ")
+    assert told in line
+
+
+def test_an_empty_pool_is_one_line(vital: Vital, tmp_path: Path):
+    done = vital("run", "--pool", tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"vital: the pool {tmp_path} is empty: put photos or clips into it\n")
+
+
+def test_no_answer_from_the_users_server_is_one_line(vital: Vital):
+    done = vital("run", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 1
+    assert done.stderr.startswith("vital: no answer from the Prefect server")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_json_has_one_object_a_line_and_broken_media_among_them(media: Path, vital: Vital, tmp_path: Path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((media / "coffee.jpg").read_bytes()[:2000])
+    done = vital("score", "--json", media, broken, tmp_path / "none.png")
+    assert done.returncode == 1
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(record["path"]).name for record in records] == ["coffee.jpg", "cat.png", "broken.jpg", "none.png"]
+    for record in records[:2]:
+        assert set(record) == {"path", "scores", "mu", "sigma", "pmod", "level"}
+        scores = np.array(list(record["scores"].values()))
+        assert len(scores) == 6
+        assert ((scores >= 0) & (scores <= 1)).all()
+        assert record["mu"] == pytest.approx(scores.mean(), abs=1e-9)
+        assert record["sigma"] == pytest.approx(scores.std(), abs=1e-9)
+        assert sum(record["pmod"]) == pytest.approx(1.0, abs=1e-6)
+        assert record["level"] == LEVELS[4 - min(int(record["mu"] * 5), 4)]
+    assert all(set(record) == {"path", "error"} for record in records[2:])
+
+
+def test_the_table_names_every_file_and_succeeds(media: Path, vital: Vital):
+    done = vital("score", media)
+    assert done.returncode == 0, done.stderr
+    assert "coffee.jpg" in done.stdout
+    assert "cat.png" in done.stdout
+    assert "multiscale_attention" in done.stdout
+
+
+def test_a_folder_without_media_is_told(vital: Vital, tmp_path: Path):
+    done = vital("score", tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"vital: {tmp_path}: the folder holds no photos or clips\n")
+
+
+def test_scoring_imports_nothing_heavy(media: Path, checkout: Path):
+    script = (
+        "import sys\nfrom vital.cli import main\n"
+        f"try:\n    main(['score', '--json', {str(media / 'coffee.jpg')!r}])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'prefect', 'dvc', 'pandas', 'pyarrow', 'transformers', 'boto3'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def test_one_photo_takes_less_than_three_seconds_of_cpu(media: Path, vital: Vital):
+    import resource
+
+    vital("score", "--json", media / "coffee.jpg")  # bytecode and file cache
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
+    assert vital("score", "--json", media / "coffee.jpg").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert min(cpu, time.monotonic() - started) < 3.0
+
+
+def test_help_is_instant_and_imports_no_pipeline(checkout: Path):
+    script = "import sys\nfrom vital.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+    script += "print(sorted({'torch', 'prefect', 'dvc', 'pandas', 'boto3'} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"

@@ -1,0 +1,67 @@
+"""``vital assess``: the judgement of photos and clips by a trained model."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from vital.media_files import find_media, tell_problem, with_progress
+
+if TYPE_CHECKING:
+    from tasks.evaluation.assess import Assessment
+
+
+@click.command(short_help="Assess photos and clips with a trained model of the registry.")
+@click.argument("paths", nargs=-1, required=True, metavar="PHOTO_OR_CLIP_OR_FOLDER...")
+@click.option("--model", metavar="NAME[@VERSION|#STAGE]", help="Model of the registry (default: the promoted one).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
+@click.pass_context
+def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_json: bool) -> None:
+    """Assess photos and clips with a trained model of the registry.
+
+    Prints the quality in [0, 1] (higher is better), the probabilities of the five levels (high to low), the level, the
+    distortion that the model sees, and a description. Without --model the promoted model judges; `vital run` makes one.
+
+    The exit code is 1 if anything could not be assessed.
+    """
+    from infra.registry import resolve
+
+    folder = resolve(model)  # before the seconds that torch takes: a wrong name is told at once
+    from models.quality_lmm import QualityLMM
+    from tasks.errors import MediaError
+    from tasks.evaluation.assess import assess_path
+
+    judge, assessed, rejected = QualityLMM.from_pretrained(folder), [], False
+    for named in with_progress(find_media(paths), "assess"):
+        try:
+            if named.problem is not None:
+                raise named.problem
+            result = assess_path(named.path, judge)
+        except MediaError as error:
+            rejected = True
+            tell_problem(named.path, error, as_json=as_json)
+            continue
+        if as_json:
+            click.echo(json.dumps({**dataclasses.asdict(result), "path": str(named.path)}))
+        else:
+            assessed.append(result)
+    if assessed:
+        _print_table(assessed)
+    ctx.exit(int(rejected))
+
+
+def _print_table(results: "list[Assessment]") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("path", "score", "level", "high good fair poor low", "distortion", "description"):
+        table.add_column(name, overflow="fold")
+    for result in results:
+        levels = " ".join(f"{value:.2f}" for value in result.level_probs)
+        texts = (escape(result.distortion), escape(result.description))
+        table.add_row(escape(str(result.path)), f"{result.score:.3f}", result.level, levels, *texts)
+    Console().print(table)

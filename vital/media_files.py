@@ -1,0 +1,63 @@
+"""Photos and clips that a command line names: files, and folders searched for media."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from tasks.errors import MediaError
+from tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Named:
+    """A medium to work on, or why there is none under that name."""
+
+    path: Path
+    problem: MediaError | None = None
+
+
+def find_media(names: Sequence[str]) -> list[Named]:
+    """Resolve names in order; folders are searched recursively, hidden files left out, files sorted by path."""
+    return [named for name in names for named in _resolve(Path(name))]
+
+
+def _resolve(path: Path) -> Iterator[Named]:
+    if path.is_dir():
+        found = sorted(_media_in(path))
+        yield from (Named(file) for file in found)
+        if not found:
+            yield Named(path, MediaError("empty_folder", "the folder holds no photos or clips"))
+    elif path.exists():
+        yield Named(path)
+    else:
+        yield Named(path, MediaError("missing", "there is no such file or folder"))
+
+
+def _media_in(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+                yield Path(place) / name
+
+
+def with_progress(items: Sequence[Named], label: str) -> Iterable[Named]:
+    """The same items, with a progress bar on stderr if a person is watching more than one of them."""
+    if len(items) < 2 or not sys.stderr.isatty():
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc=label, unit="file", leave=False)
+
+
+def tell_problem(path: Path, error: Exception, *, as_json: bool) -> None:
+    """Say why a medium was rejected: a JSON object among the results, or a line on stderr."""
+    if as_json:
+        click.echo(json.dumps({"path": str(path), "error": str(error)}))
+    else:
+        click.echo(f"vital: {path}: {error}", err=True)

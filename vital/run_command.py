@@ -1,0 +1,164 @@
+"""``vital run``: the line, from a pool of media to a benchmarked, registered model; ``vital status``: what is stale."""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infra.params import merge, parse_settings
+from infra.workspace import CHECKOUT, WorkspaceSpec, absolute_pool, locate_workspace, prepare_workspace, read_spec
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``vital run`` was asked for, beyond the workspace.
+
+    Attributes:
+        targets: stages to run; all if empty.
+        promote: offer the candidate to the registry; None means: if the workspace is the checkout.
+        pull: take finished stages from the DVC remote.
+    """
+
+    targets: tuple[str, ...] = ()
+    promote: bool | None = None
+    pull: bool = False
+
+
+def _workspace_options(command: Any) -> Any:
+    """The options that say which workspace is meant."""
+    options = [
+        click.option("--pool", metavar="FOLDER", help="Your own photos and clips (folder or s3://BUCKET/PREFIX)."),
+        click.option("--profile", metavar="NAME", help="embedded (default), or a file of infra/profiles."),
+        click.option(
+            "--workspace", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Folder of the run."
+        ),
+        click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a parameter."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _known_stages(_ctx: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    from tasks.stage import STAGES
+
+    if unknown := [name for name in names if name not in STAGES]:
+        msg = f"unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}"
+        raise click.BadParameter(msg)
+    return names
+
+
+@click.command(short_help="Run the line: pool, opinions, review, training, benchmark, registry.")
+@_workspace_options
+@click.option("--seeds", metavar="0,1,2", help="Run once per training seed, each in a workspace of its own.")
+@click.option(
+    "--stage",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    callback=_known_stages,
+    help="Run this stage only (repeat for more).",
+)
+@click.option(
+    "--promote/--no-promote", default=None, help="Offer the result to the registry (default: in the checkout)."
+)
+@click.option("--pull", is_flag=True, help="Take finished stages from the DVC remote instead of computing them.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and what is missing; run nothing.")
+def run(  # noqa: PLR0913 - the options of one command
+    pool: str | None,
+    profile: str | None,
+    workspace: Path | None,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    targets: tuple[str, ...],
+    *,
+    promote: bool | None,
+    pull: bool,
+    dry_run: bool,
+) -> None:
+    """Run the line: collect, distort, score, describe, review, assemble, validate, pretrain, warm_up, predict, correlate, report, register.
+
+    Without options it runs on the sample pool in the checkout. Another pool, profile or setting gets a workspace of its
+    own below workspaces/, so that the sample run stays what it was. Only what is stale is executed; a killed run
+    continues where it was.
+    """  # noqa: E501 - click wraps the help text
+    started = time.monotonic()
+    spec = _spec(pool, profile, workspace, settings)
+    options = RunOptions(targets, promote, pull)
+    if dry_run:
+        from vital.plan import print_plan
+
+        print_plan(spec, locate_workspace(spec, workspace))
+        return
+    from flows.server import use_prefect_server
+    from vital.seeds import parse_seeds, run_seeds
+    from vital.summary import print_summary
+
+    numbers = None if seeds is None else parse_seeds(seeds)
+    root = locate_workspace(spec, workspace)
+    if numbers is None:
+        prepare_workspace(root, spec)
+    _show_lines()
+    use_prefect_server(CHECKOUT)
+    if numbers is None:
+        print_summary(root, run_line(root, options), time.monotonic() - started)
+    else:
+        run_seeds(spec, workspace, numbers, options)
+
+
+@click.command(short_help="Say which stages are stale.")
+@_workspace_options
+def status(pool: str | None, profile: str | None, workspace: Path | None, settings: tuple[str, ...]) -> None:
+    """Say which stages of the checkout or of a workspace are stale, and why; nothing is run or written."""
+    from vital.plan import print_status
+
+    spec = _spec(pool, profile, workspace, settings)
+    print_status(locate_workspace(spec, workspace))
+
+
+def _spec(pool: str | None, profile: str | None, workspace: Path | None, settings: tuple[str, ...]) -> WorkspaceSpec:
+    """What is asked for, on top of what the named workspace already is."""
+    spec = read_spec(workspace) if workspace is not None else WorkspaceSpec()
+    if profile is not None:
+        spec = replace(spec, profile=profile)
+    if pool is not None:
+        spec = replace(spec, pool=absolute_pool(pool))
+    return replace(spec, settings=merge(spec.settings, parse_settings(settings)))
+
+
+def run_line(root: Path, options: RunOptions) -> dict[str, str]:
+    """Run the flow in this process, on a running Prefect server.
+
+    Returns:
+        Stage -> what became of it; ``promote`` -> the registry's answer.
+
+    Raises:
+        VitalError: a stage failed, or a target is unknown.
+        InfraError: the workspace or the registry does not work.
+    """
+    from flows.line import vital
+
+    spec = read_spec(root)
+    return vital(
+        profile=spec.profile,
+        pool=spec.pool,
+        workspace=root,
+        targets=list(options.targets) or None,
+        settings=dict(spec.settings),
+        promote=root == CHECKOUT if options.promote is None else options.promote,
+        pull=options.pull,
+    )
+
+
+def _show_lines() -> None:
+    """Show the run's one line per stage on the terminal."""
+    log = logging.getLogger("vital.line")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False

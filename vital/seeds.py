@@ -1,0 +1,70 @@
+"""``vital run --seeds``: the same line once per training seed, and the spread of what was measured."""
+
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flows.story import figures
+from infra.params import merge
+from infra.workspace import WorkspaceSpec, locate_workspace, prepare_workspace, workspace_params
+from tasks.errors import ConfigError
+from vital.run_command import RunOptions, run_line
+from vital.summary import print_summary
+
+SEEDED: Final = ("pretrain", "warm_up")
+"""Stages whose ``training.seed`` a seed of ``--seeds`` sets; annotation stays the same and comes from the run cache."""
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``0,1,2``.
+
+    Raises:
+        ConfigError: something in it is no whole number, or a seed repeats.
+    """
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        msg = f"--seeds {text!r}: write whole numbers with commas between them, such as 0,1,2"
+        raise ConfigError(msg) from error
+    if len(set(seeds)) < len(seeds):
+        msg = f"--seeds {text!r}: a seed repeats"
+        raise ConfigError(msg)
+    return seeds
+
+
+def run_seeds(spec: WorkspaceSpec, folder: Path | None, seeds: list[int], options: RunOptions) -> None:
+    """Run every seed in a workspace of its own (``<workspace>-seed<k>``); print mean and deviation of each measure."""
+    base, roots = locate_workspace(spec, folder), []
+    if spec.default and folder is None:
+        base = base / "workspaces" / spec.profile
+    for seed in seeds:
+        seeded = replace(spec, settings=merge(spec.settings, {stage: {"training": {"seed": seed}} for stage in SEEDED}))
+        workspace_params(seeded)
+        root = prepare_workspace(base.with_name(f"{base.name}-seed{seed}"), seeded)
+        started = time.monotonic()
+        outcomes = run_line(root, replace(options, promote=options.promote or False))
+        print_summary(root, outcomes, time.monotonic() - started)
+        roots.append(root)
+    Console().print(_spread(roots))
+
+
+def _spread(roots: list[Path]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="correlate over seeds")
+    for name in ("measure", *(root.name.rpartition("-")[2] for root in roots), "mean", "deviation"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    columns = [figures(root, "correlate") for root in roots]
+    for measure in columns[0]:
+        values = [column.get(measure, "") for column in columns]
+        try:
+            numbers = [float(value) for value in values]
+        except ValueError:
+            continue
+        deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+        table.add_row(measure, *values, f"{statistics.fmean(numbers):.4g}", f"{deviation:.2g}")
+    return table
