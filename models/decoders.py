@@ -130,6 +130,7 @@ def build_internvl_config(
         num_key_value_heads=decoder.kv_heads,
         intermediate_size=decoder.mlp_width,
         max_position_embeddings=32768,
+        initializer_range=0.02 if decoder.hub else decoder.width**-0.5,  # random weights of a narrow decoder need more
         tie_word_embeddings=decoder.tied_embeddings,
         bos_token_id=None,
         eos_token_id=None,

@@ -35,7 +35,7 @@ from tasks.training.base_decoders import (
     level_reading,
     train_decoder,
 )
-from tasks.training.base_encoder import EncoderTraining, train_image_encoder, train_motion_extractor
+from tasks.training.base_encoder import EncoderTraining, MeasuringAxes, train_image_encoder, train_motion_extractor
 from tasks.training.base_images import SceneConfig
 from tasks.training.base_media import Medium, fifths_of, make_media
 
@@ -139,11 +139,12 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Quali
 
 
 def _make_encoder(model: QualityLMM, media: list[Medium], config: Config, path: Path) -> None:
-    losses = train_image_encoder(model, media, config.encoder, config.seed)
+    losses, axes = train_image_encoder(model, media, config.encoder, config.seed)
     motion = train_motion_extractor(model, media, config.encoder, config.seed)
     state = {
         name: value.bfloat16() if value.is_floating_point() else value for name, value in encoder_state(model).items()
     }
+    state |= {"axes.weight": axes.weight_FC, "axes.bias": axes.bias_F}
     for name, values in (("loss.image", losses), ("loss.motion", motion)):
         last = values[-max(1, len(values) // 20) :]
         state[name] = torch.tensor(float(np.mean(last)) if last else float("nan"))
@@ -160,6 +161,12 @@ def _set_encoder(model: QualityLMM, path: Path) -> None:
         module.load_state_dict(own)
 
 
+def _axes(path: Path) -> MeasuringAxes:
+    """What the finished encoder's heads read."""
+    state = load_file(path)
+    return MeasuringAxes(state["axes.weight"], state["axes.bias"])
+
+
 def _make_decoder(
     name: str,
     tokenizer: PreTrainedTokenizerFast,
@@ -172,7 +179,7 @@ def _make_decoder(
     if not (folder / "done").is_file():
         model = new_model(name, tokenizer, config.seed)
         _set_encoder(model, encoder)
-        train_decoder(model, lessons[0], config.decoder, config.seed)
+        train_decoder(model, lessons[0], _axes(encoder), config.decoder, config.seed)
         model.bfloat16().save_pretrained(folder)
         (folder / "done").touch()
     model = QualityLMM.from_pretrained(folder)

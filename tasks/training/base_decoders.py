@@ -16,7 +16,7 @@ from models.levels import LEVELS
 from models.quality_lmm import QualityLMM, VisualFeatures
 from tasks.records import Modality
 from tasks.training.base_corpus import PROPERTIES, Turn, keys_of, medium_turn, text_turns
-from tasks.training.base_encoder import optimiser_schedule, step
+from tasks.training.base_encoder import MeasuringAxes, optimiser_schedule, step
 from tasks.training.base_media import Medium
 
 
@@ -25,7 +25,7 @@ class DecoderTraining:
     """Numbers of the decoders' training.
 
     Attributes:
-        steps, batch, learning_rate, weight_decay: of every decoder and its projectors.
+        steps, batch, learning_rate, weight_decay, beta2: of every decoder and its projectors.
         text_share: share of conversations without a medium.
         level_weight: weight of level words among the answer's tokens: what they say must hang on the pixels.
         bucket: batches drawn together and sorted by length, to waste little on padding.
@@ -36,6 +36,7 @@ class DecoderTraining:
     batch: int
     learning_rate: float
     weight_decay: float
+    beta2: float
     text_share: float
     level_weight: float
     bucket: int
@@ -65,8 +66,29 @@ class Lesson:
     fifths: Sequence[dict[str, int]]
 
 
-def train_decoder(model: QualityLMM, lesson: Lesson, config: DecoderTraining, seed: int) -> list[float]:
+@torch.no_grad()
+def start_projector(model: QualityLMM, axes: MeasuringAxes) -> None:
+    """Let the first layer of the projector start as what the encoder's measuring heads read, in both signs.
+
+    A random projector shows a decoder mostly the one direction in which features vary most, and it learns to tell every
+    property by that. Rows beyond the axes keep their random weights; where a decoder is too narrow
+    for all axes, the properties of the whole come first.
+    """
+    projector = model.projector
+    weight = torch.stack([axes.weight_FC, -axes.weight_FC], dim=1).flatten(0, 1)
+    bias = torch.stack([axes.bias_F, -axes.bias_F], dim=1).flatten()
+    rows = min(projector.linear_1.out_features, len(bias))
+    projector.linear_1.weight[:rows] = weight[:rows]
+    projector.linear_1.bias[:rows] = bias[:rows]
+    for layer in (projector.linear_2, model.motion_projector.linear_2):
+        torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+
+def train_decoder(
+    model: QualityLMM, lesson: Lesson, axes: MeasuringAxes, config: DecoderTraining, seed: int
+) -> list[float]:
     """Train projectors and decoder of ``model``; its encoder is not touched. Returns the loss of every step."""
+    start_projector(model, axes)
     rng = np.random.default_rng([seed, 2])
     texts = list(text_turns())
     parameters = [
@@ -74,7 +96,7 @@ def train_decoder(model: QualityLMM, lesson: Lesson, config: DecoderTraining, se
         *model.projector.parameters(),
         *model.motion_projector.parameters(),
     ]
-    optimiser, schedule = optimiser_schedule(parameters, config.learning_rate, config.weight_decay, config.steps)
+    optimiser, schedule = optimiser_schedule(parameters, config, config.steps)
     losses: list[float] = []
     drawn: list[list[tuple[int | None, Turn]]] = []
     model.train()

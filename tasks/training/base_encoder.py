@@ -5,6 +5,7 @@ Shape legend: ``N`` tiles, ``B`` media, ``S`` tokens per tile, ``F`` statistics,
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ class EncoderTraining:
     """Numbers of the encoder's pre-training.
 
     Attributes:
-        steps, batch, learning_rate, weight_decay: of the image encoder; a batch counts pictures.
-        motion_steps, motion_batch: of the motion extractor; same rate and decay.
+        steps, batch, learning_rate, weight_decay, beta2: of the image encoder; a batch counts pictures.
+        motion_steps, motion_batch: of the motion extractor; same rate, decay and beta2.
         whole_weight: weight of the whole picture's properties beside the tokens' statistics.
         whitening_patches: patches whose covariance initialises the patch embedding.
     """
@@ -35,6 +36,7 @@ class EncoderTraining:
     batch: int
     learning_rate: float
     weight_decay: float
+    beta2: float
     motion_steps: int
     motion_batch: int
     whole_weight: float
@@ -65,6 +67,37 @@ def whiten_patch_embedding(model: QualityLMM, media: Sequence[Medium], patches: 
 
 
 @dataclass(frozen=True)
+class MeasuringAxes:
+    """What the encoder's measuring heads read of a normalised token: properties of the whole first, then statistics.
+
+    Attributes:
+        weight_FC, bias_F: standardised value ``F`` of a token is ``weight @ layer_norm(features) + bias``.
+    """
+
+    weight_FC: Tensor
+    bias_F: Tensor
+
+    @classmethod
+    def of(cls, *heads: "MeasuringHead") -> "MeasuringAxes":
+        """The heads' rows, with their normalisation's scale and shift folded in."""
+        weights = [head.linear.weight * head.norm.weight for head in heads]
+        biases = [head.linear.weight @ head.norm.bias + head.linear.bias for head in heads]
+        return cls(torch.cat(weights).detach(), torch.cat(biases).detach())
+
+
+class MeasuringHead(nn.Module):
+    """Layer norm and a linear map from a token's features to standardised values."""
+
+    def __init__(self, features: int, values: int) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(features), nn.Linear(features, values)
+
+    def forward(self, features_XC: Tensor) -> Tensor:
+        """Values on the last axis."""
+        return self.linear(self.norm(features_XC))
+
+
+@dataclass(frozen=True)
 class Standard:
     """Mean and deviation of targets, so that every statistic weighs the same."""
 
@@ -82,11 +115,32 @@ class Standard:
         return (values - self.mean_F) / self.std_F
 
 
+class OptimiserNumbers(Protocol):
+    """What AdamW is told."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Decay per unit of rate."""
+        ...
+
+    @property
+    def beta2(self) -> float:
+        """Memory of the squared gradients; .999 is too long for some hundred steps."""
+        ...
+
+
 def optimiser_schedule(
-    parameters: Iterator[nn.Parameter] | list[nn.Parameter], rate: float, decay: float, steps: int
+    parameters: Iterator[nn.Parameter] | list[nn.Parameter], numbers: OptimiserNumbers, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW with a linear warm-up over a twentieth of the steps, then a cosine to zero."""
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=numbers.learning_rate, weight_decay=numbers.weight_decay, betas=(0.9, numbers.beta2)
+    )
     warm = max(1, steps // 20)
 
     def factor(step: int) -> float:
@@ -95,8 +149,13 @@ def optimiser_schedule(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-def train_image_encoder(model: QualityLMM, media: Sequence[Medium], config: EncoderTraining, seed: int) -> list[float]:
-    """Regress token statistics and whole-picture properties; returns the loss of every step."""
+def train_image_encoder(
+    model: QualityLMM, media: Sequence[Medium], config: EncoderTraining, seed: int
+) -> tuple[list[float], MeasuringAxes]:
+    """Regress token statistics and whole-picture properties; returns the loss of every step and the heads' axes.
+
+    A property of the whole is the mean of what every token says of it, so that a decoder can read it token by token.
+    """
     pictures = [medium for medium in media if medium.modality is Modality.IMAGE]
     whiten_patch_embedding(model, pictures, config.whitening_patches, seed)
     tiles = torch.from_numpy(np.stack([medium.tiles_T3HW for medium in pictures]))
@@ -105,14 +164,9 @@ def train_image_encoder(model: QualityLMM, media: Sequence[Medium], config: Enco
     token_standard, whole_standard = Standard.of(statistics.float().flatten(0, 2)), Standard.of(whole)
     width = 4 * model.image_encoder.config.hidden_size
     torch.manual_seed(seed)
-    heads = nn.ModuleDict(
-        {
-            "token": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, statistics.shape[-1])),
-            "whole": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, whole.shape[-1])),
-        }
-    )
-    parameters = [*model.image_encoder.parameters(), *heads.parameters()]
-    optimiser, schedule = optimiser_schedule(parameters, config.learning_rate, config.weight_decay, config.steps)
+    token_head, whole_head = MeasuringHead(width, statistics.shape[-1]), MeasuringHead(width, whole.shape[-1])
+    parameters = [*model.image_encoder.parameters(), *token_head.parameters(), *whole_head.parameters()]
+    optimiser, schedule = optimiser_schedule(parameters, config, config.steps)
     losses: list[float] = []
     model.train()
     progress = tqdm(batches(len(pictures), config.batch, config.steps, seed), total=config.steps, desc="base: encoder")
@@ -121,15 +175,14 @@ def train_image_encoder(model: QualityLMM, media: Sequence[Medium], config: Enco
         targets_NSF = token_standard(statistics[index].float().flatten(0, 1)).clamp(-4, 4)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features_NSC = tile_features(model, normalised(tiles[index].flatten(0, 1)))
-            told_NSF = heads["token"](features_NSC).float()
-            pooled_BC = features_NSC.unflatten(0, (len(index), -1)).mean((1, 2))
-            told_BF = heads["whole"](pooled_BC).float()
+            told_NSF = token_head(features_NSC).float()
+            told_BF = whole_head(features_NSC).float().unflatten(0, (len(index), -1)).mean((1, 2))
         loss = functional.smooth_l1_loss(told_NSF, targets_NSF) + config.whole_weight * functional.smooth_l1_loss(
             told_BF, whole_standard(whole[index]).clamp(-4, 4)
         )
         losses.append(step(optimiser, schedule, loss, parameters))
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
-    return losses
+    return losses, MeasuringAxes.of(whole_head, token_head)
 
 
 def tile_features(model: QualityLMM, tiles_N3HW: Tensor) -> Tensor:
@@ -150,9 +203,9 @@ def train_motion_extractor(
     standard = Standard.of(targets.flatten(0, 1))
     torch.manual_seed(seed)
     channels = model.motion_extractor.config.channels
-    head = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, targets.shape[-1]))
+    head = MeasuringHead(channels, targets.shape[-1])
     parameters = [*model.motion_extractor.parameters(), *head.parameters()]
-    optimiser, schedule = optimiser_schedule(parameters, config.learning_rate, config.weight_decay, config.motion_steps)
+    optimiser, schedule = optimiser_schedule(parameters, config, config.motion_steps)
     losses: list[float] = []
     order = batches(len(clips), config.motion_batch, config.motion_steps, seed)
     with model.motion_extractor.live_statistics():

@@ -101,11 +101,18 @@ def test_whitened_patches_have_unit_variance(small: base.Config):
     assert correlation.abs().mean() < 0.1
 
 
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    learning_rate: float
+    weight_decay: float
+    beta2: float
+
+
 def test_standard_and_schedule():
     standard = Standard.of(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     assert standard(torch.tensor([[2.0, 5.0]])).tolist() == [[0.0, 0.0]]
     weight = torch.nn.Parameter(torch.ones(1))
-    optimiser, schedule = optimiser_schedule([weight], 1.0, 0.0, 40)
+    optimiser, schedule = optimiser_schedule([weight], Numbers(1.0, 0.0, 0.95), 40)
     rates = []
     for _ in range(40):
         rates.append(optimiser.param_groups[0]["lr"])
