@@ -6,7 +6,6 @@ Deleting it changes what a run costs, never what it finds (DESIGN law 4). A shar
 
 import io
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,23 +13,22 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.object_store import ObjectStore, open_store
+from infra.dvc_store import shared_store
+from infra.object_store import ObjectStore
 from tasks.shards import digest
 
 log = logging.getLogger(__name__)
 
-STORE_VARIABLE: Final = "VITAL_STORE"
-"""Environment variable with the URL of the shared store."""
 _SCHEMA: Final = pa.schema([("content", pa.string()), ("score", pa.float64())])
 
 
 def open_memo(root: Path) -> "OpinionMemo":
-    """The memo of a workspace: at ``$VITAL_STORE``, or else in the workspace's own ``.vital/store``.
+    """The memo of a workspace, in the store that ``vital store use`` has named (docs/storage.md).
 
     Raises:
         InfraError: the store's URL is of a kind that VITAL does not know.
     """
-    return OpinionMemo(open_store(os.environ.get(STORE_VARIABLE) or str(root / ".vital" / "store")))
+    return OpinionMemo(shared_store(root))
 
 
 class OpinionMemo:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.dvc_store import use_store
 from infra.object_store import open_store
 from tasks.memo import OpinionMemo, open_memo
 
@@ -41,8 +42,15 @@ def test_a_damaged_shard_counts_as_absent(memo: OpinionMemo, tmp_path: Path, cap
     assert "not readable" in caplog.text
 
 
-def test_the_environment_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_lies_where_the_store_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VITAL_STORE", raising=False)
     open_memo(tmp_path).add("ranking", "1", {"a": 0.5})
     assert list((tmp_path / ".vital" / "store").rglob("*.parquet"))
-    monkeypatch.setenv("VITAL_STORE", str(tmp_path / "shared"))
-    assert open_memo(tmp_path).lookup("ranking", "1") == {}
+    for clone in ("one", "other"):
+        (tmp_path / clone / ".dvc").mkdir(parents=True)
+        use_store(tmp_path / clone, str(tmp_path / "shared"))
+        assert open_memo(tmp_path / clone).lookup("ranking", "1") == ({} if clone == "one" else {"a": 0.5})
+        open_memo(tmp_path / clone).add("ranking", "1", {"a": 0.5})
+    assert list((tmp_path / "shared" / "objects" / "opinions").rglob("*.parquet"))
+    monkeypatch.setenv("VITAL_STORE", str(tmp_path / "named"))
+    assert open_memo(tmp_path / "one").lookup("ranking", "1") == {}

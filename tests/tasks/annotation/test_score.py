@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from click.testing import CliRunner
 from PIL import Image
 
+from infra.object_store import open_store
 from models.distortions import distort_clip, distort_image
 from models.scorers import Scorer
 from models.scorers.built_in import BuiltInScorer
@@ -25,6 +27,11 @@ from tasks.memo import OpinionMemo
 from tasks.records import CANDIDATES, OPINIONS, REJECTS
 from tasks.shards import digest, frame_of, read_table, write_archive, write_table
 from tasks.stage import Place
+from tests.infra import conftest as infra_fixtures
+from vital.store_commands import store as store_command
+
+s3_endpoint = infra_fixtures.s3_endpoint
+bucket = infra_fixtures.bucket
 
 NAMES = ("fragments", "two_branch", "level_probs", "multiscale_attention", "multi_task", "ranking")
 CONFIG = Config(scorers=NAMES, frames=2, clips=1, backend="onnx", batch=4, max_reject_share=0.5)
@@ -133,6 +140,27 @@ def test_the_memo_pays_for_media_seen_before_and_a_new_version_for_itself_alone(
     monkeypatch.setattr(OpinionMemo, "lookup", lambda *_: {})
     run(CONFIG, place)
     assert (place.out / "opinions.parquet").read_bytes() == table
+
+
+def test_opinions_move_with_the_store_and_another_workspace_pays_for_none(
+    place: Place, tmp_path: Path, bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Place(tmp_path / "other", tmp_path / "other" / "work", tmp_path / "other" / "work" / "out")
+    other.out.mkdir(parents=True)
+    (other.root / "artifacts").symlink_to(place.root / "artifacts")
+    for root in (place.root, other.root):
+        (root / ".dvc").mkdir()
+        monkeypatch.setattr("infra.workspace.CHECKOUT", root)
+        used = CliRunner().invoke(store_command, ["use", f"s3://{bucket}/p", "--endpoint", s3_endpoint])
+        assert used.exit_code == 0, used.output
+    asked = _computed(monkeypatch)
+    first = run(CONFIG, place)
+    assert asked == [6] * 16
+    assert any(key.startswith("opinions/") for key in open_store(f"s3://{bucket}/p/objects", s3_endpoint).list(""))
+    assert not (place.root / ".vital").exists()
+    asked.clear()
+    assert run(CONFIG, other) == first
+    assert asked == []
 
 
 def test_what_cannot_be_decoded_is_a_reject_with_a_reason_and_too_many_fail(place: Place) -> None:
