@@ -56,6 +56,7 @@ class ScorerRecipe:
         rate: peak learning rate of AdamW.
         weight_decay: of AdamW.
         clip_share: share of the steps that see clips.
+        settle_at: share of the steps after which batch normalisation uses its running statistics, as inference does.
         bf16: compute in bfloat16 where autocast does.
     """
 
@@ -67,6 +68,7 @@ class ScorerRecipe:
     rate: float
     weight_decay: float
     clip_share: float
+    settle_at: float
     bf16: bool
 
     def __post_init__(self) -> None:
@@ -120,6 +122,8 @@ def train(name: str, recipe: ScorerRecipe, material: Material, seed: int, checkp
             batch = coming.result()
             if step + 1 < recipe.steps:
                 coming = loader.submit(batches.make, step + 1)
+            if step >= recipe.settle_at * recipe.steps:
+                _settle(network)
             torch.manual_seed(seed * 1_000_003 + step)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * _schedule(step, recipe.steps)
@@ -223,6 +227,17 @@ def _loss(name: str, recipe: ScorerRecipe, outputs: Outputs, batch: Batch) -> Te
         severity = (errors_N * known).sum() / known.sum().clamp_min(1)
         loss = loss + _HELPER_WEIGHT * (functional.cross_entropy(outputs["kind"], batch.kind_N) + severity)
     return loss
+
+
+def _settle(network: nn.Module) -> None:
+    """Let batch normalisation use its running statistics from now on.
+
+    A batch holds few contents, and clips or stills alone, so its own statistics are not those of inference; a network
+    that has only seen its batches' would be lost there.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -3,6 +3,7 @@
 Shape legend: ``N`` tiles, ``B`` media, ``S`` tokens per tile, ``F`` statistics, ``C`` features of a token.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -229,14 +230,13 @@ def step(
     Raises:
         StageError: the loss is not finite.
     """
-    if not bool(torch.isfinite(loss)):
-        msg = (
-            f"the loss of the base became {float(loss)}: lower base.encoder.learning_rate or base.decoder.learning_rate"
-        )
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        msg = f"the loss of the base became {value}: lower base.encoder.learning_rate or base.decoder.learning_rate"
         raise StageError(msg)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(parameters, 1.0)
     optimiser.step()
     schedule.step()
-    return float(loss.detach())
+    return value

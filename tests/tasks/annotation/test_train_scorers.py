@@ -21,6 +21,7 @@ from models.scorers import BUILT_INS, load_built_in
 from models.scorers.losses import QUALITY_LOSSES, level_loss
 from tasks.annotation.scorer_samples import KINDS, MIXTURE, PRISTINE, camera_chain, render_clips, render_crops
 from tasks.annotation.scorer_set import find_photographs, load_set, render_all
+from tasks.annotation.scorer_training import Material, train
 from tasks.annotation.train_scorers import RECIPE, fit_calibration, read_recipe
 from tasks.errors import ConfigError, StageError
 
@@ -120,6 +121,19 @@ def test_rendering_is_reproducible_and_labels_order_damage(pristine: Path, tmp_p
     assert (clips.labels.smoothness_N[~stutter] == 1).all()
     with pytest.raises(StageError, match="known measures"):
         labels.target({"psnr": 1.0})
+
+
+@pytest.mark.parametrize("settle_at", [0.0, 1.0])
+def test_normalisation_learns_from_batches_only_until_it_settles(pristine: Path, tmp_path: Path, settle_at: float):
+    folders = render_all(find_photographs([pristine], 1), TINY, 1, tmp_path, 1)
+    stills, clips = (load_set(folders, folders, clips=part) for part in (False, True))
+    material = Material(stills, clips, np.arange(len(stills)), np.arange(len(clips)))
+    recipe = dataclasses.replace(
+        read_recipe(RECIPE).scorers["two_branch"], steps=2, batch=4, versions=2, settle_at=settle_at
+    )
+    network = train("two_branch", recipe, material, 1, tmp_path / "checkpoint.pt")
+    means = [value for name, value in network.state_dict().items() if name.endswith("running_mean")]
+    assert all(bool((mean == 0).all()) == (settle_at == 0.0) for mean in means)
 
 
 def test_versions_of_a_crop_are_named_after_what_was_done(pristine: Path) -> None:

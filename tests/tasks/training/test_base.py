@@ -17,7 +17,15 @@ from tasks.records import Modality
 from tasks.stage import Place, build_config, stage_config
 from tasks.training import base
 from tasks.training.base_corpus import keys_of, statements
-from tasks.training.base_encoder import Standard, optimiser_schedule, step, whiten_patch_embedding
+from tasks.training.base_decoders import start_projector
+from tasks.training.base_encoder import (
+    MeasuringAxes,
+    MeasuringHead,
+    Standard,
+    optimiser_schedule,
+    step,
+    whiten_patch_embedding,
+)
 from tasks.training.base_media import make_media, normalised
 
 
@@ -106,6 +114,24 @@ class Numbers:
     learning_rate: float
     weight_decay: float
     beta2: float
+
+
+def test_a_projector_starts_with_what_the_measuring_heads_read():
+    torch.manual_seed(0)
+    heads = [MeasuringHead(768, 10), MeasuringHead(768, 40)]
+    for head in heads:
+        torch.nn.init.normal_(head.norm.weight)
+        torch.nn.init.normal_(head.norm.bias)
+    features = torch.randn(5, 768) * 3 + 1
+    measured = torch.cat([head(features) for head in heads], dim=1)
+    tokenizer = base.domain_tokenizer(2048)
+    for name, width in (("nano", 96), ("mini", 192)):
+        model = base.new_model(name, tokenizer, 0)
+        start_projector(model, MeasuringAxes.of(*heads))
+        read = model.projector.linear_1(model.projector.layer_norm(features))
+        rows = min(width // 2, 50)
+        assert read[:, : 2 * rows : 2].allclose(measured[:, :rows], atol=1e-3)
+        assert read[:, 1 : 2 * rows : 2].allclose(-measured[:, :rows], atol=1e-3)
 
 
 def test_standard_and_schedule():
