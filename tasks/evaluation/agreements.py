@@ -1,6 +1,7 @@
 """Tables of agreement: every model on every slice with intervals by content, and paired differences between models.
 
-Predictions come oriented (higher is better) in the column ``oriented``. All models share one set of bootstrap
+Predictions come oriented (higher is better) in the column ``oriented``, with the strength of their distortion in
+``strength``. All models share one set of bootstrap
 replicates per slice, drawn over the slice's contents, so that differences are paired.
 """
 
@@ -18,7 +19,7 @@ from tasks.records import Modality
 Floats = NDArray[np.float64]
 
 TARGET: Final = "target"
-"""Name under which the reference itself is measured against severity."""
+"""Name under which the reference itself is measured against the strength of distortions."""
 WITHIN_TYPE: Final = "within_type"
 SLICES: Final = ("all", "image", "video", "undistorted", "distorted")
 _DIGITS: Final = 6
@@ -33,6 +34,7 @@ class Sampling:
         confidence: of the percentile intervals.
         max_undefined_share: replicates that may leave a statistic undefined before its interval is given up.
         min_samples: samples that a slice needs.
+        min_contents: contents that an interval needs; fewer say too little about how contents differ.
         min_type_samples: samples that a distortion type needs to count in the means over types.
     """
 
@@ -41,6 +43,7 @@ class Sampling:
     confidence: float
     max_undefined_share: float
     min_samples: int
+    min_contents: int
     min_type_samples: int
 
     def __post_init__(self) -> None:
@@ -49,6 +52,9 @@ class Sampling:
             msg = (
                 f"n_bootstrap must be positive and confidence lie in (0, 1), not {self.n_bootstrap}, {self.confidence}"
             )
+            raise ValueError(msg)
+        if self.min_contents < 2:
+            msg = f"min_contents must be at least 2, not {self.min_contents}: one content has no spread"
             raise ValueError(msg)
 
 
@@ -91,7 +97,7 @@ class Measurements:
         return self._known[key]
 
     def of_target(self) -> Measured:
-        """Measure the reference against severity, as if it were a model."""
+        """Measure the reference against the strength of distortions, as if it were a model."""
         part = self._parts[WITHIN_TYPE]
         rows = pd.DataFrame(part.drop_duplicates("id"))
         return _within(rows.assign(oriented=rows["target"], unit_scale=True), self._draws[WITHIN_TYPE])
@@ -151,30 +157,36 @@ def _measure(rows: pd.DataFrame, draw: _Draw) -> Measured:
     if not bool(rows["unit_scale"].all()):  # the difference of two scales means nothing
         values["rmse"] = None
         replicates.pop("rmse", None)
-    return Measured(values, replicates, len(rows), contents, found.note)
+    return Measured(values, replicates, len(rows), contents, found.note or _too_few(contents, draw.sampling))
 
 
 def _replicates(
     found: Agreement, score_N: Floats, target_N: Floats, rows: pd.DataFrame, draw: _Draw
 ) -> dict[str, Floats]:
-    if found.note or len(set(rows["content_id"])) < 2:
+    if found.note or _too_few(len(set(rows["content_id"])), draw.sampling):
         return {}
     return bootstrap(score_N, target_N, draw.groups(rows), draw.multiplicities_BG)
 
 
-def _within(rows: pd.DataFrame, draw: _Draw) -> Measured:
-    """Mean over distortion types of two SRCCs within the type: with (negated) severity and with the target.
+def _too_few(contents: int, sampling: Sampling) -> str:
+    """Why there is no interval; empty if there are contents enough."""
+    return "" if contents >= sampling.min_contents else f"{contents} contents are too few for an interval"
 
-    A type in which the model's scores are constant has no SRCC and does not count.
+
+def _within(rows: pd.DataFrame, draw: _Draw) -> Measured:
+    """Mean over distortion types of two SRCCs within the type: with (negated) strength and with the target.
+
+    Strength, not level: where KADIS goes in both directions, level 5 may be no stronger than level 1. A type in which
+    the model's scores are constant has no SRCC and does not count.
     """
     groups = [pd.DataFrame(group).sort_values("id") for _, group in rows.groupby("distortion")]
     groups = [
-        group for group in groups if len(group) >= draw.sampling.min_type_samples and len(set(group["severity"])) > 1
+        group for group in groups if len(group) >= draw.sampling.min_type_samples and len(set(group["strength"])) > 1
     ]
     if not groups:
-        note = f"no distortion type has {draw.sampling.min_type_samples} samples of two severities"
+        note = f"no distortion type has {draw.sampling.min_type_samples} samples of two strengths"
         return Measured(dict.fromkeys(("severity_srcc", "target_srcc")), {}, 0, 0, note)
-    references = {"severity_srcc": lambda group: -group["severity"], "target_srcc": lambda group: group["target"]}
+    references = {"severity_srcc": lambda group: -group["strength"], "target_srcc": lambda group: group["target"]}
     points: dict[str, float | None] = {}
     replicates: dict[str, Floats] = {}
     for name, reference in references.items():
@@ -184,7 +196,9 @@ def _within(rows: pd.DataFrame, draw: _Draw) -> Measured:
         points[name] = float(np.mean(defined)) if defined else None
         replicates[name] = _mean_defined(np.stack([srcc_replicates(*pair, draw.multiplicities_BG) for pair in pairs]))
     used = pd.concat(groups)
-    return Measured(points, replicates, len(used), len(set(used["content_id"])), f"mean over {len(groups)} types")
+    contents = len(set(used["content_id"]))
+    few, note = _too_few(contents, draw.sampling), f"mean over {len(groups)} types"
+    return Measured(points, {} if few else replicates, len(used), contents, f"{note}; {few}" if few else note)
 
 
 def _floats(column: Any) -> Floats:

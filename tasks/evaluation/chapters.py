@@ -1,7 +1,7 @@
 """What the report says about the data: pool, opinions, examples, review. Tables in, plain values and charts out."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -175,13 +175,18 @@ def severity_examples(
     return rows
 
 
-def review_chapter(votes: pd.DataFrame, reviewed: pd.DataFrame) -> dict[str, Any]:
-    """What review kept, how it treated planted assertions, and whether the judges err together."""
+def review_chapter(votes: pd.DataFrame, reviewed: pd.DataFrame, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What review kept, how it treated planted assertions, and whether the judges err together.
+
+    Args:
+        votes: rows of VOTES.
+        reviewed: rows of REVIEWED.
+        figures: ``metrics/review.json``, whose agreement and error correlations of judges are shown as they are.
+    """
     kept, ours = truths(reviewed["kept"]), (reviewed["origin"] == "describer").to_numpy()
     true = truths(reviewed["planted_truth"])
     false = reviewed["planted_truth"].notna().to_numpy() & ~true
-    judges, verdicts = _verdicts(votes)
-    planted = dict(zip(reviewed["assertion_id"][true | false], true[true | false], strict=True))
+    judges = sorted(set(where(votes, votes["phase"] == "cross")["judge"]))
     reasons = Counter(zip(reviewed["origin"], reviewed["reason"], strict=True))
     attributes = []
     for attribute in sorted(set(reviewed["attribute"][ours])):
@@ -195,8 +200,8 @@ def review_chapter(votes: pd.DataFrame, reviewed: pd.DataFrame) -> dict[str, Any
         "votes": len(votes),
         "attributes": attributes,
         "reasons": [{"origin": o, "reason": r, "count": n} for (o, r), n in sorted(reasons.items())],
-        "agreement": matrix_rows(judges, _pairwise(verdicts, lambda a, b: float((a == b).mean()))),
-        "errors": matrix_rows(judges, _pairwise(_errors(verdicts, planted), _error_correlation)),
+        "agreement": _judge_matrix(judges, figures["judge_agreement"]),
+        "errors": _judge_matrix(judges, figures["error_phi"]),
     }
 
 
@@ -204,33 +209,10 @@ def _share(values: NDArray[np.bool_]) -> dict[str, Any]:
     return {"count": len(values), "share": float(values.mean()) if len(values) else None}
 
 
-def _verdicts(votes: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
-    """Per assertion (rows) and judge (columns): whether all rounds of the first ballot agreed."""
-    first = where(votes, (votes["phase"] == "cross") & (votes["attempt"] == 0))
-    if first.empty:
-        return [], pd.DataFrame()
-    agreed = first.assign(agreed=(first["verdict"] == "agree").astype(float))
-    table = agreed.pivot_table(index="assertion_id", columns="judge", values="agreed", aggfunc="min").dropna()
-    return [str(name) for name in table.columns], table.astype(bool)
-
-
-def _pairwise(table: pd.DataFrame, measure: Callable[[Any, Any], float | None]) -> list[list[float | None]]:
-    columns = [table[name].to_numpy() for name in table.columns]
-    return [[1.0 if a is b else measure(a, b) for b in columns] for a in columns]
-
-
-def _errors(verdicts: pd.DataFrame, planted: dict[str, Any]) -> pd.DataFrame:
-    """Per planted assertion and judge: whether the judge was wrong."""
-    known = where(verdicts, [key in planted for key in verdicts.index])
-    truth = np.array([planted[key] for key in known.index], dtype=bool)
-    return pd.DataFrame({name: known[name].to_numpy() != truth for name in known.columns})
-
-
-def _error_correlation(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float | None:
-    """Correlation of two judges' errors; None where one of them made none or only errors."""
-    if len(set(a)) < 2 or len(set(b)) < 2:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
+def _judge_matrix(judges: Sequence[str], pairs: Mapping[str, float | None]) -> dict[str, Any]:
+    """A measure of pairs of judges ("one/two" -> value) as a symmetric matrix."""
+    values = [[1.0 if a == b else pairs.get(f"{a}/{b}", pairs.get(f"{b}/{a}")) for b in judges] for a in judges]
+    return matrix_rows(judges, values)
 
 
 def story(

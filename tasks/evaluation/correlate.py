@@ -15,6 +15,7 @@ import pandas as pd
 from models.correlation import fit_logistic
 from tasks.errors import StageError
 from tasks.evaluation.agreements import TARGET, WITHIN_TYPE, Measurements, Sampling
+from tasks.evaluation.frames import strengths
 from tasks.records import CORRELATIONS, DIFFERENCES, PREDICTIONS
 from tasks.shards import atomic, frame_of, read_table, write_json, write_table
 from tasks.stage import Place
@@ -125,10 +126,12 @@ def run(config: Config, place: Place) -> Report:
 
 
 def orient(predictions: pd.DataFrame, readouts: Mapping[str, Readout]) -> pd.DataFrame:
-    """Add ``oriented`` (the score, higher is better) and ``unit_scale``; samples without a finite score are left out.
+    """Add ``oriented`` (the score, higher is better), ``unit_scale`` and ``strength`` of the distortion.
+
+    Samples without a finite score are left out.
 
     Raises:
-        StageError: a readout is not declared, or there is nothing to measure.
+        StageError: a readout is not declared, a distortion is not known, or there is nothing to measure.
     """
     unknown = sorted(set(predictions["readout"]) - set(readouts))
     if unknown:
@@ -141,7 +144,8 @@ def orient(predictions: pd.DataFrame, readouts: Mapping[str, Readout]) -> pd.Dat
         raise StageError("there are no predictions to correlate: run dvc repro predict")
     declared = [readouts[name] for name in usable["readout"]]
     sign_N = np.array([1.0 if readout.higher_is_better else -1.0 for readout in declared])
-    return usable.assign(oriented=usable["score"] * sign_N, unit_scale=[readout.unit_scale for readout in declared])
+    unit_scale = [readout.unit_scale for readout in declared]
+    return usable.assign(oriented=usable["score"] * sign_N, unit_scale=unit_scale, strength=strengths(usable))
 
 
 def count_skipped(predictions: pd.DataFrame, readouts: Mapping[str, Readout]) -> dict[str, int]:
@@ -194,10 +198,10 @@ def write_plots(folder: Path, predictions: pd.DataFrame, correlations: pd.DataFr
     overall = correlations.query("target_kind == @kind and slice == 'all' and statistic == 'srcc'")
     bars = pd.DataFrame(overall).assign(srcc=lambda rows: rows["value"]).sort_values("model")
     _write_csv(folder / "srcc.csv", pd.DataFrame(bars[["model", "srcc", "low", "high"]]))
-    lines = {TARGET: predictions.drop_duplicates("id").groupby("severity")["target"].mean()}
+    lines = {TARGET: predictions.drop_duplicates("id").groupby("strength")["target"].mean()}
     for role, model in roles.items():
-        lines[role] = predictions[predictions["model"] == model].groupby("severity")["oriented"].mean()
-    _write_csv(folder / "severity.csv", pd.DataFrame(lines).rename_axis("severity").reset_index())
+        lines[role] = predictions[predictions["model"] == model].groupby("strength")["oriented"].mean()
+    _write_csv(folder / "severity.csv", pd.DataFrame(lines).rename_axis("strength").reset_index())
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

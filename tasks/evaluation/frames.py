@@ -6,6 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.distortions import strength
+from models.errors import ModelError
+from tasks.errors import StageError
+
 
 def where(frame: pd.DataFrame, mask: Any) -> pd.DataFrame:
     """Rows for which ``mask`` is true."""
@@ -25,6 +29,26 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def numbers(column: Any) -> NDArray[np.float64]:
     """A numeric column; missing values are NaN."""
     return np.asarray(pd.to_numeric(column), dtype=np.float64)
+
+
+def strengths(frame: pd.DataFrame) -> NDArray[np.int64]:
+    """How strong each row's distortion is, 0 (none, or one that changes nothing) to 5.
+
+    Levels of a type (``severity``) are not in order of strength where KADIS goes in both directions, so ranks and axes
+    take the strength.
+
+    Raises:
+        StageError: a row has a severity of a distortion that does not exist.
+    """
+    try:
+        found = [
+            strength(str(kind), int(severity)) if severity else 0
+            for kind, severity in zip(frame["distortion"], frame["severity"], strict=True)
+        ]
+    except ModelError as error:
+        msg = f"a row has a severity without a known strength ({error}): write severity 0 where none is known"
+        raise StageError(msg) from error
+    return np.array(found, dtype=np.int64)
 
 
 def truths(column: Any) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 The page loads nothing: pictures are data URIs, charts inline SVG, there is no script. Equal inputs give equal bytes.
 """
 
+import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def gather(config: Config, place: Place, thumbnails: Thumbnails) -> dict[str, An
         "opinions": chapters.opinion_chapter(candidates, opinions),
         "pmod": chapters.pmod_examples(candidates, opinions, thumbnails),
         "severities": chapters.severity_examples(candidates, opinions, thumbnails, config.severity_types),
-        "review": chapters.review_chapter(votes, reviewed),
+        "review": chapters.review_chapter(votes, reviewed, _figures(place, "review")),
         "story": chapters.story(candidates, votes, reviewed, examples, thumbnails),
         "tasks": dict(sorted(Counter(examples["task"]).items())),
         "training": result_chapters.training_chapter(place),
@@ -138,6 +139,15 @@ def render(content: dict[str, Any]) -> str:
 
 def _decimals(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _figures(place: Place, stage: str) -> dict[str, Any]:
+    """What a stage measured itself."""
+    path = place.root / "metrics" / f"{stage}.json"
+    if not path.is_file():
+        msg = f"metrics/{stage}.json is missing: run dvc repro {stage}"
+        raise StageError(msg)
+    return json.loads(path.read_text())
 
 
 def _read(place: Place, stage: str, name: str, schema: RowSchema) -> pd.DataFrame:

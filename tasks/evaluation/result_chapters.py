@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tasks.evaluation import charts
 from tasks.evaluation.agreements import TARGET, WITHIN_TYPE
 from tasks.evaluation.charts import Axis, Series
-from tasks.evaluation.frames import numbers, ordered, records, where
+from tasks.evaluation.frames import numbers, ordered, records, strengths, where
 from tasks.stage import Place
 
 Floats = NDArray[np.float64]
@@ -135,11 +135,11 @@ def _difference_rows(differences: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Value and interval; the note where there is no value."""
+    """Value and interval; the note where one of them is missing."""
     if row is None:
         return {"value": None, "low": None, "high": None, "note": "not measured"}
     found = {key: _optional(row[key]) for key in ("value", "low", "high")}
-    return found | {"note": row["note"] if found["value"] is None else ""}
+    return found | {"note": row["note"] if None in (found["value"], found["low"]) else ""}
 
 
 def _optional(value: Any) -> float | None:
@@ -169,21 +169,23 @@ def scatter_charts(predictions: pd.DataFrame, models: Sequence[str]) -> list[dic
 
 
 def severity_chart(predictions: pd.DataFrame, models: Sequence[str]) -> Any:
-    """Mean prediction by severity of the models on the reference's scale, and the reference's own."""
-    series = [_by_severity("reference", predictions.drop_duplicates("id"), "target", 0)]
+    """Mean prediction by strength of distortion of the models on the reference's scale, and the reference's own."""
+    series = [_by_strength("reference", predictions.drop_duplicates("id"), "target", 0)]
     for style, model in enumerate(models, 1):
         rows = where(predictions, predictions["model"] == model)
         if len(rows) and bool(rows["score"].between(0, 1).all()):
-            series.append(_by_severity(model, rows, "score", style))
+            series.append(_by_strength(model, rows, "score", style))
     low, high = charts.nice_range([value for one in series for value in one.y])
     axis = Axis("mean score", min(0.0, low), max(1.0, high))
-    return charts.lines("Mean score by severity of the distortion", Axis("severity", 0, 5), axis, series)
+    return charts.lines("Mean score by strength of the distortion", Axis("strength", 0, 5), axis, series)
 
 
-def _by_severity(name: str, rows: pd.DataFrame, column: str, style: int) -> Series:
-    severities = sorted(set(rows["severity"]))
-    means = [float(numbers(where(rows, rows["severity"] == severity)[column]).mean()) for severity in severities]
-    return Series(name, [float(severity) for severity in severities], means, style)
+def _by_strength(name: str, rows: pd.DataFrame, column: str, style: int) -> Series:
+    strength_N, values_N = strengths(rows), numbers(rows[column])
+    found = np.unique(strength_N)
+    return Series(
+        name, [float(one) for one in found], [float(values_N[strength_N == one].mean()) for one in found], style
+    )
 
 
 def lineage(place: Place) -> list[dict[str, Any]]:

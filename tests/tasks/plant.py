@@ -21,6 +21,7 @@ from PIL import Image
 from models.distortions import GENERATOR, distort_image, words
 from models.levels import level_of
 from models.opinion import summarise
+from tasks.annotation import agreement
 from tasks.records import (
     ASSERTIONS,
     CANDIDATES,
@@ -236,6 +237,11 @@ def _write_review(root: Path, assertions: pd.DataFrame) -> pd.DataFrame:
     write(root, "review", "votes", VOTES, frame_of(VOTES, votes))
     frame = frame_of(REVIEWED, reviewed)
     write(root, "review", "reviewed", REVIEWED, frame)
+    ballots = agreement.first_ballots(votes)
+    truth = {row["assertion_id"]: row["planted_truth"] for row in reviewed if row["origin"] == "planted"}
+    errors = agreement.error_correlations(agreement.planted_errors(ballots, truth))
+    figures = {"judge_agreement": agreement.pairwise_agreement(ballots), "error_phi": errors}
+    write_json(root / "metrics/review.json", figures)
     _rejects(root, "review", refused)
     return frame
 

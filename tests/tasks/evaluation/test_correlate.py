@@ -16,7 +16,7 @@ from tasks.records import CORRELATIONS, DIFFERENCES, PREDICTIONS
 from tasks.shards import read_table
 from tasks.stage import Place, read_params, stage_config
 
-SAMPLING = Sampling(200, 5, 0.95, 0.05, min_samples=4, min_type_samples=4)
+SAMPLING = Sampling(200, 5, 0.95, 0.05, min_samples=4, min_contents=2, min_type_samples=4)
 
 
 def load_plant() -> Any:
@@ -67,9 +67,9 @@ def test_tables_hold_what_scipy_says(config: correlate.Config, place: Place, pre
         assert table.loc[(model, "all", "srcc"), "value"] == pytest.approx(
             spearmanr(sign * rows["score"], rows["target"])[0], abs=1e-6
         )
-        images = rows[(rows["modality"] == "image") & (rows["severity"] == 0)]
+        undistorted = rows[rows["severity"] == 0]["content_id"].nunique()
         assert table.loc[(model, "image", "srcc"), "samples"] == (rows["modality"] == "image").sum()
-        assert table.loc[(model, "undistorted", "srcc"), "contents"] >= len(images)
+        assert table.loc[(model, "undistorted", "srcc"), "contents"] == undistorted
     rows = predictions[predictions["model"] == "vital-base-micro"]
     assert report.srcc == pytest.approx(spearmanr(rows["score"], rows["target"])[0], abs=1e-6)
     assert report.srcc_low < report.srcc < report.srcc_high
@@ -92,6 +92,76 @@ def test_within_type_is_the_mean_over_types(config: correlate.Config, place: Pla
     assert table.loc[("base-micro", "within_type", "severity_srcc"), "value"] == pytest.approx(severity, abs=1e-6)
     assert table.loc[("base-micro", "within_type", "target_srcc"), "value"] == pytest.approx(target, abs=1e-6)
     assert table.loc[("target", "within_type", "severity_srcc"), "value"] > 0.5
+
+
+STRENGTHS = {"mean_shift": (4, 2, 0, 2, 4), "contrast_change": (2, 1, 0, 4, 5), "jpeg": (1, 2, 3, 4, 5)}
+"""Of KADIS's levels 1 to 5: what each parameter does to a picture, worked out from the parameters by hand."""
+
+
+def both_ways(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions on distortions whose levels go in both directions; targets and the model follow the strength."""
+    contents = sorted(set(predictions["content_id"]))
+    cells = [
+        (content, kind, level, strengths[level - 1])
+        for content in contents
+        for kind, strengths in STRENGTHS.items()
+        for level in range(1, 6)
+        if strengths[level - 1]
+    ]
+    frame = pd.DataFrame(cells, columns=["content_id", "distortion", "severity", "strength"])
+    frame["id"] = [f"{content}-{kind}-{level}" for content, kind, level, _ in cells]
+    frame = frame.assign(modality="image", target_kind="machine_opinion", target=0.9 - 0.1 * frame["strength"])
+    frame = frame.assign(score=frame["target"], readout="expectation", level_probs=[[]] * len(frame))
+    models = [frame.assign(model=name) for name in ("vital-base-micro", "base-micro")]
+    return pd.concat(models, ignore_index=True)[list(predictions.columns)]
+
+
+def test_severity_is_ranked_by_strength_and_not_by_the_number_of_the_level(
+    config: correlate.Config, place: Place, predictions: pd.DataFrame, tmp_path: Path
+):
+    report = correlate.run(config, replace_predictions(place, tmp_path / "both_ways", both_ways(predictions)))
+    assert report.severity_srcc == pytest.approx(1.0, abs=1e-6)
+    assert report.severity_srcc_of_target == pytest.approx(1.0, abs=1e-6)
+    lines = pd.read_csv(place.out / "plots/severity.csv")
+    assert list(lines["strength"]) == [1, 2, 3, 4, 5]
+    assert list(lines["target"]) == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4])
+
+
+def test_a_severity_of_an_unknown_distortion_is_one_line(
+    config: correlate.Config, place: Place, predictions: pd.DataFrame, tmp_path: Path
+):
+    predictions.loc[predictions["severity"] > 0, "distortion"] = "rain"
+    with pytest.raises(StageError, match=r"unknown distortion 'rain'.*write severity 0 where none is known"):
+        correlate.run(config, replace_predictions(place, tmp_path / "rain", predictions))
+
+
+def test_a_slice_of_few_contents_has_a_value_and_no_interval(
+    config: correlate.Config, place: Place, predictions: pd.DataFrame
+):
+    contents = predictions["content_id"].nunique()
+    careful = dataclasses.replace(config, sampling=dataclasses.replace(SAMPLING, min_contents=contents))
+    report = correlate.run(careful, place)
+    assert report.srcc_low is not None
+    assert report.gain_low is not None
+    table = read_table(place.out / "correlations.parquet", CORRELATIONS).set_index(["model", "slice", "statistic"])
+    images = predictions[predictions["modality"] == "image"]["content_id"].nunique()
+    assert images < contents
+    for where, statistic in (("image", "srcc"), ("within_type", "severity_srcc")):
+        row = table.loc[("base-micro", where, statistic)]
+        assert np.isfinite(row["value"])
+        assert np.isnan(row["low"])
+        assert np.isnan(row["high"])
+        assert f"{images} contents are too few for an interval" in row["note"]
+    table = read_table(place.out / "differences.parquet", DIFFERENCES).set_index(["model", "slice", "statistic"])
+    gaps = table[table["other"] == "base-micro"].loc[("vital-base-micro", "image", "srcc")]
+    assert np.isfinite(gaps["difference"])
+    assert np.isnan([gaps["low"], gaps["positive"]]).all()
+    assert "too few for an interval" in gaps["note"]
+
+
+def test_one_content_is_never_enough_for_an_interval():
+    with pytest.raises(ValueError, match="min_contents must be at least 2"):
+        dataclasses.replace(SAMPLING, min_contents=1)
 
 
 def test_differences_are_paired_on_common_samples(config: correlate.Config, place: Place, predictions: pd.DataFrame):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.errors import RegistryError
 from infra.model_record import Check, read_candidates
 from infra.promotion import PromotionOptions, promote_model
 from tasks.errors import ConfigError, StageError
@@ -214,5 +215,5 @@ def test_promotion_reads_what_register_wrote(place: Place):
     run(config(zero={"srcc": 0.46}), place)
     values = json.loads((place.out / "candidates.json").read_text())["candidates"]["vital-zero-nano"]
     assert values["gate_holds"] is False
-    with pytest.raises(Exception, match=r"vital-zero-nano may not be promoted: .*srcc >= 0.46 \(found 0.4500\)"):
+    with pytest.raises(RegistryError, match=r"vital-zero-nano may not be promoted: .*srcc >= 0.46 \(found 0.4500\)"):
         promote_model("vital-zero-nano", place.root, PromotionOptions(checkout=place.root))

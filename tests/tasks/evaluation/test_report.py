@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -16,10 +17,10 @@ import pandas as pd
 import pytest
 
 from tasks.errors import StageError
-from tasks.evaluation import charts, correlate, report
+from tasks.evaluation import charts, correlate, report, result_chapters
 from tasks.evaluation.agreements import Sampling
 from tasks.evaluation.chapters import agreement_matrix, pool_chapter, review_chapter
-from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, REJECTS, REVIEWED, VOTES
+from tasks.records import CANDIDATES, CORRELATIONS, EXAMPLES, OPINIONS, REJECTS, REVIEWED, VOTES
 from tasks.shards import frame_of, read_table, write_json
 from tasks.stage import Place, read_params, stage_config
 
@@ -41,7 +42,8 @@ def build(root: Path, checkout: Path, *, videos: bool = True) -> Path:
     """A plant with correlations and a gate's results."""
     plant.build_plant(root, videos=videos)
     config = stage_config("correlate", read_params(checkout))
-    config = dataclasses.replace(config, sampling=Sampling(50, 1, 0.95, 0.05, min_samples=4, min_type_samples=4))
+    sampling = Sampling(50, 1, 0.95, 0.05, min_samples=4, min_contents=2, min_type_samples=4)
+    config = dataclasses.replace(config, sampling=sampling)
     correlate.run(config, Place(root, root / "work", root / "artifacts/correlate"))
     entry = {"table": "opinions", "severity": "warning", "rows": 9, "unexpected": 1, "ids": ["abc"], "problem": ""}
     holds = entry | {"name": "opinions.mu", "says": "mu is a mean", "success": True, "unexpected": 0, "ids": []}
@@ -243,7 +245,7 @@ def test_chapters_count_what_the_tables_hold(planted: Path):
     assert pool["rejects"][0]["count"] == len(rejects)
     votes = read_table(planted / "artifacts/review/votes.parquet", VOTES)
     reviewed = read_table(planted / "artifacts/review/reviewed.parquet", REVIEWED)
-    review = review_chapter(votes, reviewed)
+    review = review_chapter(votes, reviewed, json.loads((planted / "metrics/review.json").read_text()))
     planted_rows = reviewed[reviewed["origin"] == "planted"]
     false = planted_rows[planted_rows["planted_truth"] == False]  # noqa: E712 - a nullable column
     assert review["planted_false"] == {"count": len(false), "share": 1 - false["kept"].astype(bool).mean()}
@@ -252,25 +254,64 @@ def test_chapters_count_what_the_tables_hold(planted: Path):
     assert review["agreement"]["rows"][0]["values"][2] == 1.0
 
 
-def test_judges_errors_correlate_as_numpy_says():
-    """Three judges on six planted assertions; the first two err together."""
-    truths = [True, True, True, False, False, False]
-    said = {"a": [1, 1, 0, 0, 1, 0], "b": [1, 1, 0, 0, 1, 0], "c": [1, 0, 1, 1, 0, 0]}
-    votes, reviewed = [], []
-    for i, truth in enumerate(truths):
-        reviewed.append(
-            {"assertion_id": str(i), "origin": "planted", "planted_truth": truth, "kept": False, "reason": "x"}
-            | {"id": "s", "position": i, "attribute": "noise", "text": "t"}
+def test_figures_of_judges_are_those_that_review_measured(planted: Path, tmp_path: Path, config: report.Config):
+    root = Path(shutil.copytree(planted, tmp_path / "plant"))
+    pairs = ("spatial/spectral", "spatial/statistical", "spectral/statistical")
+    figures = {
+        "judge_agreement": dict(zip(pairs, (0.61, 0.62, 0.63), strict=True)),
+        "error_phi": dict(zip(pairs, (0.17, None, -0.19), strict=True)),
+    }
+    write_json(root / "metrics/review.json", figures)
+    text = run_on(root, config, tmp_path / "out")
+    chapter = text[text.index('id="review"') : text.index('id="training"')]
+    cells = re.findall(r'<td style="--v:[^"]*">([^<]+)</td>', chapter)
+    assert cells[:9] == ["1.00", "0.61", "0.62", "0.61", "1.00", "0.63", "0.62", "0.63", "1.00"]
+    assert cells[9:] == ["1.00", "0.17", "n/a", "0.17", "1.00", "-0.19", "n/a", "-0.19", "1.00"]
+
+
+def test_without_reviews_figures_the_page_says_what_to_run(planted: Path, tmp_path: Path, config: report.Config):
+    root = Path(shutil.copytree(planted, tmp_path / "plant"))
+    (root / "metrics/review.json").unlink()
+    with pytest.raises(StageError, match=r"metrics/review\.json is missing: run dvc repro review"):
+        run_on(root, config, tmp_path / "out")
+
+
+def test_the_severity_chart_is_drawn_over_strength():
+    """Mean shift's levels 1 to 5 have the strengths 4, 2, 0, 2, 4."""
+    rows = [
+        {"id": f"{level}", "model": "m", "distortion": "mean_shift", "severity": level, "score": s, "target": s}
+        for level, s in ((1, 0.1), (2, 0.6), (4, 0.8), (5, 0.3))
+    ]
+    chart = str(result_chapters.severity_chart(pd.DataFrame(rows), ["m"]))
+    drawn = str(
+        charts.lines(
+            "Mean score by strength of the distortion",
+            charts.Axis("strength", 0, 5),
+            charts.Axis("mean score", 0.0, 1.0),
+            [charts.Series(name, [2.0, 4.0], [0.7, 0.2], style) for style, name in enumerate(("reference", "m"))],
         )
-        for judge, words in said.items():
-            verdict = "agree" if words[i] else "severe"
-            votes.append(
-                {"assertion_id": str(i), "phase": "cross", "judge": judge, "round": 1, "attempt": 0, "verdict": verdict}
-            )
-    found = review_chapter(pd.DataFrame(votes), pd.DataFrame(reviewed))["errors"]
-    wrong = {judge: np.array(words) != np.array(truths) for judge, words in said.items()}
-    assert found["rows"][0]["values"][1] == pytest.approx(1.0)
-    assert found["rows"][0]["values"][2] == pytest.approx(np.corrcoef(wrong["a"], wrong["c"])[0, 1])
+    )
+    assert chart == drawn
+
+
+def test_an_interval_that_few_contents_forbid_is_told(planted: Path, tmp_path: Path, config: report.Config):
+    root = Path(shutil.copytree(planted, tmp_path / "plant"))
+    table = read_table(root / "artifacts/correlate/correlations.parquet", CORRELATIONS)
+    videos = table["slice"] == "video"
+    note = "3 contents are too few for an interval"
+    plant.write(
+        root,
+        "correlate",
+        "correlations",
+        CORRELATIONS,
+        table.assign(
+            value=table["value"].mask(videos, 0.5),
+            low=table["low"].mask(videos),
+            high=table["high"].mask(videos),
+            note=table["note"].mask(videos, note),
+        ),
+    )
+    assert f'0.500<small class="note">{note}</small>' in run_on(root, config, tmp_path / "out")
 
 
 def test_scorer_agreement_is_symmetric_with_unit_diagonal():
