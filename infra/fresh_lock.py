@@ -3,9 +3,14 @@
 A committed ``dvc.lock`` may only name bytes that travel with the repository, and plain ``dvc pull`` fails while an
 output has no entry at all. So the committed file says of every stage that nothing was made yet: its folder is empty.
 The empty folder's two-byte object is tracked in the default store, so that it can be pulled like any other.
+
+With ``--check`` it writes nothing and says whether a clone of HEAD can pull what HEAD's lock names. The project's own
+commits must pass that; whoever commits a run of theirs moves the store first (``vital store use``) and pushes to it.
 """
 
+import argparse
 import hashlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -13,12 +18,18 @@ from typing import Any, Final
 
 import yaml
 
+from infra.dvc_store import remote
+from infra.errors import InfraError
+from infra.git import Git
 from infra.workspace import CHECKOUT
 
 EMPTY_FOLDER: Final = b"[]"
 """What DVC hashes for a folder without files: its listing, as JSON."""
 
 _STORE: Final = ".store/files/md5"
+_SEED: Final = "infra/seed/files/md5"
+
+log = logging.getLogger(__name__)
 
 
 def fresh_lock(pipeline: dict[str, Any]) -> dict[str, Any]:
@@ -48,16 +59,64 @@ def write_fresh_lock(root: Path) -> None:
     thing.write_bytes(EMPTY_FOLDER)
 
 
+def left_behind(root: Path, commit: str = "HEAD") -> list[str]:
+    """Outputs that a commit's ``dvc.lock`` names and a clone of that commit cannot pull.
+
+    Bytes travel with the repository in the seed remote and in what is tracked of the default store. A store that
+    somebody chose (``vital store use``) is taken to hold what was pushed to it: it may be out of reach now.
+
+    Raises:
+        InfraError: there is no such commit, or it has no ``dvc.lock``.
+    """
+    git, place = Git(root), remote(root)
+    content = git.show(commit, "dvc.lock")
+    if content is None:
+        msg = f"{root} has no commit {commit} with a dvc.lock: run this in a git checkout"
+        raise InfraError(msg)
+    if place is not None and place.chosen:
+        return []
+    tracked = set(git.run("ls-tree", "-r", "--name-only", commit).splitlines())
+    outs = [out for stage in yaml.safe_load(content)["stages"].values() for out in stage.get("outs", [])]
+    return [
+        out["path"] for out in outs if out["path"] not in tracked and not _travels(out["md5"], git, commit, tracked)
+    ]
+
+
+def _travels(md5: str, git: Git, commit: str, tracked: set[str]) -> bool:
+    """Whether an object is tracked, and if it is a folder's listing, everything that it lists."""
+    names = [name for folder in (_STORE, _SEED) if (name := f"{folder}/{md5[:2]}/{md5[2:]}") in tracked]
+    if not names:
+        return False
+    listing = json.loads(git.show(commit, names[0]) or EMPTY_FOLDER) if md5.endswith(".dir") else []
+    return all(_travels(item["md5"], git, commit, tracked) for item in listing)
+
+
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def main() -> int:
-    """Reset the checkout's lock; the run cache keeps what was made."""
+    """Reset the checkout's lock (the run cache keeps what was made), or check HEAD's; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write the dvc.lock that a fresh clone starts from.")
+    parser.add_argument("--check", action="store_true", help="only say whether a clone of HEAD can pull what it names")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    write_fresh_lock(CHECKOUT)
-    logging.getLogger(__name__).info("dvc.lock says of every stage that nothing was made yet")
-    return 0
+    if not parser.parse_args().check:
+        write_fresh_lock(CHECKOUT)
+        log.info("dvc.lock says of every stage that nothing was made yet")
+        return 0
+    try:
+        lost = left_behind(CHECKOUT)
+    except InfraError as error:
+        log.error("%s", error)  # noqa: TRY400 - one line for the person at the terminal
+        return 1
+    if lost:
+        log.error(
+            "dvc.lock of HEAD names %d outputs whose bytes are not in the repository (%s ...): move the store and push "
+            "(vital store use, dvc push), or commit the lock of a fresh clone (python -m infra.fresh_lock)",
+            len(lost),
+            lost[0],
+        )
+    return int(bool(lost))
 
 
 if __name__ == "__main__":
