@@ -36,6 +36,7 @@ run: $(STAMP) ## run the line on the sample pool; what is up to date is not run 
 	@$(BIN)/vital run
 
 test: $(STAMP) ## run the whole default test suite
+	@$(BIN)/dvc pull --quiet data.dvc infra/base/dvc.yaml || echo "going on with the pool and base models that are here" >&2
 	$(PYTEST) -n 2 --dist worksteal -m "not long"
 
 test-long: $(STAMP) ## run the tests that take minutes each
