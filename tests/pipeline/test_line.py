@@ -33,6 +33,11 @@ SETTINGS = (
     "warm_up.training.steps=4",
     "warm_up.training.batch_examples=8",
     "correlate.sampling.n_bootstrap=50",
+    # a few steps teach nothing: what is measured passes, so that promotion is reached
+    "register.gates.pretrained={srcc: -1.0, gain_over_base: -2.0}",
+    "register.gates.encoder={srcc: -1.0, gain_over_base: -2.0}",
+    "register.gates.zero={srcc: -1.0}",
+    "register.gates.warm_up={gain_over_pretrained: -2.0, gain_over_zero: -2.0}",
 )
 
 
@@ -68,27 +73,62 @@ def pan(photo: np.ndarray, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def code(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy of the checkout's code with its base models, so that the run leaves the checkout's stores alone."""
+    """A git repository with the checkout's code and base models, so that the run leaves the checkout's stores alone."""
     root = tmp_path_factory.mktemp("line") / "checkout"
     for package in ("vital", "flows", "tasks", "models", "infra"):
         shutil.copytree(checkout / package, root / package, ignore=shutil.ignore_patterns("__pycache__", "seed"))
-    for file in ("dvc.yaml", "params.yaml"):
+    for file in ("dvc.yaml", "params.yaml", ".gitignore"):
         shutil.copy(checkout / file, root)
     if not (checkout / "artifacts" / "base").is_dir():
         subprocess.run([sys.executable, "-m", "dvc", "pull", "infra/base/dvc.yaml"], cwd=checkout, check=True)
     shutil.copytree(checkout / "artifacts" / "base", root / "artifacts" / "base")
     (root / "data" / "pool").mkdir(parents=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True)
+    shutil.copy(checkout / ".dvc" / "config", root / ".dvc")
+    subprocess.run(["git", "add", "--all"], cwd=root, check=True)
+    identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "The plant"], cwd=root, check=True)
     return root
+
+
+def check_promoted(code: Path, photo: Path, vital: Vital) -> None:
+    """What ``register`` offered and promotion took is found, loaded and asked, on the command line and in Python."""
+    listed = json.loads(vital("registry", "list", "--json", root=code).stdout)
+    assert {model["name"] for model in listed} >= {"vital-base", "vital-encoder", "vital-zero-nano"}
+    assert all(model["stages"] == {"prod": "v0.0.1"} for model in listed)
+    done = vital("assess", "--json", photo, root=code)
+    assert done.returncode == 0, done.stderr
+    assessed = json.loads(done.stdout)
+    assert sum(assessed["level_probs"]) == pytest.approx(1.0, abs=1e-5)
+    script = (
+        "import json, sys, vital\nfrom tasks.evaluation.assess import assess_path\nfrom pathlib import Path\n"
+        "print(json.dumps([assess_path(Path(sys.argv[1]), vital.load('vital-base#prod')).score, "
+        "vital.assess(sys.argv[1], 'vital-zero-nano@v0.0.1').score]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(photo)],
+        cwd=code,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    base, other = json.loads(said.stdout)
+    assert base == pytest.approx(assessed["score"], abs=1e-5)
+    assert 0.1 <= other <= 0.9
 
 
 def test_the_line_runs_end_to_end_on_a_pool_of_ones_own(code: Path, pool: Path, vital: Vital, prefect_url: str):
     workspace = code / "workspaces" / "mine"
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    arguments = ["run", "--pool", pool, "--workspace", workspace, *settings]
+    arguments = ["run", "--pool", pool, "--workspace", workspace, "--promote", *settings]
     done = vital(*arguments, root=code, PREFECT_API_URL=prefect_url, OMP_NUM_THREADS="2", timeout=800)
     assert done.returncode == 0, done.stderr
     assert "13 of 13 stages ran" in done.stdout
+    assert "vital-base@v0.0.1 is prod: new version" in done.stdout
     assert str(workspace / "artifacts" / "report" / "report.html") in done.stdout
 
     metrics = {stage: json.loads((workspace / "metrics" / f"{stage}.json").read_text()) for stage in STAGES}
@@ -98,12 +138,14 @@ def test_the_line_runs_end_to_end_on_a_pool_of_ones_own(code: Path, pool: Path, 
     assert metrics["score"]["opinions"] + metrics["score"]["rejects"] == metrics["score"]["candidates"]
     assert metrics["review"]["kept"] + metrics["review"]["rejected"] == metrics["review"]["assertions"]
     report = (workspace / "artifacts" / "report" / "report.html").read_text()
-    assert "<html" in report
+    assert all(f'id="{chapter}"' in report for chapter in ("pool", "review", "training", "benchmark", "gate"))
 
     lock = yaml.safe_load((workspace / "dvc.lock").read_text())
     assert set(lock["stages"]) == set(STAGES)
     again = vital(*arguments, root=code, PREFECT_API_URL=prefect_url)
     assert "No stage was executed" in again.stdout, again.stderr
+    assert "vital-base@v0.0.1 is prod already" in again.stdout
+    check_promoted(code, pool / "coffee1.png", vital)
 
     status = [sys.executable, "-m", "dvc", "status", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(code)}

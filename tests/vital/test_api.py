@@ -21,6 +21,17 @@ def test_scoring_a_photo(tmp_path: Path):
     assert sum(result.pmod) == pytest.approx(1.0, abs=1e-6)
 
 
+def test_scoring_imports_nothing_heavy(checkout: Path, tmp_path: Path):
+    photo = tmp_path / "coffee.png"
+    Image.fromarray(skimage.data.coffee()).save(photo)
+    script = (
+        f"import sys, vital\nresult = vital.score({str(photo)!r})\nassert len(result.scores) == 6\n"
+        "print(sorted({'torch', 'prefect', 'dvc', 'pandas', 'pyarrow', 'transformers', 'boto3'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=checkout, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 def test_a_missing_file_is_a_media_error(tmp_path: Path):
     with pytest.raises(MediaError):
         vital.score(tmp_path / "none.jpg")
