@@ -44,8 +44,13 @@ def test_rank_correlation_is_scipys(benchmark: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the shipped scorers are from a training that was cut short: see docs/scorers.md")
-@pytest.mark.parametrize("name", ["avt_iqt", "live_r2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("avt_iqt", marks=pytest.mark.xfail(reason="mu is below NIQE on this set: see docs/scorers.md")),
+        "live_r2",
+    ],
+)
 def test_mu_agrees_with_people_at_least_as_well_as_niqe(benchmark: ModuleType, shared_data: Path, name: str) -> None:
     rated = benchmark.read_manifest(shared_data)[name]
     predictions, quality = benchmark.measure(rated, benchmark.published_pristine(shared_data))
