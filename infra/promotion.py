@@ -1,25 +1,25 @@
 """Promotion: a candidate whose gate holds becomes a version in the registry.
 
-Order: gate, bytes to the store, commit, tags, branch. The commit is made by git plumbing on a branch of its own
-(``registry/<name>``), from a temporary index: the user's branch, index and files stay as they are. It is the checkout's
-HEAD plus what says how the model came to be: dvc.lock, params, metrics, record and model card. So ``dvc artifacts get``
-and ``dvc.api`` resolve the model from any clone. Promoting the same bytes again makes no new version.
+Order: what DVC's lock vouches for (infra/offer.py), gate, bytes to the store, commit, tags, branch. The commit is made
+by git plumbing on a branch of its own (``registry/<name>``), from a temporary index: the user's branch, index and files
+stay as they are. It is the checkout's HEAD plus what says how the model came to be: dvc.lock, params, metrics, record
+and model card. So ``dvc artifacts get`` and ``dvc.api`` resolve the model from any clone. Promoting the same bytes
+again makes no new version.
 """
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from infra.dvc_store import cache_folder, push_stages
-from infra.errors import InfraError, RegistryError
+from infra.dvc_tree import cached_listing
+from infra.errors import RegistryError
 from infra.git import Git
-from infra.model_record import Candidate, hash_folder, read_candidates
+from infra.model_record import Candidate, hash_folder
+from infra.offer import AGAIN, Lock, output_of, read_lock, read_yaml, vouched_candidates
 from infra.registry import DEFAULT_STAGE, Registry, Spec
 from infra.registry_commit import ORIGIN, advance, assign, branch_of, build_record, fetch_registry, push, register
 from infra.workspace import CHECKOUT
@@ -72,9 +72,14 @@ class Promotion:
 
 
 def promote(workspace: Path, checkout: Path = CHECKOUT) -> str:
-    """Promote every candidate of a workspace whose gate holds, and tell in one line per candidate what became of it."""
+    """Promote every candidate of a workspace whose gate holds, and tell in one line per candidate what became of it.
+
+    Raises:
+        RegistryError: the lock does not vouch for the candidates, or files have changed since.
+        InfraError: the store does not take the bytes.
+    """
     told: list[str] = []
-    for candidate in read_candidates(workspace).values():
+    for candidate in vouched_candidates(workspace).values():
         if candidate.holds:
             told.append(str(promote_model(candidate.name, workspace, PromotionOptions(checkout=checkout))))
         else:
@@ -91,7 +96,8 @@ def promote_model(model: str, workspace: Path = CHECKOUT, options: PromotionOpti
         options: stage, push, and the checkout whose git repository is the registry.
 
     Raises:
-        RegistryError: there is no such candidate or version, its gate does not hold, or files have changed since.
+        RegistryError: there is no such candidate or version, the lock does not vouch for it, its gate does not hold,
+            or files have changed since.
         InfraError: the store does not take the bytes.
     """
     options, spec = options or PromotionOptions(), Spec.parse(model)
@@ -131,7 +137,7 @@ def _repository(checkout: Path, name: str) -> Git:
 
 
 def _candidate(name: str, workspace: Path) -> Candidate:
-    candidates = read_candidates(workspace)
+    candidates = vouched_candidates(workspace)
     if name not in candidates:
         msg = f"no candidate {name!r}; the line offers {', '.join(candidates) or 'none'}"
         raise RegistryError(msg)
@@ -153,31 +159,30 @@ def _check_unchanged(candidate: Candidate, workspace: Path) -> tuple[str, dict[s
     Returns:
         The DVC stage that made the model, and its output (path and hash).
     """
-    again = "run the line again (vital run, or dvc repro)"
-    stage, out = _output_of(candidate.path, workspace)
+    lock = read_lock(workspace)
+    stage, out = output_of(candidate.path, lock)
     files = hash_folder(workspace / candidate.path)
     if files != candidate.files:
-        msg = f"{candidate.path} has changed since it was measured and registered: {again}"
+        msg = f"{candidate.path} has changed since it was measured and registered: {AGAIN}"
         raise RegistryError(msg)
-    _check_params(candidate.name, workspace)
-    listing = cache_folder(workspace) / "files" / "md5" / out["md5"][:2] / out["md5"][2:]
+    _check_params(candidate.name, workspace, lock)
     prefix = f"{candidate.path}/".removeprefix(f"{out['path']}/")
-    cached = {item["relpath"]: item["md5"] for item in json.loads(listing.read_text())} if listing.is_file() else {}
+    cached = cached_listing(cache_folder(workspace), out["md5"]) or {}
     if any(cached.get(prefix + file.path) != file.md5 for file in files):
-        msg = f"DVC's cache does not hold {candidate.path} as dvc.lock says: {again}"
+        msg = f"DVC's cache does not hold {candidate.path} as dvc.lock says: {AGAIN}"
         raise RegistryError(msg)
     return stage, {"path": out["path"], "md5": out["md5"]}
 
 
-def _check_params(name: str, workspace: Path) -> None:
+def _check_params(name: str, workspace: Path, lock: Lock) -> None:
     """Check that the params file still says what DVC's lock says every stage ran with."""
-    params = _read_yaml(workspace / "params.yaml")
-    for stage, entry in _read_yaml(workspace / "dvc.lock").get("stages", {}).items():
+    params = read_yaml(workspace / "params.yaml")
+    for stage, entry in lock.items():
         for section, values in entry.get("params", {}).get("params.yaml", {}).items():
             if _param(params, section) != values:
                 msg = (
                     f"params.yaml has changed since {name} was made (section {section}, stage {stage}): "
-                    "run the line again (vital run, or dvc repro), or take the change back"
+                    f"{AGAIN}, or take the change back"
                 )
                 raise RegistryError(msg)
 
@@ -188,16 +193,6 @@ def _param(params: Any, dotted: str) -> Any:
     return params
 
 
-def _output_of(path: str, workspace: Path) -> tuple[str, dict[str, Any]]:
-    """Find the DVC stage, and its output in dvc.lock, that hold a path."""
-    for stage, entry in _read_yaml(workspace / "dvc.lock").get("stages", {}).items():
-        for out in entry.get("outs", []):
-            if f"{path}/".startswith(f"{out['path']}/"):
-                return stage, out
-    msg = f"dvc.lock names no output that holds {path}: run the line first (vital run, or dvc repro)"
-    raise RegistryError(msg)
-
-
 @contextlib.contextmanager
 def _alone(git: Git) -> Iterator[None]:
     """One promotion at a time in a repository; a killed one leaves no lock behind."""
@@ -205,11 +200,3 @@ def _alone(git: Git) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        msg = f"cannot read {path}: {' '.join(str(error).split())}"
-        raise InfraError(msg) from error

@@ -1,4 +1,4 @@
-"""A small plant (git, DVC, one stage that makes a model) and a real S3 API on loopback."""
+"""A small plant (git, DVC, stages that make, measure and offer a model) and a real S3 API on loopback."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from infra.model_record import CANDIDATES_FILE, Candidate, Check, hash_folder
+from infra.model_record import Candidate, Check, hash_folder
 
 PIPELINE = """\
 stages:
@@ -22,6 +22,19 @@ stages:
       - pretrain
     outs:
       - artifacts/pretrain
+  correlate:
+    cmd: mkdir -p artifacts/correlate && cp artifacts/pretrain/model/weights.bin artifacts/correlate/measures
+    deps:
+      - artifacts/pretrain/model
+    outs:
+      - artifacts/correlate
+  register:
+    cmd: mkdir -p artifacts/register && cp offer.json artifacts/register/candidates.json
+    deps:
+      - artifacts/pretrain
+      - artifacts/correlate
+    outs:
+      - artifacts/register
 artifacts:
   vital-base:
     path: artifacts/pretrain/model
@@ -80,9 +93,10 @@ class Plant:
         )
 
     def offer(self, *candidates: Candidate) -> None:
-        path = self.root / CANDIDATES_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"candidates": {c.name: c.to_json() for c in candidates}}))
+        """Let the stage ``register`` offer these, so that dvc.lock knows of them."""
+        offered = {"candidates": {c.name: c.to_json() for c in candidates}}
+        (self.root / "offer.json").write_text(json.dumps(offered))
+        dvc(self.root, "repro", "--quiet", "--force", "--single-item", "register")
 
     @property
     def seed(self) -> int:
@@ -91,7 +105,7 @@ class Plant:
     def train(self, seed: int) -> None:
         """Run the line with another seed, and offer what it made."""
         (self.root / "params.yaml").write_text(f"pretrain:\n  seed: {seed}\n")
-        dvc(self.root, "repro", "--quiet")
+        dvc(self.root, "repro", "--quiet", "correlate")
         self.offer(self.candidate())
 
     def clone(self, folder: Path, *options: str) -> "Plant":
@@ -107,7 +121,7 @@ def plant_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sh(root, "git", "init", "--quiet", "--initial-branch", "main")
     dvc(root, "init", "--quiet")
     (root / ".dvc" / "config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = ../.store\n")
-    (root / ".gitignore").write_text("/artifacts/\n/.store\n/.vital/\nexecuted.log\n__pycache__/\n")
+    (root / ".gitignore").write_text("/artifacts/\n/.store\n/.vital/\nexecuted.log\noffer.json\n__pycache__/\n")
     (root / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
     (root / "make.py").write_text(MAKE)
     (root / "metrics").mkdir()

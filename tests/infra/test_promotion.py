@@ -181,15 +181,63 @@ def test_what_changed_since_it_was_measured_is_refused(plant: Plant):
     weights.write_bytes(b"tampered")
     with pytest.raises(RegistryError, match="artifacts/pretrain/model has changed since it was measured"):
         promote(plant)
-    plant.offer(plant.candidate())  # measured again, but DVC's cache has other bytes
-    with pytest.raises(RegistryError, match="DVC's cache does not hold"):
+    plant.offer(plant.candidate())  # offered again, but the lock says that pretrain made something else
+    with pytest.raises(RegistryError, match="register was made from another artifacts/pretrain than the one"):
         promote(plant)
     weights.write_bytes(content)
     plant.offer(plant.candidate())
+    (name,) = [
+        out["md5"]
+        for out in yaml.safe_load((plant.root / "dvc.lock").read_text())["stages"]["pretrain"]["outs"]
+        if out["path"] == "artifacts/pretrain"
+    ]
+    listing = plant.root / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
+    kept = listing.read_bytes()
+    listing.chmod(0o644)
+    listing.write_bytes(b"[]")
+    with pytest.raises(RegistryError, match="DVC's cache does not hold artifacts/pretrain as dvc"):
+        promote(plant)
+    listing.write_bytes(kept)
     (plant.root / "params.yaml").write_text("pretrain:\n  seed: 77\n")
     with pytest.raises(RegistryError, match=r"params.yaml has changed since vital-base was made \(section pretrain,"):
         promote(plant)
     assert plant.git("tag") == ""
+
+
+def test_candidates_that_register_did_not_make_are_refused(plant: Plant):
+    file = plant.root / "artifacts" / "register" / "candidates.json"
+    offered = json.loads(file.read_text())
+    forged = {**offered["candidates"]["vital-base"], "gate": [], "metrics": {"srcc": 0.99}}
+    file.unlink()  # it may be linked to DVC's cache
+    file.write_text(json.dumps({"candidates": {"vital-base": forged}}))
+    for attempt in (lambda: promote(plant), lambda: promote_passing(plant.root, plant.root)):
+        with pytest.raises(
+            RegistryError, match=r"artifacts/register is not what dvc.lock says that register made: run"
+        ):
+            attempt()
+    assert plant.git("tag") == ""
+
+
+def test_measures_of_an_older_model_are_refused(plant: Plant):
+    (plant.root / "params.yaml").write_text("pretrain:\n  seed: 4\n")
+    dvc(plant.root, "repro", "--quiet", "--single-item", "pretrain")  # and no correlate after it
+    with pytest.raises(RegistryError, match=r"register was made from another artifacts/pretrain than .*: run the line"):
+        promote(plant)
+    plant.offer(plant.candidate())  # now register knows the new model, but correlate measured the old one
+    with pytest.raises(RegistryError, match="correlate was made from another artifacts/pretrain/model than"):
+        promote(plant)
+    plant.train(4)
+    assert promote(plant).new_version
+
+
+@pytest.mark.parametrize("content", ['{"candidates": 3}', "[]", "{", '{"candidates": {"vital-base": 1}}'])
+def test_a_file_that_lists_no_candidates_is_one_line(plant: Plant, content: str):
+    file = plant.root / "artifacts" / "register" / "candidates.json"
+    file.unlink()
+    file.write_text(content)
+    with pytest.raises(RegistryError, match="is not a list of candidates") as caught:
+        promote(plant)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_store_that_takes_nothing_leaves_no_half_state(plant: Plant):
@@ -248,7 +296,7 @@ def test_any_clone_resolves_the_model_with_dvc_alone(plant: Plant, tmp_path: Pat
 
 def test_the_whole_output_is_pushed_because_dvc_would_never_push_the_rest(plant: Plant):
     promote(plant)
-    assert "up to date" in run_dvc(plant.root, "push")
+    assert "up to date" in run_dvc(plant.root, "push", "pretrain")
     stored = sum(1 for path in (plant.root / ".store" / "files" / "md5").rglob("*") if path.is_file())
     assert stored == 4  # weights, config, encoder, and the folder's listing
 
