@@ -13,6 +13,9 @@ from infra.errors import RegistryError
 CANDIDATES_FILE: Final = "artifacts/register/candidates.json"
 """Where the stage ``register`` leaves its candidates."""
 
+ENCODER: Final = "encoder"
+"""Kind of candidate that is no whole model: it has no decoder, so it cannot assess."""
+
 _CHUNK: Final = 1 << 20
 
 
@@ -152,7 +155,10 @@ def read_candidates(workspace: Path) -> dict[str, Candidate]:
     except FileNotFoundError as error:
         msg = f"{path} is missing: run the line first (vital run, or dvc repro register)"
         raise RegistryError(msg) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise RegistryError(msg) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path} is not a list of candidates ({error}): run dvc repro --force register"
         raise RegistryError(msg) from error
 

@@ -18,7 +18,7 @@ from typing import Final
 from infra.dvc_store import ByteSources, Location, byte_places
 from infra.errors import RegistryError
 from infra.git import Git, local_path, mirror_tags
-from infra.model_record import Record, hash_file
+from infra.model_record import ENCODER, Record, hash_file
 from infra.tags import Version, models_of, read_tags
 from infra.workspace import CHECKOUT
 
@@ -94,8 +94,7 @@ class Registry:
             return cls(_repository(home), str(home), home)
         text = str(repo)
         remote_url = Git(home).remotes().get(text)
-        folder = Path(text).expanduser()
-        if remote_url is None and folder.is_dir():
+        if remote_url is None and (folder := _folder(text)) is not None:
             return cls(_repository(folder), text, home)
         if remote_url is None and "://" not in text and ":" not in text:
             msg = f"{text} is neither a folder, nor the URL of a git repository, nor a git remote of {home}"
@@ -138,10 +137,10 @@ class Registry:
         raise RegistryError(msg)
 
     def promoted(self, stage: str = DEFAULT_STAGE) -> Found:
-        """Find the model that is meant where nobody names one: the default model's promoted version, else the newest.
+        """Find the model that is meant where nobody names one: the default model's promoted version, never another.
 
         Raises:
-            RegistryError: nothing has been promoted to the stage.
+            RegistryError: it has not been promoted to the stage; the message lists what has.
         """
         current = [
             Found(name, version)
@@ -149,13 +148,15 @@ class Registry:
             for version in versions
             if stage in version.stages
         ]
-        if not current:
-            msg = (
-                f"no model is promoted to {stage!r} in the registry of {self._origin}: "
-                "run vital run, then vital registry promote NAME"
-            )
-            raise RegistryError(msg)
-        return max(current, key=lambda found: (found.name == DEFAULT_MODEL, found.version.created, found.name))
+        for found in current:
+            if found.name == DEFAULT_MODEL:
+                return found
+        others = f"promoted are {', '.join(map(str, current))}; name one, or" if current else "nothing else is either;"
+        msg = (
+            f"{DEFAULT_MODEL} is not promoted to {stage!r} in the registry of {self._origin}: {others} "
+            f"run vital run, then vital registry promote {DEFAULT_MODEL}"
+        )
+        raise RegistryError(msg)
 
     def record(self, found: Found) -> Record:
         """Read what was recorded when the version was promoted.
@@ -219,11 +220,27 @@ class Registry:
                 yield from byte_places(folder)
 
 
+def resolve_judge(spec: str | None = None, home: Path = CHECKOUT) -> Path:
+    """Look up a model that can assess; see :func:`resolve`.
+
+    Raises:
+        RegistryError: there is no such model, or it is an encoder alone.
+        InfraError: its bytes cannot be reached.
+    """
+    registry = Registry.open(None, home)
+    found = registry.promoted() if spec is None else registry.find(spec)
+    if registry.record(found).candidate.kind == ENCODER:
+        whole = ", ".join(name for name in registry.models if name != found.name) or f"{DEFAULT_MODEL}, once promoted"
+        msg = f"{found} is an encoder without a decoder and cannot assess: name a whole model ({whole})"
+        raise RegistryError(msg)
+    return registry.fetch(found)
+
+
 def resolve(spec: str | None = None, repo: str | Path | None = None, home: Path = CHECKOUT) -> Path:
     """Look a model up and return a local folder with its files.
 
     Args:
-        spec: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE``; None is the promoted model.
+        spec: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE``; None is the promoted ``vital-base``.
         repo: another clone, bare repository, URL or git remote; None is ``home``.
         home: checkout whose stores and model cache are used.
 
@@ -241,10 +258,10 @@ def export(folder: Path, out: Path) -> None:
     Raises:
         RegistryError: there is something in it, or it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"{out} is not empty: name a new folder"
-        raise RegistryError(msg)
     try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            msg = f"{out} is not empty: name a new folder"
+            raise RegistryError(msg)
         shutil.copytree(folder, out, dirs_exist_ok=True, copy_function=shutil.copyfile)
     except OSError as error:
         msg = f"cannot write {out}: {error.strerror or error}"
@@ -263,6 +280,15 @@ def model_cache(home: Path) -> Path:
 
 def _cache(home: Path) -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or home / ".vital")
+
+
+def _folder(text: str) -> Path | None:
+    """The folder that a text names, if it names one; a text that no file system takes as a name does not."""
+    try:
+        folder = Path(text).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long a name; no such user
+        return None
 
 
 def _repository(folder: Path) -> Git:

@@ -57,7 +57,7 @@ def assess(path: str | Path, model: str | None = None) -> "Assessment":
 
     Args:
         path: an image or video file.
-        model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE`` of the registry; None means the promoted one.
+        model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE`` of the registry; None means the promoted ``vital-base``.
 
     Returns:
         Quality in [0, 1], five level probabilities (high to low), level, distortion and description.
@@ -75,15 +75,15 @@ def load(model: str | None = None) -> "QualityLMM":
     """Load a model of the registry; its files are fetched once and kept.
 
     Args:
-        model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE``; None means the promoted one.
+        model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE``; None means the promoted ``vital-base``.
 
     Raises:
-        RegistryError: there is no such model, or its bytes cannot be had.
+        RegistryError: there is no such model, it is an encoder alone, or its bytes cannot be had.
     """
-    from infra.registry import resolve
+    from infra.registry import resolve_judge
     from models.quality_lmm import QualityLMM
 
-    return QualityLMM.from_pretrained(resolve(model))
+    return QualityLMM.from_pretrained(resolve_judge(model))
 
 
 def __getattr__(name: str) -> Any:

@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Assess photos and clips with a trained model of the registry.")
 @click.argument("paths", nargs=-1, required=True, metavar="PHOTO_OR_CLIP_OR_FOLDER...")
-@click.option("--model", metavar="NAME[@VERSION|#STAGE]", help="Model of the registry (default: the promoted one).")
+@click.option("--model", metavar="NAME[@VERSION|#STAGE]", help="Model of the registry (default: vital-base#prod).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
 @click.pass_context
 def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_json: bool) -> None:
     """Assess photos and clips with a trained model of the registry.
 
     Prints the quality in [0, 1] (higher is better), the probabilities of the five levels (high to low), the level, the
-    distortion that the model sees, and a description. Without --model the promoted model judges; `vital run` makes one.
+    distortion that the model sees, and a description. Without --model the promoted vital-base judges; `vital run`
+    makes one.
 
     The exit code is 1 if anything could not be assessed.
     """
-    from infra.registry import resolve
+    from infra.registry import resolve_judge
 
-    folder = resolve(model)  # before the seconds that torch takes: a wrong name is told at once
+    folder = resolve_judge(model)  # before the seconds that torch takes: a wrong name is told at once
     from models.quality_lmm import QualityLMM
     from tasks.errors import MediaError
     from tasks.evaluation.assess import assess_path

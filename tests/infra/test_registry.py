@@ -3,14 +3,17 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from infra.dvc_store import use_store
 from infra.errors import InfraError, RegistryError
+from infra.model_record import ENCODER
 from infra.promotion import PromotionOptions, promote_model
-from infra.registry import Registry, Spec, export, model_cache, resolve
+from infra.registry import Registry, Spec, export, model_cache, resolve, resolve_judge
+from tasks.evaluation import register
 from tests.infra.conftest import Plant, dvc, sh
 
 
@@ -52,7 +55,9 @@ def test_an_empty_registry_says_so(plant: Plant):
     assert Registry.open(home=plant.root).models == {}
     with pytest.raises(RegistryError, match="no model has been promoted there"):
         resolve("vital-base", home=plant.root)
-    with pytest.raises(RegistryError, match="no model is promoted to 'prod'"):
+    with pytest.raises(
+        RegistryError, match=r"vital-base is not promoted to 'prod' .*: nothing else is either; run vital run"
+    ):
         resolve(home=plant.root)
 
 
@@ -158,13 +163,26 @@ def test_bytes_that_nobody_holds_are_an_error_that_names_the_places(promoted: Pl
     assert not model_cache(promoted.root).exists() or not list(model_cache(promoted.root).iterdir())
 
 
-def test_the_promoted_model_is_the_default_one_unless_only_others_are(plant: Plant):
+def test_without_a_name_the_default_model_is_meant_and_no_other(plant: Plant):
     options = PromotionOptions(checkout=plant.root)
-    plant.offer(plant.candidate(), plant.candidate(name="vital-encoder", path="encoder"))
+    encoder = replace(plant.candidate(name="vital-encoder", path="encoder"), kind=ENCODER)
+    plant.offer(plant.candidate(), encoder)
     promote_model("vital-encoder", plant.root, options)
-    assert str(Registry.open(home=plant.root).promoted()) == "vital-encoder@v0.0.1"
+    with pytest.raises(
+        RegistryError, match=r"vital-base is not promoted to 'prod' .*: promoted are vital-encoder@v0.0.1"
+    ):
+        Registry.open(home=plant.root).promoted()
     promote_model("vital-base", plant.root, options)
     assert str(Registry.open(home=plant.root).promoted()) == "vital-base@v0.0.1"
+    assert resolve_judge(home=plant.root) == resolve("vital-base#prod", home=plant.root)
+    with pytest.raises(
+        RegistryError, match=r"vital-encoder@v0.0.1 is an encoder .* cannot assess: name a whole model \(vital-base\)"
+    ):
+        resolve_judge("vital-encoder#prod", plant.root)
+
+
+def test_the_kind_that_cannot_assess_is_called_as_register_calls_it():
+    assert register.ENCODER == ENCODER
 
 
 def test_export_copies_writable_files_and_never_overwrites(promoted: Plant, tmp_path: Path):
