@@ -117,20 +117,41 @@ def use_store(root: Path, url: str, endpoint: str | None = None) -> Location:
     if not (root / ".dvc").is_dir():
         msg = f"{root} is not a DVC project: run the command in a checkout"
         raise InfraError(msg)
+    if not url.strip() or url.rstrip("/") in ("s3:", "file:"):
+        msg = f"{url!r} names no place: write s3://BUCKET/PREFIX or a folder"
+        raise InfraError(msg)
     if url.startswith("s3://"):
         location = Location(url.rstrip("/"), endpoint, chosen=True)
     elif endpoint is not None:
         msg = f"--endpoint belongs to an S3 store, and {url} is a folder"
         raise InfraError(msg)
     else:
-        folder = url.removeprefix("file://") if url.startswith("file://") else url
-        location = Location(str(Path(folder).expanduser().absolute()) if "://" not in folder else url, chosen=True)
+        location = Location(_absolute(url.removeprefix("file://")), chosen=True)
     location.open().check()
     if "://" not in location.url:
-        Path(location.url).mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(location.url))
     local = root / ".dvc" / "config.local"
+    _read_config(local)  # a broken one is told, not written over
     _replace(local, config_with_store(local.read_text() if local.is_file() else "", location))
     return location
+
+
+def _absolute(folder: str) -> str:
+    if "://" in folder:
+        return folder
+    try:
+        return str(Path(folder).expanduser().absolute())
+    except RuntimeError as error:  # no such user
+        msg = f"{folder} cannot be a store: {error}"
+        raise InfraError(msg) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make the folder {folder}: {error.strerror}"
+        raise InfraError(msg) from error
 
 
 def config_with_store(text: str, place: Location) -> str:

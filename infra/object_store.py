@@ -139,7 +139,11 @@ class FolderStore:
 
     def check(self) -> None:
         """Prove that the folder, or the nearest one above it that exists, is writable."""
-        existing = next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())
+        try:
+            existing = next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())
+        except OSError as error:
+            msg = f"{self.url} cannot be a store: {error.strerror}"
+            raise InfraError(msg) from error
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             msg = f"the store {self.url} cannot be written: {existing} is no folder, or not yours to write to"
             raise InfraError(msg)

@@ -102,6 +102,9 @@ def apply_settings(params: Params, settings: Mapping[str, Any]) -> Params:
         if section not in params:
             msg = f"setting {section}: unknown section; the sections are {', '.join(params)}"
             raise InfraError(msg)
+        if not isinstance(values, Mapping):
+            msg = f"setting {section}: expected keys with values, found {values!r}"
+            raise InfraError(msg)
         if unknown := sorted(set(values) - set(params[section])):
             known = ", ".join(sorted(params[section]))
             msg = f"setting {section}.{unknown[0]}: unknown key; the keys of {section} are {known}"

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -72,31 +73,90 @@ def absolute_pool(pool: str) -> str:
     """Check a pool named by a user and make it independent of the working directory.
 
     Raises:
-        InfraError: there is no such folder or manifest, or the folder holds no file.
+        InfraError: there is no such folder or manifest, the folder holds no file, or a URL names no bucket.
     """
+    ways = "name a folder of photos and clips, a manifest, or s3://BUCKET/PREFIX"
     if "://" in pool:
+        parts = urlsplit(pool)
+        if parts.scheme != "s3" or not parts.netloc:
+            msg = f"{pool} is no pool: {ways}"
+            raise InfraError(msg)
         return pool
-    path = Path(pool).expanduser().resolve()
-    if not path.exists():
-        msg = f"there is no pool {pool}: name a folder of photos and clips, a manifest, or s3://BUCKET/PREFIX"
+    if not pool.strip():
+        msg = f"the pool has no name: {ways}"
         raise InfraError(msg)
-    if path.is_dir() and not any(files for _, _, files in os.walk(path)):
+    try:
+        path = Path(pool).expanduser().resolve()
+        missing = not path.exists()
+        empty = path.is_dir() and not any(files for _, _, files in os.walk(path))
+    except (OSError, RuntimeError) as error:  # the latter: no such user, links in a circle
+        msg = f"cannot read the pool {pool} ({error.strerror if isinstance(error, OSError) else error}): {ways}"
+        raise InfraError(msg) from error
+    if missing:
+        msg = f"there is no pool {pool}: {ways}"
+        raise InfraError(msg)
+    if empty:
         msg = f"the pool {pool} is empty: put photos or clips into it"
         raise InfraError(msg)
     return str(path)
 
 
 def locate_workspace(spec: WorkspaceSpec, folder: Path | None = None, checkout: Path = CHECKOUT) -> Path:
-    """Where a spec runs: in the folder that was named, else in the checkout or one of its workspaces."""
+    """Where a spec runs: in the folder that was named, else in the checkout or one of its workspaces.
+
+    Raises:
+        InfraError: the name leads nowhere.
+    """
     if folder is None:
         folder = checkout if spec.default else checkout / "workspaces" / spec.name
-    return folder.expanduser().resolve()
+    try:
+        return folder.expanduser().resolve()
+    except RuntimeError as error:  # no such user, links in a circle
+        msg = f"{folder} cannot be a workspace: {error}"
+        raise InfraError(msg) from error
 
 
 def read_spec(root: Path) -> WorkspaceSpec:
-    """What the workspace at ``root`` was prepared for; the default spec if it is the checkout or new."""
+    """What the workspace at ``root`` was prepared for; the default spec if it is the checkout or new.
+
+    Raises:
+        InfraError: the workspace's description cannot be read.
+    """
     path = root / _SPEC
-    return WorkspaceSpec(**json.loads(path.read_text())) if path.is_file() else WorkspaceSpec()
+    try:
+        if not path.is_file():
+            return WorkspaceSpec()
+        spec = WorkspaceSpec(**json.loads(path.read_text()))
+    except OSError as error:
+        msg = f"cannot read the workspace {root}: {error.strerror}"
+        raise InfraError(msg) from error
+    except (ValueError, TypeError) as error:
+        msg = f"{path} does not describe a workspace ({error}): mend the file, or name another --workspace"
+        raise InfraError(msg) from error
+    typed = isinstance(spec.profile, str) and isinstance(spec.pool, str | None) and isinstance(spec.settings, dict)
+    if not typed:
+        msg = f"{path} does not describe a workspace (a value has a wrong type): mend it, or name another --workspace"
+        raise InfraError(msg)
+    return spec
+
+
+def check_workspace(root: Path, spec: WorkspaceSpec, checkout: Path = CHECKOUT) -> None:
+    """Refuse to run ``spec`` in a folder that is not for it; nothing is written.
+
+    Raises:
+        InfraError: it is the checkout, which runs its own, or holds somebody's files, or cannot be read.
+    """
+    if root == checkout and not spec.default:
+        msg = "the checkout runs the embedded profile on its own pool: name another --workspace"
+        raise InfraError(msg)
+    try:
+        foreign = root != checkout and root.is_dir() and any(root.iterdir()) and not (root / _SPEC).is_file()
+    except OSError as error:
+        msg = f"cannot read the workspace {root}: {error.strerror}"
+        raise InfraError(msg) from error
+    if foreign:
+        msg = f"{root} is not empty and is no workspace: name a new or empty folder"
+        raise InfraError(msg)
 
 
 def prepare_workspace(root: Path, spec: WorkspaceSpec, checkout: Path = CHECKOUT) -> Path:
@@ -109,15 +169,12 @@ def prepare_workspace(root: Path, spec: WorkspaceSpec, checkout: Path = CHECKOUT
         InfraError: the profile, pool or a setting is unknown, or the folder cannot be written.
     """
     root = locate_workspace(spec, root)
+    check_workspace(root, spec, checkout)
     if root == checkout:
-        if not spec.default:
-            msg = "the checkout runs the embedded profile on its own pool: name another --workspace"
-            raise InfraError(msg)
         return root
     params = workspace_params(spec, checkout)
     pipeline = _located_pipeline(checkout, params["collect"]["pool"])
     try:
-        _refuse_foreign_folder(root)
         root.mkdir(parents=True, exist_ok=True)
         _write(root / _SPEC, json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True) + "\n")
         _write(
@@ -146,13 +203,6 @@ def workspace_params(spec: WorkspaceSpec, checkout: Path = CHECKOUT) -> Params:
     if spec.pool is not None:
         params = apply_settings(params, {"collect": {"pool": spec.pool}})
     return params
-
-
-def _refuse_foreign_folder(root: Path) -> None:
-    """A folder with somebody's files in it is not ours to fill."""
-    if root.is_dir() and any(root.iterdir()) and not (root / _SPEC).is_file():
-        msg = f"{root} is not empty and is no workspace: name a new or empty folder"
-        raise InfraError(msg)
 
 
 def _located_pipeline(checkout: Path, pool: str) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
     sys.exit(code)
 
 

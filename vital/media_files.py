@@ -27,12 +27,17 @@ def find_media(names: Sequence[str]) -> list[Named]:
 
 
 def _resolve(path: Path) -> Iterator[Named]:
-    if path.is_dir():
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except OSError as error:  # a name that no file system takes, a folder that may not be entered
+        yield Named(path, MediaError("unreadable", f"cannot be read: {error.strerror}"))
+        return
+    if folder:
         found = sorted(_media_in(path))
         yield from (Named(file) for file in found)
         if not found:
             yield Named(path, MediaError("empty_folder", "the folder holds no photos or clips"))
-    elif path.exists():
+    elif there:
         yield Named(path)
     else:
         yield Named(path, MediaError("missing", "there is no such file or folder"))

@@ -71,7 +71,11 @@ def test_a_setting_of_another_form_is_refused(text: str):
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"score": {"name": []}}, "unknown key; the keys of score are names"), ({"none": {"x": 1}}, "unknown section")],
+    [
+        ({"score": {"name": []}}, "unknown key; the keys of score are names"),
+        ({"none": {"x": 1}}, "unknown section"),
+        ({"score": 3}, "expected keys with values, found 3"),
+    ],
 )
 def test_an_unknown_key_or_section_is_told_with_the_known_ones(settings: dict, told: str, small: Path):
     with pytest.raises(InfraError, match=told):

@@ -12,7 +12,12 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from vital.cli import cli, main
+
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
+
+LONG = "x" * 300
+"""No file system takes it as a name."""
 
 LEVELS = ["high", "good", "fair", "poor", "low"]
 
@@ -59,6 +64,14 @@ def test_every_command_has_help(command: str, vital: Vital):
         (["run", "--workspace", "/proc/nothing", "--profile", "paper"], "cannot write the workspace"),
         (["status", "--workspace", "tasks"], "is no workspace"),
         (["registry", "show", "nobody"], "nobody"),
+        (["score", LONG], "cannot be read: File name too long"),
+        (["run", "--pool", LONG], "cannot read the pool"),
+        (["run", "--pool", "~nobody-of-that-name/x"], "cannot read the pool"),
+        (["run", "--pool", ""], "the pool has no name"),
+        (["run", "--pool", "s3://", "--dry-run"], "s3:// is no pool: name a folder"),
+        (["run", "--pool", "gs://bucket/x", "--dry-run"], "is no pool: name a folder"),
+        (["run", "--workspace", LONG], "File name too long"),
+        (["registry", "list", "--repo", LONG], "is neither a folder, nor the URL of a git repository"),
     ],
 )
 def test_a_wrong_input_is_one_line(arguments: list[str], told: str, vital: Vital):
@@ -68,6 +81,26 @@ def test_a_wrong_input_is_one_line(arguments: list[str], told: str, vital: Vital
     (line,) = done.stderr.splitlines()
     assert line.startswith("vital: ")
     assert told in line
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"colour": "red"}', '{"profile": 3}', '{"settings": []}'])
+def test_a_broken_description_of_a_workspace_is_one_line(content: str, vital: Vital, tmp_path: Path):
+    (tmp_path / "workspace.json").write_text(content)
+    done = vital("status", "--workspace", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"vital: {tmp_path / 'workspace.json'} does not describe a workspace (")
+
+
+def test_an_operating_systems_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(cli, "main", refuse)
+    with pytest.raises(SystemExit) as caught:
+        main(["status"])
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "vital: Permission denied: /somewhere\n"
 
 
 def test_an_empty_pool_is_one_line(vital: Vital, tmp_path: Path):

@@ -39,6 +39,26 @@ def test_a_bucket_that_does_not_exist_is_one_line(run: Run, plant: Plant, s3_end
     assert not (plant.root / ".dvc" / "config.local").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("", "'' names no place: write s3://BUCKET/PREFIX or a folder"),
+        (" ", "names no place"),
+        ("s3://", "'s3://' names no place"),
+        ("file://", "names no place"),
+        ("/proc/xx", "/proc/xx"),
+        ("x" * 300, "cannot be a store: File name too long"),
+        ("~nobody-of-that-name/x", "cannot be a store"),
+    ],
+)
+def test_a_place_that_is_none_is_one_line(place: str, told: str, run: Run, plant: Plant):
+    said = run("store", "use", place)
+    assert (said.code, said.out) == (1, "")
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert not (plant.root / ".dvc" / "config.local").exists()
+
+
 def test_show_of_a_store_that_cannot_be_written_fails(run: Run, tmp_path: Path):
     assert run("store", "show").code == 0
     assert run("store", "use", tmp_path / "folder").code == 0
