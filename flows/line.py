@@ -7,11 +7,30 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.preflight import check_configs, check_targets, promotes_by_default
 from flows.stages import Line, fetch_inputs
+from infra.errors import InfraError
 from infra.params import EMBEDDED
-from infra.workspace import WorkspaceSpec, absolute_pool, locate_workspace, prepare_workspace
-from tasks.errors import ConfigError
-from tasks.stage import STAGES
+from infra.workspace import (
+    WorkspaceSpec,
+    absolute_pool,
+    check_workspace,
+    locate_workspace,
+    prepare_workspace,
+    workspace_params,
+)
+from tasks.errors import StageError
+
+
+class PromotionFailedError(StageError):
+    """All stages have run, and then the registry did not work.
+
+    ``outcomes`` says what became of each stage, as the flow would have returned it.
+    """
+
+    def __init__(self, message: str, outcomes: dict[str, str]) -> None:
+        super().__init__(message)
+        self.outcomes = outcomes
 
 
 @flow(name="vital", persist_result=False)
@@ -22,7 +41,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     targets: list[str] | None = None,
     settings: dict[str, Any] | None = None,
     *,
-    promote: bool = True,
+    promote: bool | None = None,
     pull: bool = False,
 ) -> dict[str, str]:
     """Run the line, or some of its stages.
@@ -33,20 +52,25 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
         workspace: folder of the run; the checkout itself unless profile, pool or settings ask for another.
         targets: names of the stages to run; all of them if None. They always run in the line's order.
         settings: params sections with values that replace the profile's.
-        promote: offer the registered candidate to the registry afterwards.
+        promote: offer the registered candidates to the registry afterwards; None means: if the workspace is the
+            checkout and ``register`` is among the targets.
         pull: take finished stages from the DVC remote where somebody has pushed them.
 
     Returns:
-        For each stage, whether it was executed, restored or unchanged; with ``promote``, also what became of that.
+        For each stage, whether it was executed, restored or unchanged; after a promotion, also what became of that.
 
     Raises:
         VitalError: a parameter is wrong or a stage failed; the message is one line.
+        PromotionFailedError: the stages have run, but the registry did not work.
         InfraError: the workspace cannot be prepared.
     """
-    spec = WorkspaceSpec(profile, absolute_pool(pool) if pool else None, settings or {})
-    root = prepare_workspace(locate_workspace(spec, workspace), spec)
+    spec = WorkspaceSpec(profile, None if pool is None else absolute_pool(pool), settings or {})
+    root, chosen = locate_workspace(spec, workspace), check_targets(targets)
+    check_workspace(root, spec)
+    check_configs(workspace_params(spec), chosen, root)
+    prepare_workspace(root, spec)
     fetch_inputs()
-    line = Line(root, check_targets(targets), pull=pull)
+    line = Line(root, chosen, pull=pull)
 
     # Annotation: what is true of the data.
     line.run("collect")
@@ -68,20 +92,12 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("register")
 
     told = {stage: str(outcome) for stage, outcome in line.outcomes.items()}
-    return {**told, "promote": promote_candidate(root)} if promote else told
-
-
-def check_targets(targets: list[str] | None) -> list[str]:
-    """The stages of a run.
-
-    Raises:
-        ConfigError: one of them does not exist.
-    """
-    unknown = [name for name in targets or [] if name not in STAGES]
-    if unknown:
-        msg = f"unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}"
-        raise ConfigError(msg)
-    return list(STAGES) if targets is None else targets
+    if not (promotes_by_default(root, chosen) if promote is None else promote):
+        return told
+    try:
+        return {**told, "promote": promote_candidate(root)}
+    except InfraError as error:
+        raise PromotionFailedError(str(error), told) from error
 
 
 @task(name="promote", task_run_name="promote", tags=["registry"], cache_policy=NO_CACHE, persist_result=False)

@@ -24,16 +24,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows.story import StageStory
+from flows.story import StageStory, report_page
 from infra.process_group import ProcessGroup
+from infra.travelling import InputState, TravellingInput, travelling_inputs
 from infra.workspace import CHECKOUT, made_by
 from tasks.errors import StageError
 
 log = logging.getLogger("vital.line")
 """One line per stage for whoever watches a terminal; the run's own log holds everything."""
-
-_TRAVELLING: Final = {"data/pool": "data.dvc", "artifacts/base": "infra/base/dvc.yaml"}
-"""What a fresh clone lacks -> the DVC file that says which bytes of the seed remote it is."""
 
 _LOCK_SIGNS: Final = ("Unable to acquire lock", "is busy, it is being blocked by")
 _LOCK_WAIT_S: Final = 15
@@ -146,7 +144,9 @@ def find_stale(workspace: Path) -> set[str]:
 
 @task(name="fetch inputs", task_run_name="fetch inputs", tags=["dvc"], **_waits_for_lock)
 def fetch_inputs(checkout: Path = CHECKOUT) -> list[str]:
-    """Bring what travels with the repository (sample pool, base models) out of the seed remote, if it is not there yet.
+    """Bring what travels with the repository (sample pool, base models) to what its DVC files name.
+
+    What is absent, or is what an earlier DVC file named, is pulled. What somebody has changed is kept and told.
 
     Returns:
         The paths that were fetched.
@@ -154,18 +154,31 @@ def fetch_inputs(checkout: Path = CHECKOUT) -> list[str]:
     Raises:
         StageError: the seed remote does not have them; the message is DVC's.
     """
-    absent = {path: file for path, file in _TRAVELLING.items() if not (checkout / path).exists()}
-    if absent:
-        command = [sys.executable, "-m", "dvc", "pull", *absent.values()]
-        done = subprocess.run(
-            command, cwd=checkout, env=stage_environment(), capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            lines = done.stderr.splitlines()
-            _raise_if_locked(checkout, lines)
-            msg = f"cannot fetch {' and '.join(absent)}: {_dvc_error(lines) or 'dvc pull failed'}"
-            raise StageError(msg)
-    return list(absent)
+    fetched: list[str] = []
+    for thing in travelling_inputs(checkout):
+        if thing.state is InputState.CHANGED:
+            told = (
+                f"{thing.path} is not what {thing.file} names, and is used as it is: "
+                f"dvc checkout --force {thing.file} takes the change back, {thing.record} records it"
+            )
+            log.warning("%s", told)
+            get_run_logger().warning("%s", told)
+        elif thing.state is not InputState.CURRENT:
+            _pull(thing, checkout)
+            fetched.append(thing.path)
+    return fetched
+
+
+def _pull(thing: TravellingInput, checkout: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "pull", thing.file]
+    done = subprocess.run(command, cwd=checkout, env=stage_environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.splitlines()
+        _raise_if_locked(checkout, lines)
+        msg = f"cannot fetch {thing.path}: {_dvc_error(lines) or 'dvc pull failed'}"
+        raise StageError(msg)
+    if thing.state is InputState.OLD:
+        log.info("%s was what an earlier %s named; now it is up to date", thing.path, thing.file)
 
 
 @task(name="stage", task_run_name="{call.stage}", tags=["dvc"], **_waits_for_lock)
@@ -244,9 +257,10 @@ def _tell(call: StageCall, story: StageStory) -> None:
     get_run_logger().info("%s", story.line())
     key = f"stage-{call.stage.replace('_', '-')}"
     create_markdown_artifact(story.page(), key=key, description=f"{call.stage}: {story.outcome}")
-    report = call.workspace / "artifacts" / "report" / "report.html"
-    if call.stage == "report" and report.is_file():
-        create_link_artifact(report.resolve().as_uri(), link_text="report.html", key="report")
+    page = report_page(call.workspace)
+    if call.stage == "report" and page.is_file():
+        # browsers do not follow a link from http to a file, so the path is there to be copied, too
+        create_link_artifact(page.as_uri(), link_text=str(page), key="report", description=f"`{page}`")
 
 
 class Line:

@@ -19,8 +19,16 @@ def figures(workspace: Path, stage: str) -> dict[str, str]:
     return dict(_flat(read_json(workspace / "metrics" / f"{stage}.json"), ""))
 
 
+def report_page(workspace: Path) -> Path:
+    """Absolute path of the page that the stage ``report`` makes."""
+    return workspace.resolve() / "artifacts" / "report" / "report.html"
+
+
 def telemetry(workspace: Path, stage: str) -> dict[str, Any]:
-    """Times (s) and peak memory (MB) of the stage's last computation in this workspace; empty if it was restored."""
+    """What the stage's last computation in this workspace cost; empty if it was restored.
+
+    Wall and CPU time (s) of all its processes, and the peak memory (MB) of the largest of them.
+    """
     return read_json(workspace / ".work" / "telemetry" / f"{stage}.json")
 
 
@@ -76,5 +84,5 @@ class StageStory:
             lines += ["", "| measure | value |", "|---|---|"]
             lines += [f"| {name} | {value.replace('|', '/')} |" for name, value in measures.items()]
         if self.stage == "report":
-            lines += ["", "The page is `artifacts/report/report.html` in the workspace."]
+            lines += ["", f"The page: `{report_page(self.workspace)}`"]
         return "\n".join([*lines, ""])

@@ -9,7 +9,16 @@ from typing import Any
 import click
 
 from infra.params import merge, parse_settings
-from infra.workspace import CHECKOUT, WorkspaceSpec, absolute_pool, locate_workspace, prepare_workspace, read_spec
+from infra.workspace import (
+    CHECKOUT,
+    WorkspaceSpec,
+    absolute_pool,
+    check_workspace,
+    locate_workspace,
+    prepare_workspace,
+    read_spec,
+    workspace_params,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,8 @@ class RunOptions:
 
     Attributes:
         targets: stages to run; all if empty.
-        promote: offer the candidate to the registry; None means: if the workspace is the checkout.
+        promote: offer the candidates to the registry; None means: if the workspace is the checkout and ``register``
+            is among the targets.
         pull: take finished stages from the DVC remote.
     """
 
@@ -63,7 +73,9 @@ def _known_stages(_ctx: click.Context, _option: click.Parameter, names: tuple[st
     help="Run this stage only (repeat for more).",
 )
 @click.option(
-    "--promote/--no-promote", default=None, help="Offer the result to the registry (default: in the checkout)."
+    "--promote/--no-promote",
+    default=None,
+    help="Offer the result to the registry (default: in the checkout, if the stage register is run).",
 )
 @click.option("--pull", is_flag=True, help="Take finished stages from the DVC remote instead of computing them.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what is missing; run nothing.")
@@ -93,18 +105,20 @@ def run(  # noqa: PLR0913 - the options of one command
 
         print_plan(spec, locate_workspace(spec, workspace))
         return
+    from flows.preflight import check_configs, check_targets
     from flows.server import use_prefect_server
     from vital.seeds import parse_seeds, run_seeds
-    from vital.summary import print_summary
 
     numbers = None if seeds is None else parse_seeds(seeds)
     root = locate_workspace(spec, workspace)
+    check_workspace(root, spec)
+    check_configs(workspace_params(spec), check_targets(list(targets) or None), root)
     if numbers is None:
         prepare_workspace(root, spec)
     _show_lines()
     use_prefect_server(CHECKOUT)
     if numbers is None:
-        print_summary(root, run_line(root, options), time.monotonic() - started)
+        run_and_tell(root, options, started)
     else:
         run_seeds(spec, workspace, numbers, options)
 
@@ -129,16 +143,31 @@ def _spec(pool: str | None, profile: str | None, workspace: Path | None, setting
     return replace(spec, settings=merge(spec.settings, parse_settings(settings)))
 
 
-def run_line(root: Path, options: RunOptions) -> dict[str, str]:
-    """Run the flow in this process, on a running Prefect server.
+def run_and_tell(root: Path, options: RunOptions, started: float) -> None:
+    """Run the flow in this process, on a running Prefect server, and print the summary.
 
-    Returns:
-        Stage -> what became of it; ``promote`` -> the registry's answer.
+    Args:
+        root: the workspace.
+        options: what to run.
+        started: ``time.monotonic()`` when the command was given.
 
     Raises:
-        VitalError: a stage failed, or a target is unknown.
-        InfraError: the workspace or the registry does not work.
+        VitalError: a stage failed, a target is unknown, or the stages have run (and the summary tells of them) but the
+            registry does not work.
+        InfraError: the workspace does not work.
     """
+    from flows.line import PromotionFailedError
+    from vital.summary import print_summary
+
+    try:
+        outcomes = _run_line(root, options)
+    except PromotionFailedError as error:
+        print_summary(root, error.outcomes, time.monotonic() - started)
+        raise
+    print_summary(root, outcomes, time.monotonic() - started)
+
+
+def _run_line(root: Path, options: RunOptions) -> dict[str, str]:
     from flows.line import vital
 
     spec = read_spec(root)
@@ -148,7 +177,7 @@ def run_line(root: Path, options: RunOptions) -> dict[str, str]:
         workspace=root,
         targets=list(options.targets) or None,
         settings=dict(spec.settings),
-        promote=root == CHECKOUT if options.promote is None else options.promote,
+        promote=options.promote,
         pull=options.pull,
     )
 

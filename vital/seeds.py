@@ -14,8 +14,7 @@ from flows.story import figures
 from infra.params import merge
 from infra.workspace import WorkspaceSpec, locate_workspace, prepare_workspace, workspace_params
 from tasks.errors import ConfigError
-from vital.run_command import RunOptions, run_line
-from vital.summary import print_summary
+from vital.run_command import RunOptions, run_and_tell
 
 SEEDED: Final = ("pretrain", "warm_up")
 """Stages whose ``training.seed`` a seed of ``--seeds`` sets; annotation stays the same and comes from the run cache."""
@@ -48,8 +47,7 @@ def run_seeds(spec: WorkspaceSpec, folder: Path | None, seeds: list[int], option
         workspace_params(seeded)
         root = prepare_workspace(base.with_name(f"{base.name}-seed{seed}"), seeded)
         started = time.monotonic()
-        outcomes = run_line(root, replace(options, promote=options.promote or False))
-        print_summary(root, outcomes, time.monotonic() - started)
+        run_and_tell(root, replace(options, promote=options.promote or False), started)
         roots.append(root)
     Console().print(_spread(roots))
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.story import figures, telemetry
+from flows.story import figures, report_page, telemetry
 from tasks.stage import STAGES
 
 _WORK_OUTCOMES = ("executed", "restored")
@@ -28,12 +28,12 @@ def print_summary(root: Path, outcomes: Mapping[str, str], seconds: float) -> No
     worked = [name for name in stages if outcomes[name] in _WORK_OUTCOMES]
     peak = max((float(telemetry(root, name).get("peak_mb", 0)) for name in STAGES), default=0.0)
     done = f"{len(worked)} of {len(stages)} stages ran" if worked else "No stage was executed: everything is up to date"
-    click.echo(f"{done}. Wall time {seconds:.0f} s; peak memory of a stage {peak:.0f} MB.")
+    click.echo(f"{done}. Wall time {seconds:.0f} s; peak memory of the largest process {peak:.0f} MB.")
     if "promote" in outcomes:
         click.echo(f"Registry: {outcomes['promote']}")
-    report = root / "artifacts" / "report" / "report.html"
-    if report.is_file():
-        click.echo(f"Report: {report}")
+    page = report_page(root)
+    if page.is_file():
+        click.echo(f"Report: {page}")
 
 
 def _table(root: Path, outcomes: Mapping[str, str], stages: list[str]) -> Table:
@@ -41,7 +41,7 @@ def _table(root: Path, outcomes: Mapping[str, str], stages: list[str]) -> Table:
     table.add_column("stage", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("computed in", justify="right", no_wrap=True)
-    table.add_column("peak", justify="right", no_wrap=True)
+    table.add_column("largest process", justify="right", no_wrap=True)
     table.add_column("made and measured", overflow="fold")
     for name in stages:
         cost = telemetry(root, name)

@@ -48,3 +48,8 @@ def test_a_failure_tells_its_reason_and_no_old_figures(workspace: Path):
     assert story.line().endswith("3 rows break it, ids a, b, c")
     assert "**Why:** 3 rows break it, ids a, b, c" in story.page()
     assert "srcc" not in story.page()
+
+
+def test_the_page_of_the_report_says_where_the_report_lies(workspace: Path):
+    page = StageStory("report", workspace, "executed", 1.0).page()
+    assert f"`{workspace.resolve()}/artifacts/report/report.html`" in page

@@ -38,6 +38,24 @@ pathlib.Path("metrics", f"{name}.json").write_text(json.dumps({"rows": number, "
 '''
 
 
+CONFIG = '''"""What a tiny stage's section may say; its work is done by tasks/tiny.py."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Training:
+    seed: int
+
+
+@dataclass(frozen=True)
+class Config:
+    number: int
+    pool: str | None = None
+    training: Training | None = None
+'''
+
+
 def tiny_pipeline() -> dict:
     """Every stage of the line, each reading the one before it."""
     before, stages = ["data/pool"], {}
@@ -55,10 +73,11 @@ def tiny_pipeline() -> dict:
 
 @pytest.fixture(scope="session")
 def make_tiny_checkout(checkout: Path) -> Callable[[Path], Path]:
-    """Function that makes, in a folder, a copy of the code with a line of tiny stages, without git."""
+    """Function that makes, in a folder, a copy of the code with a line of tiny stages, without git and base recipe."""
 
     def make(folder: Path) -> Path:
-        root, left_out = folder / "checkout", shutil.ignore_patterns("__pycache__", "seed", "*.safetensors", "*.onnx")
+        root = folder / "checkout"
+        left_out = shutil.ignore_patterns("__pycache__", "seed", "base", "*.safetensors", "*.onnx")
         for package in ("vital", "flows", "tasks", "models", "infra"):
             shutil.copytree(checkout / package, root / package, ignore=left_out)
         shutil.copy(checkout / "prefect.yaml", root)
@@ -66,6 +85,8 @@ def make_tiny_checkout(checkout: Path) -> Callable[[Path], Path]:
         (root / "data" / "pool").mkdir(parents=True)
         (root / "data" / "pool" / "a.txt").write_text("a medium")
         (root / "tasks" / "tiny.py").write_text(SCRIPT)
+        for module in STAGES.values():
+            (root / module.replace(".", "/")).with_suffix(".py").write_text(CONFIG)
         (root / "dvc.yaml").write_text(yaml.safe_dump(tiny_pipeline(), sort_keys=False))
         params: dict[str, dict] = {name: {"number": 1} for name in STAGES}
         params["collect"]["pool"] = "data/pool"

@@ -1,6 +1,7 @@
 """The bridge to DVC: which stages run, what is told about them, and what is left when a run dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,55 @@ def test_a_missing_input_is_told_in_dvcs_words(tiny_checkout: Path):
 def test_the_artifact_of_a_stage_holds_its_figures(tiny_checkout: Path):
     run_line(tiny_checkout, "collect")
     assert "| by_kind.image | 2 |" in artifact("stage-collect")
+
+
+def test_inputs_follow_their_dvc_files_and_a_users_change_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    def dvc(*arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def photos() -> dict[str, str]:
+        return {path.name: path.read_text() for path in (tmp_path / "data" / "pool").iterdir()}
+
+    fetch = flow(lambda: flows.stages.fetch_inputs(tmp_path), name="fetch")
+    caplog.set_level("INFO", logger="vital.line")
+    dvc("init", "--no-scm", "--quiet")
+    dvc("remote", "add", "--default", "seed", str(tmp_path / "seed"))
+    (tmp_path / "artifacts" / "base").mkdir(parents=True)  # without a recipe: nothing says what it should be
+    (tmp_path / "data" / "pool").mkdir(parents=True)
+    named = []
+    for content in ("old", "new"):
+        (tmp_path / "data" / "pool" / "a.jpg").unlink(missing_ok=True)
+        (tmp_path / "data" / "pool" / "a.jpg").write_text(content)
+        dvc("add", "--quiet", "data")
+        dvc("push", "--quiet")
+        named.append((tmp_path / "data.dvc").read_text())
+    assert fetch() == []
+
+    (tmp_path / "data.dvc").write_text(named[0])  # as git does
+    assert fetch() == ["data"]
+    assert photos() == {"a.jpg": "old"}
+    assert "data was what an earlier data.dvc named" in caplog.text
+
+    (tmp_path / "data" / "pool" / "mine.jpg").write_text("mine")
+    (tmp_path / "data.dvc").write_text(named[1])
+    assert fetch() == []
+    assert photos() == {"a.jpg": "old", "mine.jpg": "mine"}
+    assert "data is not what data.dvc names, and is used as it is: dvc checkout --force data.dvc" in caplog.text
+
+    shutil.rmtree(tmp_path / "data")
+    assert fetch() == ["data"]
+    assert photos() == {"a.jpg": "new"}
+
+
+def test_the_report_can_be_found_without_following_a_link(tiny_checkout: Path):
+    page = tiny_checkout / "artifacts" / "report" / "report.html"
+    script = tiny_checkout / "tasks" / "tiny.py"
+    script.write_text(f"{script.read_text()}out.joinpath('report.html').write_text('<html>')\n")
+    pipeline = tiny_checkout / "dvc.yaml"
+    pipeline.write_text(pipeline.read_text().replace("- artifacts/correlate\n    - tasks", "- data\n    - tasks"))
+    assert run_line(tiny_checkout, "report") == {"report": Outcome.EXECUTED}
+    assert f"`{page}`" in artifact("stage-report")
+    assert str(page) in artifact("report")
 
 
 def test_a_broken_pipeline_file_is_one_line(tiny_checkout: Path):

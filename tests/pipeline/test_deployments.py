@@ -11,6 +11,8 @@ import httpx
 import pytest
 import yaml
 
+from flows.line import vital
+from flows.preflight import promotes_by_default
 from infra.process_group import ProcessGroup
 from tasks.stage import STAGES
 
@@ -39,6 +41,15 @@ def test_reannotation_is_scheduled_and_ends_with_the_gate(declared: dict):
     assert [len(schedule["cron"].split()) for schedule in schedules] == [5]
     targets = declared["reannotate"]["parameters"]["targets"]
     assert (targets[0], targets[-1]) == ("collect", "validate")
+
+
+def test_what_is_promoted_by_default_is_the_checkouts_full_run(declared: dict, tmp_path: Path):
+    assert "promote" not in declared["full"]["parameters"]
+    assert vital.fn.__kwdefaults__["promote"] is None
+    checkout = tmp_path / "checkout"
+    assert promotes_by_default(checkout, list(STAGES), checkout)
+    assert not promotes_by_default(checkout, ["collect", "pretrain"], checkout)
+    assert not promotes_by_default(tmp_path / "checkout" / "workspaces" / "photos", list(STAGES), checkout)
 
 
 def test_targets_are_stages_in_the_lines_order(declared: dict):

@@ -95,6 +95,31 @@ def test_a_failed_stage_is_one_line_and_a_non_zero_exit(
     assert last == "vital: distort failed: expect_in_equals_out_plus_rejects: 3 rows break it, ids a1, b2, c3"
 
 
+def test_some_stages_of_the_checkout_are_run_without_a_promotion(tiny_checkout: Path, served_vital: Vital):
+    done = served_vital("run", "--stage", "collect", root=tiny_checkout)
+    assert done.returncode == 0, done.stderr
+    assert "Registry" not in done.stdout
+
+
+def test_a_promotion_that_fails_is_told_after_the_summary(tiny_checkout: Path, served_vital: Vital):
+    done = served_vital("run", "--stage", "collect", "--promote", root=tiny_checkout)
+    assert done.returncode == 1
+    assert "1 of 1 stages ran" in done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("vital: ")
+    assert last.endswith("candidates.json is missing: run the line first (vital run, or dvc repro register)")
+
+
+def test_a_wrong_nested_setting_is_told_before_anything_is_made(tiny_checkout: Path, vital: Vital):
+    done = vital("run", "--set", "pretrain.training.stepz=3", "--set", "score.number=x", root=tiny_checkout)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "params section 'pretrain.training': unknown key 'stepz'; known keys are seed" in line
+    assert "params key score.number: expected int, found 'x'" in line
+    assert not (tiny_checkout / "workspaces").exists()
+    assert not (tiny_checkout / ".vital" / "prefect" / "server.log").exists()
+
+
 def test_ctrl_c_ends_the_stage_and_leaves_one_line(tiny_checkout: Path, numbers: Callable[..., None]):
     numbers(tiny_checkout, collect=99)
     running = subprocess.Popen(

@@ -1,0 +1,92 @@
+"""What is settled before a run starts: its stages, whether it ends with a promotion, that every config can be built.
+
+Imports neither Prefect nor a stage. Configs are built by a process of their own (``python -m flows.preflight``): stages
+import torch, which a flow must not carry for as long as it lasts.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from infra.workspace import CHECKOUT
+from tasks.errors import ConfigError
+from tasks.stage import STAGES, stage_config
+
+PROMOTED: Final = "register"
+"""Stage that makes what a promotion offers."""
+
+
+def check_targets(targets: Sequence[str] | None) -> list[str]:
+    """The stages of a run; all of them if ``targets`` is None.
+
+    Raises:
+        ConfigError: one of them does not exist.
+    """
+    unknown = [name for name in targets or [] if name not in STAGES]
+    if unknown:
+        msg = f"unknown stage {unknown[0]!r}; the stages are {', '.join(STAGES)}"
+        raise ConfigError(msg)
+    return list(STAGES if targets is None else targets)
+
+
+def promotes_by_default(root: Path, targets: Collection[str], checkout: Path = CHECKOUT) -> bool:
+    """Whether a run that nobody has asked ends with a promotion: if it is the checkout's and makes candidates."""
+    return root == checkout and PROMOTED in targets
+
+
+def check_configs(params: Mapping[str, Any], targets: Collection[str], root: Path) -> None:
+    """Build the config of every target whose section DVC has not seen it run with; that costs seconds, once.
+
+    Args:
+        params: all sections of the run.
+        targets: stages that may run.
+        root: the workspace; it need not exist.
+
+    Raises:
+        ConfigError: a section is missing or wrong; the message names section and key, of each wrong one.
+    """
+    ran = _ran_with(root / "dvc.lock")
+    new = {name: params.get(name) for name in targets if name not in params or ran.get(name) != params[name]}
+    if problem := _problem(json.dumps(new, sort_keys=True)) if new else "":
+        raise ConfigError(problem)
+
+
+def _ran_with(lock: Path) -> dict[str, Any]:
+    """Stage -> the section that it last ran with here."""
+    try:
+        stages = yaml.safe_load(lock.read_text())["stages"]
+        return {name: stage.get("params", {}).get("params.yaml", {}).get(name) for name, stage in stages.items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}  # nothing is known then; DVC itself says what is wrong with the file
+
+
+@functools.cache
+def _problem(sections: str) -> str:
+    """What a process of its own says against some sections (JSON); empty if nothing."""
+    command = [sys.executable, "-m", "flows.preflight"]
+    done = subprocess.run(command, cwd=CHECKOUT, input=sections, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2] or "the params cannot be checked"
+
+
+def main() -> int:
+    """Build the configs of the sections on standard input; the last line on stderr says what is wrong."""
+    problems: list[str] = []
+    sections = json.load(sys.stdin)
+    for stage, values in sections.items():
+        try:
+            stage_config(stage, {} if values is None else {stage: values})
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        sys.stderr.write(f"{'; '.join(problems)}\n")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
