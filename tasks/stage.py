@@ -195,8 +195,8 @@ def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, A
     params = read_params(root)
     config = stage_config(name, params)
     home = root / ".work" / name
-    dependencies = _dependencies(name, root, pipeline)
-    key = _work_key(name, dependencies, params[name])
+    dependencies, others = _dependencies(name, root, pipeline)
+    key = _work_key(name, dependencies, {name: params[name], **{other: params.get(other) for other in others}})
     for old in home.glob("*") if home.is_dir() else ():
         if old.name != key:
             shutil.rmtree(old)
@@ -230,29 +230,40 @@ def _publish(name: str, root: Path, out: Path, report: dict[str, Any]) -> None:
 
 
 def _telemetry(name: str, root: Path, seconds: float) -> None:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    """Write what the stage cost: wall time, CPU time of all its processes, and the peak memory of the largest of them.
+
+    Processes still running when the stage ends are not counted. The peak is that of one process, not a sum: the system
+    keeps no record of when each process was at its peak, and memory that they share would be counted many times.
+    """
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     values = {
         "wall_s": round(seconds, 3),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-        "peak_mb": round(usage.ru_maxrss / 1024, 1),
+        "cpu_s": round(sum(usage.ru_utime + usage.ru_stime for usage in usages), 3),
+        "peak_mb": round(max(usage.ru_maxrss for usage in usages) / 1024, 1),
     }
     write_json(root / ".work" / "telemetry" / f"{name}.json", values)
 
 
-def _dependencies(name: str, root: Path, pipeline: str) -> dict[str, Path | str]:
-    """What the pipeline file declares that a stage depends on: as it is written there -> file, folder or URL."""
+def _dependencies(name: str, root: Path, pipeline: str) -> tuple[dict[str, Path | str], list[str]]:
+    """What the pipeline file declares that a stage depends on.
+
+    Returns:
+        Dependencies, as they are written there -> file, folder or URL; and params sections beside the stage's own.
+    """
     stages = yaml.safe_load((root / pipeline).read_text())["stages"]
     if name not in stages:
         msg = f"{pipeline} has no stage {name!r}"
         raise ConfigError(msg)
     home = (root / pipeline).parent / stages[name].get("wdir", ".")
     declared = [str(dependency) for dependency in stages[name].get("deps", [])]
-    return {text: text if "://" in text else (home / text).resolve() for text in declared}
+    others = [section for section in stages[name].get("params", []) if isinstance(section, str) and section != name]
+    return {text: text if "://" in text else (home / text).resolve() for text in declared}, others
 
 
-def _work_key(name: str, dependencies: dict[str, Path | str], section: object) -> str:
-    """Hash of the stage's parameters and of the content of every dependency on this machine."""
-    sha = hashlib.sha256(json.dumps(section, sort_keys=True).encode())
+def _work_key(name: str, dependencies: dict[str, Path | str], sections: dict[str, object]) -> str:
+    """Hash of the sections that the stage reads and of the content of every dependency on this machine."""
+    read = sections[name] if len(sections) == 1 else sections
+    sha = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
     for declared, path in dependencies.items():
         sha.update(declared.encode() + b"\0")
         if isinstance(path, str):

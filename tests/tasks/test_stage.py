@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -146,6 +147,33 @@ def test_changed_inputs_start_from_nothing(workspace: Path, change: str):
     stage.execute("counter", workspace)
     assert len((workspace / "log.txt").read_text().splitlines()) == (10 if change == "dependency" else 11)
     assert len(list((workspace / ".work/counter").iterdir())) == 1
+
+
+def test_a_section_that_a_stage_reads_besides_its_own_is_an_input(workspace: Path):
+    pipeline = yaml.safe_load((workspace / "dvc.yaml").read_text())
+    pipeline["stages"]["counter"]["params"] = ["counter", "other"]
+    (workspace / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    for number, runs in ((1, 1), (1, 1), (2, 2)):
+        (workspace / "params.yaml").write_text(yaml.safe_dump({**params, "other": {"number": number}, "third": number}))
+        stage.execute("counter", workspace)
+        assert len((workspace / "log.txt").read_text().splitlines()) == 5 * runs
+
+
+def test_telemetry_counts_worker_processes(workspace: Path):
+    work = "x = b'x' * 300_000_000; sum(i * i for i in range(4_000_000))"
+    script = (workspace / "counter_stage.py").read_text()
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}], check=True)"
+    (workspace / "counter_stage.py").write_text(script.replace("    parts = ", f"    {start}\n    parts = "))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    stage.execute("counter", workspace)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told = json.loads((workspace / ".work" / "telemetry" / "counter.json").read_text())
+    own = after.ru_utime + after.ru_stime
+    assert own + children.ru_utime + children.ru_stime >= told["cpu_s"] - 0.001
+    assert told["cpu_s"] >= before.ru_utime + before.ru_stime + children.ru_utime - 0.001
+    assert told["peak_mb"] >= max(before.ru_maxrss / 1024, 286) - 0.1
 
 
 def test_a_stage_that_reads_a_url_computes_anew_when_dvc_calls_it(workspace: Path):
