@@ -42,6 +42,12 @@ def test_a_stage_has_module_section_command_output_metrics_and_tests_of_its_name
     assert (checkout / "tests" / Path(*module.split(".")[:-1]) / f"test_{stage}.py").is_file()
 
 
+def test_register_declares_the_sections_that_its_candidates_carry(checkout: Path):
+    declared = pipeline(checkout, "register")["register"]["params"]
+    made_by_training = list(STAGES)[: list(STAGES).index("warm_up") + 1]
+    assert declared == ["register", *made_by_training]
+
+
 @pytest.mark.parametrize("stage", EVERY)
 def test_the_section_of_a_stage_is_its_config(stage: str, checkout: Path):
     params = yaml.safe_load((checkout / "params.yaml").read_text())
