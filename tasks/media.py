@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -67,16 +68,23 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ou
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what is decoded; a file beyond one of them is refused as ``too_large`` or ``too_small``."""
+    """Bounds on what is decoded; a file beyond one is refused as ``too_large``, ``too_small`` or ``too_elongated``.
+
+    ``max_elongation`` bounds the longer side over the shorter one: scorers enlarge the shorter side to what a viewer
+    sees, so the memory of a narrow strip grows with the square of its elongation.
+    """
 
     max_bytes: int = 512 * 1024 * 1024
     max_pixels: int = 100_000_000
     min_side: int = 16
+    max_elongation: float = 16.0
     max_seconds: float = 60.0
     max_frames: int = 7200
 
 
-ADMITTED: Final = Limits(max_bytes=2**40, max_pixels=2**40, min_side=1, max_seconds=1e9, max_frames=2**40)
+ADMITTED: Final = Limits(
+    max_bytes=2**40, max_pixels=2**40, min_side=1, max_elongation=1e9, max_seconds=1e9, max_frames=2**40
+)
 """For media that ``collect`` has admitted by its own limits."""
 
 
@@ -102,12 +110,28 @@ class Clip:
     info: MediaInfo
 
 
+def read_file(path: Path) -> bytes:
+    """Read a file that a user or a pool named.
+
+    Raises:
+        MediaError: ``missing`` or ``unreadable``.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise MediaError("unreadable", "cannot be read: is no regular file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MediaError("missing", "no such file") from error
+    except OSError as error:
+        raise MediaError("unreadable", f"cannot be read: {error.strerror or error}") from error
+
+
 def probe(data: bytes, limits: Limits | None = None) -> MediaInfo:
     """Recognise a medium by its content and verify that all of it decodes.
 
     Raises:
         MediaError: with reason ``empty``, ``unknown_format``, ``unsupported``, ``truncated``, ``too_large``,
-            ``too_small``, ``animated`` or ``no_frames``.
+            ``too_small``, ``too_elongated``, ``animated`` or ``no_frames``.
     """
     bounds = limits or Limits()
     if is_video(data, bounds):
@@ -115,6 +139,15 @@ def probe(data: bytes, limits: Limits | None = None) -> MediaInfo:
     pixels, mime = _decode_image(data, bounds)
     height, width = pixels.shape[:2]
     return MediaInfo("image", mime, width, height, 1, 0.0, 0.0)
+
+
+def outline_video(data: bytes) -> MediaInfo:
+    """Say what a video is by its packets, decoding nothing: for upright videos that the line itself has encoded.
+
+    Raises:
+        MediaError: ``unknown_format``, ``truncated`` or ``no_frames``.
+    """
+    return _reading(data, ADMITTED).outline()
 
 
 def is_video(data: bytes, limits: Limits | None = None) -> bool:
@@ -237,12 +270,17 @@ def check_size(width: int, height: int, limits: Limits) -> None:
     """Refuse sizes outside the limits.
 
     Raises:
-        MediaError: ``too_large`` or ``too_small``.
+        MediaError: ``too_large``, ``too_small`` or ``too_elongated``.
     """
     if width * height > limits.max_pixels:
         raise MediaError("too_large", f"{width}x{height} is more than {limits.max_pixels} pixels")
     if min(width, height) < limits.min_side:
         raise MediaError("too_small", f"{width}x{height}: the shorter side must be at least {limits.min_side} pixels")
+    if max(width, height) > limits.max_elongation * min(width, height):
+        raise MediaError(
+            "too_elongated",
+            f"{width}x{height}: the longer side is more than {limits.max_elongation:g} times the shorter",
+        )
 
 
 def _check_integrity(data: bytes, name: str) -> None:

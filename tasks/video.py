@@ -75,6 +75,11 @@ class Reading:
             times.append(seconds)
         return _shown(scan.info, times, size)
 
+    def outline(self) -> MediaInfo:
+        """Say what the video is by its packets alone; see :func:`tasks.media.outline_video`."""
+        scan = self.scan()
+        return _shown(scan.info, scan.seconds, (scan.info.width, scan.info.height))
+
     def clip(self, wanted: Wanted) -> Clip:
         """Decode the wanted frames; see :func:`tasks.media.decode_video`."""
         scan = self.scan()
@@ -105,7 +110,7 @@ class Reading:
         """Read the packets without decoding: frames, times, and whether the file is whole.
 
         Raises:
-            MediaError: ``no_frames``, ``too_large``, ``too_small`` or ``truncated``.
+            MediaError: ``no_frames``, ``too_large``, ``too_small``, ``too_elongated`` or ``truncated``.
         """
         with self._open() as (container, stream):
             info = self._stream_info(stream)

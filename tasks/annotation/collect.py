@@ -102,7 +102,7 @@ def run(config: Config, place: Place) -> Report:
     with tqdm(total=len(keys), desc=_STAGE, unit="file") as progress:
         for index in range(0, len(keys), config.archive_items):
             chunk = keys[index : index + config.archive_items]
-            part = digest(index, chunk)
+            part = digest(index, [pool.uri(key) for key in chunk])
             if not kept.has(part):
                 rows, rejects = _collect_chunk(config, pool, place, chunk, _Seen(seen, index))
                 refused.add(part, frame_of(REJECTS, rejects))

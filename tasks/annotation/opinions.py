@@ -16,8 +16,7 @@ from models.levels import level_of
 from models.opinion import summarise
 from models.scorers import BUILT_INS, CLIP_FRAMES, Sampling, Scorer, load_scorer
 from models.scorers.built_in import Backend
-from tasks.errors import MediaError
-from tasks.media import Limits, Pixels, decode_image, decode_video, is_video
+from tasks.media import Limits, Pixels, decode_image, decode_video, is_video, read_file
 
 FRAMES: Final = 4
 """Single frames of a video that image scorers see when nothing else is asked for (``score.frames`` in params.yaml)."""
@@ -171,20 +170,6 @@ def score_path(path: Path | str, scorers: Sequence[Scorer] | None = None) -> Sco
         ModelError: a scorer's weights are missing or damaged.
     """
     return opinion_of(read_file(Path(path)), scorers if scorers is not None else _default_scorers(), str(path))
-
-
-def read_file(path: Path) -> bytes:
-    """Read a file that a user named.
-
-    Raises:
-        MediaError: ``missing`` or ``unreadable``.
-    """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MediaError("missing", "no such file") from error
-    except OSError as error:
-        raise MediaError("unreadable", f"cannot be read: {error.strerror or error}") from error
 
 
 _loaded: list[Scorer] = []

@@ -1,11 +1,19 @@
-"""Where candidates come from: a folder, an S3 prefix, or a manifest that names media one by one."""
+"""Where candidates come from: a folder, an S3 prefix, or a manifest that names media one by one.
 
-from dataclasses import dataclass
+A medium that cannot be had is a ``MediaError`` of its own, ``missing`` or ``unreadable``; a pool that cannot be had (no
+such folder, a server that does not answer) stops the stage.
+"""
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from infra.object_store import ObjectStore, open_store
+from infra.errors import InfraError, MissingObjectError
+from infra.object_store import ObjectStore, check_key, open_store
 from tasks.errors import MediaError, StageError
+from tasks.media import read_file
 
 MANIFEST_SUFFIXES: Final = frozenset({".txt", ".lst"})
 
@@ -18,7 +26,11 @@ class Pool(Protocol):
         ...
 
     def read(self, key: str) -> bytes:
-        """Bytes of one file."""
+        """Bytes of one file.
+
+        Raises:
+            MediaError: ``missing`` or ``unreadable``.
+        """
         ...
 
     def uri(self, key: str) -> str:
@@ -28,44 +40,67 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class FolderPool:
-    """A folder and everything below it, except hidden files and folders."""
+    """A folder and everything below it, except hidden files and folders; links to folders are not followed."""
 
     folder: Path
 
     def names(self) -> list[str]:
-        """Paths relative to the folder, sorted."""
-        paths = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
-        return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+        """Paths relative to the folder, sorted: files, dead links and the like, and folders that cannot be listed."""
+        found: list[Path] = []
+
+        def refused(error: OSError) -> None:
+            if Path(error.filename) == self.folder:
+                msg = f"the pool {self.folder} cannot be listed: {error.strerror}"
+                raise StageError(msg) from error
+            found.append(Path(error.filename))
+
+        for parent, folders, files in os.walk(self.folder, onerror=refused):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found += [Path(parent, name) for name in files if not name.startswith(".")]
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     def read(self, key: str) -> bytes:
-        """Bytes of one file."""
-        return (self.folder / key).read_bytes()
+        """Bytes of one file.
+
+        Raises:
+            MediaError: ``missing``, a link to nothing, or ``unreadable``.
+        """
+        path = self.folder / key
+        if path.is_dir():
+            raise MediaError("unreadable", "the folder cannot be listed")
+        return read_file(path)
 
     def uri(self, key: str) -> str:
-        """The relative path, so that tables do not depend on where the pool lies."""
-        return key
+        """The relative path, so that tables do not depend on where the pool lies; bytes that are no text are told."""
+        return os.fsencode(key).decode(errors="backslashreplace")
 
 
 @dataclass(frozen=True)
 class StorePool:
-    """Objects below an S3 prefix."""
+    """Objects below an S3 prefix; all requests share one client."""
 
     url: str
     endpoint: str | None
 
     def names(self) -> list[str]:
         """Object keys relative to the prefix, sorted, without hidden objects and folder markers."""
-        names = (key for key in self._store().list("") if not key.endswith("/"))
+        names = (key for key in self._store.list("") if not key.endswith("/"))
         return sorted(name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts))
 
     def read(self, key: str) -> bytes:
-        """Bytes of one object."""
-        return self._store().get(key)
+        """Bytes of one object.
+
+        Raises:
+            MediaError: ``missing``, an object that has gone, or ``unreadable``.
+            InfraError: the server does not answer, or refuses.
+        """
+        return _read_object(self._store, key)
 
     def uri(self, key: str) -> str:
         """The object's URL."""
         return f"{self.url.rstrip('/')}/{key}"
 
+    @cached_property
     def _store(self) -> ObjectStore:
         return open_store(self.url, endpoint=self.endpoint)
 
@@ -76,29 +111,62 @@ class ManifestPool:
 
     path: Path
     endpoint: str | None
+    _buckets: dict[str, ObjectStore] = field(default_factory=dict, repr=False, compare=False)
 
     def names(self) -> list[str]:
-        """The lines, sorted, each once; empty lines and lines that begin with # say nothing."""
-        lines = {line.strip() for line in self.path.read_text().splitlines()}
-        return sorted(line for line in lines if line and not line.startswith("#"))
+        """The lines, sorted, each once; empty lines and lines that begin with # say nothing.
+
+        Raises:
+            StageError: the file is no UTF-8 text, or a line is a URL of another kind.
+        """
+        lines = [line.strip() for line in self._text().splitlines()]
+        for number, line in enumerate(lines, start=1):
+            foreign = "://" in line and not line.startswith(("s3://", "#"))
+            if foreign or line.startswith("s3:///"):
+                msg = f"the manifest {self.path}, line {number}: {line!r} is neither s3://BUCKET/KEY nor a path"
+                raise StageError(msg)
+        return sorted({line for line in lines if line and not line.startswith("#")})
 
     def read(self, key: str) -> bytes:
         """Bytes of one medium.
 
         Raises:
-            MediaError: ``missing``, a path that names no file.
+            MediaError: ``missing``, a line that names nothing that is there, or ``unreadable``.
+            InfraError: the server does not answer, or refuses.
         """
-        if "://" in key:
-            base, _, name = key.partition("://")[2].partition("/")
-            return open_store(f"{key.partition('://')[0]}://{base}", endpoint=self.endpoint).get(name)
-        try:
-            return (self.path.parent / key).read_bytes()
-        except OSError as error:
-            raise MediaError("missing", f"the manifest names a file that cannot be read: {error.strerror}") from error
+        if key.startswith("s3://"):
+            bucket, _, name = key.removeprefix("s3://").partition("/")
+            if bucket not in self._buckets:
+                self._buckets.setdefault(bucket, open_store(f"s3://{bucket}", endpoint=self.endpoint))
+            return _read_object(self._buckets[bucket], name)
+        return read_file(self.path.parent / key)
 
     def uri(self, key: str) -> str:
         """The line itself."""
         return key
+
+    def _text(self) -> str:
+        try:
+            text = self.path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            said = "is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
+            msg = f"the manifest {self.path} {said}: write one path or s3:// URI a line"
+            raise StageError(msg) from error
+        if "\0" in text:
+            msg = f"the manifest {self.path} is no UTF-8 text: write one path or s3:// URI a line"
+            raise StageError(msg)
+        return text
+
+
+def _read_object(store: ObjectStore, key: str) -> bytes:
+    try:
+        check_key(key)
+    except InfraError as error:
+        raise MediaError("unreadable", str(error)) from error
+    try:
+        return store.get(key)
+    except MissingObjectError as error:
+        raise MediaError("missing", str(error)) from error
 
 
 def open_pool(pool: str, endpoint: str | None, root: Path) -> Pool:

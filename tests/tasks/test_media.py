@@ -157,6 +157,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG of 900 megapixels in a kilobyte": (lambda: png(30000, 30000, 8, 2, bytes(1000)), "too_large"),
     "PNG of 110 megapixels in a kilobyte": (lambda: png(11000, 10000, 8, 2, bytes(1000)), "too_large"),
     "icon": (lambda: saved(IMAGE.resize((100, 8)), "PNG"), "too_small"),
+    "narrow strip": (lambda: saved(IMAGE.resize((16, 8000)), "PNG"), "too_elongated"),
+    "narrow video": (lambda: encode([np.tile(frame[:16], (1, 2, 1)) for frame in FRAMES[:3]], 25.0), "too_elongated"),
     "animated GIF": (lambda: saved(IMAGE, "GIF", save_all=True, append_images=[IMAGE.rotate(9)]), "animated"),
     "animated PNG": (lambda: saved(IMAGE, "PNG", save_all=True, append_images=[IMAGE.rotate(9)]), "animated"),
     "animated WebP": (lambda: saved(IMAGE, "WEBP", save_all=True, append_images=[IMAGE.rotate(9)]), "animated"),
@@ -274,6 +276,12 @@ def test_limits_hold_before_anything_is_decoded():
     assert outcome(JPEG, Limits(max_bytes=len(JPEG) - 1)) == "too_large"
     assert outcome(JPEG, Limits(min_side=241)) == "too_small"
     assert outcome(JPEG, Limits(min_side=240)) == "image"
+    assert outcome(JPEG, Limits(max_elongation=1.33)) == "too_elongated"
+    assert outcome(JPEG, Limits(max_elongation=320 / 240)) == "image"
+    assert outcome(saved(IMAGE.resize((16, 8000)), "PNG"), ADMITTED) == "image"
+    assert outcome(JPEG, Limits(max_elongation=1.33)) == "too_elongated"
+    assert outcome(JPEG, Limits(max_elongation=320 / 240)) == "image"
+    assert outcome(saved(IMAGE.resize((16, 8000)), "PNG"), ADMITTED) == "image"
     assert outcome(saved(IMAGE.resize((100, 8)), "PNG"), ADMITTED) == "image"
 
 
@@ -310,7 +318,8 @@ def test_mutated_files_never_crash(case: str):
         for _ in range(int(chance.choice((1, 5, 50)))):
             mutated[int(chance.integers(len(mutated)))] = int(chance.integers(256))
         reasons.add(outcome(bytes(mutated)))
-    known = {"image", "video", "truncated", "unknown_format", "too_large", "too_small", "animated", "no_frames"}
+    known = {"image", "video", "truncated", "unknown_format", "too_large", "too_small", "too_elongated", "animated"}
+    known |= {"no_frames"}
     assert reasons <= known | {"unsupported"}
     if case in {"PNG", "MP4, H.264"}:
         assert "truncated" in reasons

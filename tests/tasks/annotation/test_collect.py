@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import io
 import os
@@ -19,10 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from infra.errors import InfraError
 from infra.object_store import open_store
 from models.distortions.clips import encode
 from tasks.annotation.collect import Config, Fractions, Report, missing, run, split_of
-from tasks.annotation.sources import FolderPool, ManifestPool, open_pool
+from tasks.annotation.sources import FolderPool, ManifestPool, StorePool, open_pool
 from tasks.errors import ConfigError, MediaError, StageError
 from tasks.media import Limits
 from tasks.records import CANDIDATES, REJECTS, Split
@@ -188,8 +190,71 @@ def test_a_manifest_names_media_and_missing_ones_are_rejects(place: Place):
     assert (report.candidates, report.reasons) == (2, {"missing": 1})
     pool = open_pool("manifest.txt", None, place.root)
     assert isinstance(pool, ManifestPool)
-    with pytest.raises(MediaError, match="cannot be read"):
+    with pytest.raises(MediaError, match="no such file"):
         pool.read("pool/gone.jpg")
+
+
+def test_what_cannot_be_read_is_a_reject_and_the_rest_is_collected(place: Place, monkeypatch: pytest.MonkeyPatch):
+    pool = place.root / "pool"
+    os.mkfifo(pool / "pipe.jpg")
+    (pool / "dead link.jpg").symlink_to("nowhere.jpg")
+    (pool / "loop.jpg").symlink_to("loop.jpg")
+    (pool / "locked").mkdir()
+    (pool / os.fsdecode(b"no text \xff.jpg")).write_bytes(jpeg(PHOTO[:, :, ::-1].copy()))
+    read_bytes, scandir = Path.read_bytes, os.scandir
+
+    def refuse_file(path: Path) -> bytes:
+        if path.name == "photo0.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    def refuse_folder(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse_file)
+    monkeypatch.setattr(os, "scandir", refuse_folder)
+    report = run(CONFIG, place)
+    candidates, rejects = tables(place)
+    assert report.files == report.ignored + report.candidates + report.rejects == 17 + 5
+    told = rejects.set_index("id")[["reason", "detail"]].agg(": ".join, axis=1)
+    assert told["photo0.jpg"] == "unreadable: cannot be read: Permission denied"
+    assert told["locked"] == "unreadable: the folder cannot be listed"
+    assert told["pipe.jpg"] == "unreadable: cannot be read: is no regular file"
+    assert told["dead link.jpg"] == "missing: no such file"
+    assert told["loop.jpg"].startswith("unreadable: ")
+    assert "no text \\xff.jpg" in set(candidates["source"])
+
+
+def test_a_pool_folder_that_cannot_be_listed_is_one_line(place: Place, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: object) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StageError, match="pool cannot be listed: Permission denied"):
+        run(CONFIG, place)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("photo\n".encode("utf-16"), "is no UTF-8 text: write one path"),
+        ("caf\u00e9.jpg\n".encode("latin-1"), "is no UTF-8 text"),
+        (b"a\0.jpg\n", "is no UTF-8 text"),
+        (b"a.jpg\nhttps://example.org/b.jpg\n", r"line 2: 'https://example\.org/b\.jpg' is neither s3://BUCKET/KEY"),
+    ],
+)
+def test_a_bad_manifest_is_one_line(place: Place, content: bytes, said: str):
+    (place.root / "manifest.txt").write_bytes(content)
+    with pytest.raises(StageError, match=said) as caught:
+        run(dataclasses.replace(CONFIG, pool="manifest.txt"), place)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_begins_with_a_byte_order_mark_names_its_first_medium(place: Place):
+    (place.root / "manifest.txt").write_text("pool/photo1.jpg\n", encoding="utf-8-sig")
+    assert run(dataclasses.replace(CONFIG, pool="manifest.txt"), place).candidates == 1
 
 
 def test_folders_are_read_in_the_order_of_names_whatever_the_disk_says(place: Place):
@@ -209,27 +274,75 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
-def test_an_s3_prefix_is_a_pool_with_the_same_ids(place: Place, s3: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def bucket(s3: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     import boto3
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3", endpoint_url=s3).create_bucket(Bucket="pool")
-    store = open_store("s3://pool/some/prefix", endpoint=s3)
+    name = f"pool-{digest(request.node.nodeid)[:12]}"
+    boto3.client("s3", endpoint_url=s3).create_bucket(Bucket=name)
+    return name
+
+
+def test_a_manifest_line_that_names_no_object_is_a_reject(place: Place, s3: str, bucket: str):
+    store = open_store(f"s3://{bucket}", endpoint=s3)
+    store.put_if_absent("a/photo.jpg", jpeg(PHOTO))
+    lines = [f"s3://{bucket}/a/photo.jpg", f"s3://{bucket}/a/gone.jpg", f"s3://{bucket}/../up.jpg", "pool/photo1.jpg"]
+    (place.root / "manifest.lst").write_text("\n".join(lines))
+    report = run(dataclasses.replace(CONFIG, pool="manifest.lst", endpoint=s3), place)
+    assert (report.candidates, report.reasons) == (2, {"missing": 1, "unreadable": 1})
+    _, rejects = tables(place)
+    assert rejects.set_index("reason")["detail"]["missing"] == f"the store s3://{bucket} holds no object 'a/gone.jpg'"
+
+
+def test_an_object_that_goes_while_it_is_collected_is_a_reject_and_a_lost_bucket_stops(
+    place: Place, s3: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(f"s3://{bucket}", endpoint=s3)
+    store.put_if_absent("photo.jpg", jpeg(PHOTO))
+    listed = StorePool.names
+    monkeypatch.setattr(StorePool, "names", lambda pool: [*listed(pool), "zz.jpg"])
+    report = run(dataclasses.replace(CONFIG, pool=f"s3://{bucket}", endpoint=s3), place)
+    assert (report.candidates, report.reasons) == (1, {"missing": 1})
+    (place.root / "manifest.txt").write_text("s3://no-such-bucket-here/a.jpg")
+    elsewhere = dataclasses.replace(place, work=place.root / "work4", out=place.root / "work4" / "out")
+    with pytest.raises(InfraError, match="there is no bucket 'no-such-bucket-here'"):
+        run(dataclasses.replace(CONFIG, pool="manifest.txt", endpoint=s3), elsewhere)
+
+
+def test_all_objects_of_a_pool_share_one_client(place: Place, s3: str, bucket: str, monkeypatch: pytest.MonkeyPatch):
+    from boto3.session import Session
+
+    store = open_store(f"s3://{bucket}", endpoint=s3)
+    for i in range(3):
+        store.put_if_absent(f"photo{i}.jpg", jpeg(np.roll(PHOTO, i, axis=0)))
+    made, client = [], Session.client
+    monkeypatch.setattr(Session, "client", lambda *a, **k: (made.append(1), client(*a, **k))[1])
+    (place.root / "m.txt").write_text("\n".join(f"s3://{bucket}/photo{i}.jpg" for i in range(3)))
+    for name in (f"s3://{bucket}", "m.txt"):
+        made.clear()
+        pool = open_pool(name, s3, place.root)
+        assert len({pool.read(key) for key in pool.names()}) == 3
+        assert len(made) == 1
+
+
+def test_an_s3_prefix_is_a_pool_with_the_same_ids(place: Place, s3: str, bucket: str):
+    store = open_store(f"s3://{bucket}/some/prefix", endpoint=s3)
     folder = FolderPool(place.root / "pool")
     for key in folder.names():
         store.put_if_absent(key, folder.read(key))
     run(CONFIG, place)
     local, _ = tables(place)
     remote_place = dataclasses.replace(place, work=place.root / "work3", out=place.root / "work3" / "out")
-    report = run(dataclasses.replace(CONFIG, pool="s3://pool/some/prefix", endpoint=s3), remote_place)
+    report = run(dataclasses.replace(CONFIG, pool=f"s3://{bucket}/some/prefix", endpoint=s3), remote_place)
     remote, rejects = tables(remote_place)
     assert remote["id"].tolist() == local["id"].tolist()
     assert remote["split"].tolist() == local["split"].tolist()
     assert report.rejects == 5
-    assert set(remote["source"]) == {f"s3://pool/some/prefix/{source}" for source in local["source"]}
-    assert rejects["id"].str.startswith("s3://pool/some/prefix/").all()
+    assert set(remote["source"]) == {f"s3://{bucket}/some/prefix/{source}" for source in local["source"]}
+    assert rejects["id"].str.startswith(f"s3://{bucket}/some/prefix/").all()
 
 
 @given(st.text("0123456789abcdef", min_size=32, max_size=32), st.integers(0, 1000))
@@ -265,3 +378,8 @@ def test_the_sample_pool_has_photographs_and_clips_in_every_split(checkout: Path
         if path.suffix in {".jpg", ".mp4"}:
             found.add((split_of(digest(path.read_bytes()), config.split_seed, config.fractions), path.suffix))
     assert found == {(split, suffix) for split in Split for suffix in (".jpg", ".mp4")}
+
+
+def test_the_limits_of_vital_score_are_those_of_collect(checkout: Path):
+    section = yaml.safe_load((checkout / "params.yaml").read_text())["collect"]
+    assert build_config(Config, "collect", section).limits == Limits()
