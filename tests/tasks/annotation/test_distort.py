@@ -18,14 +18,16 @@ from skimage import data
 
 from models.distortions import GENERATOR, IMAGE_CELLS, IMAGE_TYPES, VIDEO_CELLS, distort_image
 from models.distortions.clips import encode
+from tasks import media
 from tasks.annotation import collect
 from tasks.annotation.distort import Config, draw_cells, pattern_seed, plan, run
 from tasks.errors import StageError
-from tasks.media import Limits, decode_image, decode_video
+from tasks.media import Limits, decode_image, decode_video, probe
 from tasks.pool import decoded, load_candidates, read_media
 from tasks.records import CANDIDATES, REJECTS
 from tasks.shards import digest, read_table
 from tasks.stage import Place
+from tasks.video import Reading
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 CONFIG = Config(
@@ -76,6 +78,7 @@ def test_children_carry_exactly_the_distorted_pixels(place: Place):
     for row in children.itertuples():
         content = read_media(place, row)
         assert hashlib.sha256(content).hexdigest() == row.bytes_sha256
+        assert dataclasses.asdict(probe(content)).items() <= row._asdict().items()
         parent = parents.loc[row.parent_id]
         assert (row.content_id, row.split, row.source) == (parent["content_id"], parent["split"], parent["source"])
         assert row.id == digest(row.parent_id, row.distortion, row.severity, row.seed, GENERATOR)
@@ -89,6 +92,16 @@ def test_children_carry_exactly_the_distorted_pixels(place: Place):
             assert (clip.info.frames, clip.info.fps) == (12, 24.0)
             assert clip.frames_THWC.shape == (3, 160, 200, 3)
     assert set(children["mime"]) == {"image/webp", "video/mp4"}
+
+
+def test_only_parents_are_decoded(place: Place, monkeypatch: pytest.MonkeyPatch):
+    decoded_images, original = [], media._decode_image
+    monkeypatch.setattr(media, "_decode_image", lambda *a: (decoded_images.append(1), original(*a))[1])
+    passes, frames = [], Reading._decoded
+    monkeypatch.setattr(Reading, "_decoded", lambda reading: (passes.append(1), frames(reading))[1])
+    run(CONFIG, place)
+    assert len(decoded_images) == 4
+    assert len(passes) == 4  # the clip, once for each of its children
 
 
 def test_whole_pool_in_one_frame(place: Place):
