@@ -44,6 +44,46 @@ class EvidenceConfig:
             raise ValueError(msg)
 
 
+class Medium:
+    """Pixels that evidence is drawn from; what draws share of a clip is computed once, and only if asked for.
+
+    Args:
+        pixels: ``[H, W, 3]`` of an image or ``[T, H, W, 3]`` of a clip, uint8 RGB.
+
+    Raises:
+        ModelError: wrong shape or type.
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3 or 0 in pixels.shape:
+            msg = f"expected [H, W, 3] or [T, H, W, 3] uint8, not {pixels.shape} {pixels.dtype}"
+            raise ModelError(msg)
+        self.is_clip = pixels.ndim == 4
+        self.frames_THWC = pixels if self.is_clip else pixels[None]
+        self._reduced: dict[int, Floats] = {}
+
+    def reduced_luma(self, side: int) -> Floats:
+        """Luma ``[T, h, w]`` of all frames, 0 to 255, averaged so that the shorter side is near ``side`` pixels."""
+        if side not in self._reduced:
+            self._reduced[side] = np.concatenate([_reduced(frame[None], side) for frame in self.frames_THWC])
+        return self._reduced[side]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive frames of a clip, which only the estimators of motion look at."""
+
+    medium: Medium
+    start: int
+    config: EvidenceConfig
+
+    def luma_THW(self) -> Floats:  # noqa: N802 - a tensor, with its shape
+        """Luma of the frames, 0 to 255, reduced; ``T`` = 0 for images."""
+        if not self.medium.is_clip:
+            return np.zeros((0, 0, 0), np.float32)
+        return self.medium.reduced_luma(self.config.run_side)[self.start : self.start + self.config.run_frames]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is looked at.
@@ -53,14 +93,14 @@ class Evidence:
         medium: "image" or "video".
         crops_NHWC: uint8 RGB at native resolution.
         tones_PC: uint8 RGB of randomly chosen pixels of the whole medium.
-        run_THW: luma of consecutive frames in 0 to 255, reduced; ``T`` = 0 for images.
+        run: consecutive frames of a clip.
     """
 
     key: str
     medium: str
     crops_NHWC: Pixels
     tones_PC: Pixels
-    run_THW: Floats
+    run: Run
 
     @cached_property
     def luma_NHW(self) -> Floats:  # noqa: N802 - a tensor, with its shape
@@ -72,29 +112,27 @@ class Evidence:
         """Luma of the sampled pixels, 0 to 255."""
         return self.tones_PC.astype(np.float32) @ LUMA
 
+    @property
+    def run_THW(self) -> Floats:  # noqa: N802 - a tensor, with its shape
+        """Luma of the run's frames, 0 to 255, reduced; ``T`` = 0 for images."""
+        return self.run.luma_THW()
 
-def draw_evidence(medium: Pixels, config: EvidenceConfig, *seed: str | int) -> Evidence:
+
+def draw_evidence(medium: Medium, config: EvidenceConfig, *seed: str | int) -> Evidence:
     """Draw one round's evidence.
 
     Args:
-        medium: ``[H, W, 3]`` of an image or ``[T, H, W, 3]`` of a clip, uint8 RGB.
+        medium: an image or a clip; draws from one ``Medium`` share the reduction of its frames.
         config: how much of it.
         seed: (sample id, judge, round); equal seeds draw equal pixels.
-
-    Raises:
-        ModelError: wrong shape or type.
     """
-    if medium.dtype != np.uint8 or medium.ndim not in (3, 4) or medium.shape[-1] != 3 or 0 in medium.shape:
-        msg = f"expected [H, W, 3] or [T, H, W, 3] uint8, not {medium.shape} {medium.dtype}"
-        raise ModelError(msg)
     key = "/".join(str(part) for part in seed)
     generator = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
-    is_clip = medium.ndim == 4
-    frames_THWC = medium if is_clip else medium[None]
-    crops = _crops(frames_THWC, config, generator)
-    tones = _tones(frames_THWC, config.tones, generator)
-    run = _run(frames_THWC, config, generator) if is_clip else np.zeros((0, 0, 0), np.float32)
-    return Evidence(key, "video" if is_clip else "image", crops, tones, run)
+    crops = _crops(medium.frames_THWC, config, generator)
+    tones = _tones(medium.frames_THWC, config.tones, generator)
+    total = len(medium.frames_THWC) if medium.is_clip else 0
+    start = int(generator.integers(max(total - config.run_frames, 0) + 1))
+    return Evidence(key, "video" if medium.is_clip else "image", crops, tones, Run(medium, start, config))
 
 
 def _crops(frames_THWC: Pixels, config: EvidenceConfig, generator: np.random.Generator) -> Pixels:
@@ -114,11 +152,10 @@ def _tones(frames_THWC: Pixels, count: int, generator: np.random.Generator) -> P
     return frames_THWC[places]
 
 
-def _run(frames_THWC: Pixels, config: EvidenceConfig, generator: np.random.Generator) -> Floats:
-    total, height, width = frames_THWC.shape[:3]
-    start = int(generator.integers(max(total - config.run_frames, 0) + 1))
-    luma_THW = frames_THWC[start : start + config.run_frames].astype(np.float32) @ LUMA
-    factor = max(1, min(height, width) // config.run_side)
+def _reduced(frames_THWC: Pixels, side: int) -> Floats:
+    height, width = frames_THWC.shape[1:3]
+    luma_THW = frames_THWC.astype(np.float32) @ LUMA
+    factor = max(1, min(height, width) // side)
     rows, columns = height // factor, width // factor
     blocks = luma_THW[:, : rows * factor, : columns * factor].reshape(-1, rows, factor, columns, factor)
     return blocks.mean(axis=(2, 4))

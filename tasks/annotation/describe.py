@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from models.signals.assertions import assertions_of, token_count
 from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine, parse_claim
-from models.signals.evidence import Pixels, draw_evidence
+from models.signals.evidence import Medium, Pixels, draw_evidence
 from models.signals.scale import DESCRIBER_FAMILY, Reading, load_thresholds, measure, read
 from models.signals.wording import phrase
 from tasks.annotation.fit_signals import FitConfig
@@ -204,7 +204,7 @@ def _describe_part(job: _Job) -> int:
 def _describe(pixels: Pixels, row: dict[str, Any], config: Config) -> list[tuple[str, Attribute]]:
     """Measure, tell, polish and split one sample."""
     thresholds = load_thresholds()
-    evidence = draw_evidence(pixels, thresholds.evidence, row["id"], Origin.DESCRIBER, 0)
+    evidence = draw_evidence(Medium(pixels), thresholds.evidence, row["id"], Origin.DESCRIBER, 0)
     reading = read(measure(DESCRIBER_FAMILY, evidence), DESCRIBER_FAMILY, thresholds)
     seed = f"{config.seed}/{row['id']}"
     raw = ". ".join(phrase(claim, evidence.medium, seed) for claim in claims_of(reading, config, seed)) + "."

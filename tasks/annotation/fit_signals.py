@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from models.distortions import IMAGE_TYPES, VIDEO_TYPES, distort_clip, distort_image
 from models.signals.claims import ATTRIBUTE_OF, Fault
-from models.signals.evidence import EvidenceConfig, Pixels, draw_evidence
+from models.signals.evidence import EvidenceConfig, Medium, Pixels, draw_evidence
 from models.signals.scale import DESCRIBER_FAMILY, FAMILIES, THRESHOLDS_PATH, Curve, measure
 from tasks.annotation.parts import rows_of
 from tasks.annotation.recipe import causing_cells, sparing_cells
@@ -201,10 +201,11 @@ def _draw(cells: list[tuple[str, int]], count: int, generator: np.random.Generat
 def _look(medium: Pixels, job: _Job, name: str, classes: dict[Fault, bool]) -> _Looks:
     """Measure one child: rows of family, fault, present, measure."""
     rows: _Looks = []
+    shown = Medium(medium)
     attributes = tuple(dict.fromkeys(ATTRIBUTE_OF[fault] for fault in classes))
     for family in FAMILIES:
         for look in range(job.config.looks):
-            evidence = draw_evidence(medium, job.config.evidence, str(job.row["id"]), name, family, look)
+            evidence = draw_evidence(shown, job.config.evidence, str(job.row["id"]), name, family, look)
             found = measure(family, evidence, attributes)
             rows.extend(
                 {

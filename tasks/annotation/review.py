@@ -26,7 +26,7 @@ from models.judges import (
     embedded_annotator,
     embedded_judges,
 )
-from models.signals.evidence import Evidence, Pixels, draw_evidence
+from models.signals.evidence import Evidence, Medium, draw_evidence
 from models.signals.scale import Thresholds, load_thresholds
 from tasks.annotation import agreement
 from tasks.annotation.answers import ANSWERS, AnswerBook, Question, recover, snapshot_rows
@@ -120,7 +120,7 @@ class _Panel:
     """The judges of one sample, the evidence they draw, and every vote they cast."""
 
     sample: dict[str, Any]
-    pixels: Callable[[], Pixels]
+    medium: Callable[[], Medium]
     thresholds: Thresholds
     book: AnswerBook
     votes: list[dict[str, Any]] = field(default_factory=list)
@@ -155,7 +155,7 @@ class _Panel:
     def _drawn(self, name: str, turn: int) -> Evidence:
         if (name, turn) not in self._evidence:
             seed = (self.sample["id"], name, turn)
-            self._evidence[name, turn] = draw_evidence(self.pixels(), self.thresholds.evidence, *seed)
+            self._evidence[name, turn] = draw_evidence(self.medium(), self.thresholds.evidence, *seed)
         return self._evidence[name, turn]
 
 
@@ -219,7 +219,7 @@ def _review_part(job: _Job) -> int:
     contents = {sample["bytes_sha256"] for sample, _ in job.samples}
     with AnswerBook(shared_store(job.place.root), _journals(job.place) / f"{job.part}.jsonl", contents) as book:
         for sample, rows in job.samples:
-            panel = _Panel(sample, _pixels_once(job, sample), thresholds, book)
+            panel = _Panel(sample, _medium_once(job, sample), thresholds, book)
             matters = review_sample(rows, panel, (judges, annotator), job.config)
             tables["votes"] += panel.votes
             tables["reviewed"] += [_outcome(matter) for matter in matters]
@@ -233,16 +233,16 @@ def _review_part(job: _Job) -> int:
     return len(job.samples)
 
 
-def _pixels_once(job: _Job, sample: dict[str, Any]) -> Callable[[], Pixels]:
+def _medium_once(job: _Job, sample: dict[str, Any]) -> Callable[[], Medium]:
     """Decode a sample when the first question about it is asked; answered samples are never decoded."""
-    kept: list[Pixels] = []
+    kept: list[Medium] = []
 
-    def pixels() -> Pixels:
+    def medium() -> Medium:
         if not kept:
-            kept.append(load_pixels(job.place, sample, job.config.frames))
+            kept.append(Medium(load_pixels(job.place, sample, job.config.frames)))
         return kept[0]
 
-    return pixels
+    return medium
 
 
 def review_sample(

@@ -18,7 +18,7 @@ from models.judges import (
 )
 from models.judges.measuring import check_claim
 from models.signals.claims import Attribute, Claim, Degree, Fault, faulty, fine, parse_claim
-from models.signals.evidence import draw_evidence
+from models.signals.evidence import Medium, draw_evidence
 from models.signals.scale import load_thresholds
 
 BANDS = Bands(agree_at=0.5, severe_at=0.9)
@@ -61,7 +61,7 @@ def test_the_opposite_fault_contradicts_severely():
 
 
 def look(pixels: np.ndarray, *seed: str | int) -> object:
-    return draw_evidence(pixels, load_thresholds().evidence, *seed)
+    return draw_evidence(Medium(pixels), load_thresholds().evidence, *seed)
 
 
 @pytest.mark.parametrize("judge", embedded_judges(load_thresholds(), BANDS), ids=lambda judge: judge.name)

@@ -3,7 +3,8 @@ import pytest
 from skimage import data
 
 from models.errors import ModelError
-from models.signals.evidence import EvidenceConfig, draw_evidence
+from models.signals import evidence as evidence_module
+from models.signals.evidence import EvidenceConfig, Medium, draw_evidence
 
 CONFIG = EvidenceConfig(crops=3, crop_side=96, tones=500, run_frames=10, run_side=48)
 PHOTO = np.ascontiguousarray(data.coffee()[:200, :260])
@@ -11,17 +12,17 @@ CLIP = np.stack([np.roll(PHOTO, step, axis=1) for step in range(16)])
 
 
 def test_equal_seeds_draw_equal_pixels_and_others_do_not():
-    one, same = draw_evidence(PHOTO, CONFIG, "id", "judge", 1), draw_evidence(PHOTO, CONFIG, "id", "judge", 1)
+    one, same = (draw_evidence(Medium(PHOTO), CONFIG, "id", "judge", 1) for _ in range(2))
     assert np.array_equal(one.crops_NHWC, same.crops_NHWC)
     assert np.array_equal(one.tones_PC, same.tones_PC)
     for other in (("id", "judge", 2), ("id", "another", 1), ("other", "judge", 1)):
-        drawn = draw_evidence(PHOTO, CONFIG, *other)
+        drawn = draw_evidence(Medium(PHOTO), CONFIG, *other)
         assert not np.array_equal(one.crops_NHWC, drawn.crops_NHWC)
         assert not np.array_equal(one.tones_PC, drawn.tones_PC)
 
 
 def test_shapes_and_contents_of_an_images_evidence():
-    evidence = draw_evidence(PHOTO, CONFIG, "id", 1)
+    evidence = draw_evidence(Medium(PHOTO), CONFIG, "id", 1)
     assert evidence.medium == "image"
     assert evidence.crops_NHWC.shape == (3, 96, 96, 3)
     assert evidence.tones_PC.shape == (500, 3)
@@ -34,7 +35,7 @@ def test_shapes_and_contents_of_an_images_evidence():
 
 
 def test_a_clips_run_is_consecutive_and_reduced_by_averaging():
-    evidence = draw_evidence(CLIP, CONFIG, "id", 1)
+    evidence = draw_evidence(Medium(CLIP), CONFIG, "id", 1)
     assert evidence.medium == "video"
     assert evidence.run_THW.shape == (10, 50, 65)
     luma = CLIP.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
@@ -43,15 +44,30 @@ def test_a_clips_run_is_consecutive_and_reduced_by_averaging():
     assert len(starts) == 1
 
 
+def test_a_clip_is_reduced_once_for_all_draws_and_only_if_motion_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    reduced, original = [], evidence_module._reduced
+    monkeypatch.setattr(evidence_module, "_reduced", lambda *a: (reduced.append(1), original(*a))[1])
+    clip = Medium(CLIP)
+    drawn = [draw_evidence(clip, CONFIG, "id", "judge", turn) for turn in range(6)]
+    assert [one.luma_NHW.shape for one in drawn] == [(3, 96, 96)] * 6
+    assert reduced == []
+    runs = [one.run_THW for one in drawn]
+    assert len(reduced) == len(CLIP)
+    assert len({one.run.start for one in drawn}) > 1
+    for one, run in zip(drawn, runs, strict=True):
+        frames = CLIP[one.run.start : one.run.start + CONFIG.run_frames]
+        assert np.array_equal(run, original(frames, CONFIG.run_side))  # to the bit, whatever is reduced with it
+
+
 def test_small_media_give_small_crops():
-    evidence = draw_evidence(PHOTO[:40, :70], CONFIG, "id", 1)
+    evidence = draw_evidence(Medium(PHOTO[:40, :70]), CONFIG, "id", 1)
     assert evidence.crops_NHWC.shape == (3, 40, 70, 3)
 
 
 @pytest.mark.parametrize("bad", [PHOTO.astype(float), PHOTO[..., 0], PHOTO[:0]])
 def test_wrong_arrays_are_refused(bad: np.ndarray):
     with pytest.raises(ModelError, match="uint8"):
-        draw_evidence(bad, CONFIG, "id", 1)
+        Medium(bad)
 
 
 def test_a_config_that_sees_nothing_is_refused():

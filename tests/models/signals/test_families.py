@@ -10,7 +10,7 @@ from skimage import data
 from models.distortions import distort_image
 from models.distortions.clips import shaken, stuttered
 from models.signals.claims import FAULTS, Attribute, Fault
-from models.signals.evidence import Evidence, draw_evidence
+from models.signals.evidence import Evidence, Medium, draw_evidence
 from models.signals.families import spatial, spectral, statistical, structural
 from models.signals.scale import DESCRIBER_FAMILY, FAMILIES, JUDGE_FAMILIES, load_thresholds, measure, read
 
@@ -35,7 +35,7 @@ CASES = {
 
 
 def look(pixels: np.ndarray, name: str) -> Evidence:
-    return draw_evidence(np.ascontiguousarray(pixels), load_thresholds().evidence, name, 1)
+    return draw_evidence(Medium(np.ascontiguousarray(pixels)), load_thresholds().evidence, name, 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
