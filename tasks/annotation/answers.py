@@ -6,12 +6,14 @@ before it is used, in a journal beside the workspace; a journal left by a killed
 so no answered question is ever asked again.
 """
 
+import argparse
 import fcntl
 import hashlib
 import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +23,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.dvc_store import shared_store
+from infra.errors import InfraError
 from infra.object_store import ObjectStore
 from models.judges import Verdict, Vote
 from tasks.annotation.parts import rows_of
-from tasks.errors import StageError
+from tasks.errors import StageError, VitalError
 from tasks.records import RowSchema
-from tasks.shards import digest, frame_of
+from tasks.shards import digest, frame_of, read_table
 
 log = logging.getLogger(__name__)
 
@@ -137,9 +141,17 @@ def snapshot_rows(questions: Iterable[Question], votes: Iterable[Vote]) -> pd.Da
     return frame_of(ANSWERS, records.values())
 
 
-def restore(store: ObjectStore, snapshot: pd.DataFrame) -> None:
-    """Put a snapshot's answers into a store, for a clone that has the snapshot but not the store."""
-    _put(store, dict(map(_unrow, rows_of(snapshot))))
+def restore(store: ObjectStore, snapshot: pd.DataFrame) -> int:
+    """Put a snapshot's answers into a store, for a clone that has the snapshot but not the store.
+
+    Returns:
+        How many answers the store did not have; one that it has stays as it is.
+    """
+    answers = dict(map(_unrow, rows_of(snapshot)))
+    known = dict(_stored(store, _buckets(question.content for question in answers)))
+    new = {question: vote for question, vote in answers.items() if question not in known}
+    _put(store, new)
+    return len(new)
 
 
 class _Journal:
@@ -229,3 +241,26 @@ def _put(store: ObjectStore, answers: dict[Question, Vote]) -> None:
         pq.write_table(ANSWERS.to_arrow(frame_of(ANSWERS, rows)), sink, compression="zstd")
         data = sink.getvalue()
         store.put_if_absent(f"{_FOLDER}/{bucket}/{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Restore the answers of a snapshot into the store of the current workspace; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.annotation.answers",
+        description="Put the answers of a review's snapshot into the store of the workspace in this folder.",
+    )
+    parser.add_argument("snapshot", type=Path, help="for example artifacts/review/answers/answers.parquet")
+    named = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        store, snapshot = shared_store(Path.cwd()), read_table(named.snapshot, ANSWERS)
+        added = restore(store, snapshot)
+    except (VitalError, InfraError) as error:
+        log.error("%s", error)  # noqa: TRY400 - one line for people, no traceback
+        return 1
+    log.info("%d of %d answers were new to the store %s", added, len(snapshot), store.url)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

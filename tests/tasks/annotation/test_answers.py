@@ -9,8 +9,9 @@ import pytest
 
 from infra.object_store import FolderStore
 from models.judges import Verdict, Vote
-from tasks.annotation.answers import AnswerBook, Question, recover, restore, snapshot_rows
+from tasks.annotation.answers import ANSWERS, AnswerBook, Question, main, recover, restore, snapshot_rows
 from tasks.errors import StageError
+from tasks.shards import write_table
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 CONTENT = "ab" * 32
@@ -119,11 +120,20 @@ def test_a_live_journal_is_left_to_its_owner(store: FolderStore, tmp_path: Path)
             AnswerBook(store, path, [CONTENT])
 
 
-def test_a_snapshot_restores_a_store(tmp_path: Path):
+def test_a_snapshot_restores_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     asked = [question("Edges are soft"), question("Noise is strong")]
     votes = [Vote(Verdict.REVISE, "Edges are slightly soft", "x"), AGREE]
+    write_table(tmp_path / "answers.parquet", ANSWERS, snapshot_rows(asked, votes))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VITAL_STORE", str(tmp_path / "fresh"))
     fresh = FolderStore(tmp_path / "fresh")
-    restore(fresh, snapshot_rows(asked, votes))
+    assert restore(fresh, snapshot_rows(asked[:1], votes[:1])) == 1
+    caplog.set_level("INFO")
+    for added in (1, 0):
+        assert main(["answers.parquet"]) == 0
+        assert f"{added} of 2 answers were new to the store" in caplog.messages[-1]
+    assert main(["nowhere.parquet"]) == 1
+    assert "nowhere.parquet is missing" in caplog.messages[-1]
     ask = Counting()
     with AnswerBook(fresh, tmp_path / "j.jsonl", [CONTENT]) as book:
         assert book.votes(asked, ask) == votes
