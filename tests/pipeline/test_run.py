@@ -111,6 +111,9 @@ def test_a_promotion_that_fails_is_told_after_the_summary(tiny_checkout: Path, s
 
 
 def test_a_wrong_nested_setting_is_told_before_anything_is_made(tiny_checkout: Path, vital: Vital):
+    params = yaml.safe_load((tiny_checkout / "params.yaml").read_text())
+    params["pretrain"]["training"] = {"seed": 0}
+    (tiny_checkout / "params.yaml").write_text(yaml.safe_dump(params))
     done = vital("run", "--set", "pretrain.training.stepz=3", "--set", "score.number=x", root=tiny_checkout)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
