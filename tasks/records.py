@@ -241,6 +241,3 @@ DIFFERENCES: Final = _table(
     note=_S,
 )
 """Written by ``correlate``: paired comparisons."""
-
-TELEMETRY: Final = _table("telemetry", ("stage", "name"), stage=_S, name=_S, value=_F)
-"""Times, costs and counts of work done; never an input of another stage."""

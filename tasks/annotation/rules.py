@@ -17,7 +17,6 @@ ATTRIBUTES: Final = (
     *("stability", "smoothness"),
 )
 VERDICTS: Final = ("agree", "revise", "severe", "abstain", "malformed")
-TRUE: Final = (True,)
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,9 @@ class Limits:
         min_assertions: assertions of a kind below which the share that review keeps is not judged.
         kept: share of the describer's assertions that review keeps.
         planted_true_kept, planted_false_kept: least and greatest share of planted assertions that review keeps.
+        judges, rounds: every judge votes once in every round; a kept assertion has all these votes.
+        self_votes: of the annotator on a kept assertion.
+        max_revisions: ballots on revised texts.
     """
 
     tolerance: float
@@ -81,6 +83,10 @@ class Limits:
     kept: Band
     planted_true_kept: float
     planted_false_kept: float
+    judges: int
+    rounds: int
+    self_votes: int
+    max_revisions: int
 
 
 KEYS: Final[dict[str, str]] = {
@@ -117,7 +123,7 @@ def all_rules(limits: Limits) -> list[Rule]:
         *(_whole(view, KEYS[view]) for view in keyed),
         *_candidate_rules(limits),
         *_opinion_rules(limits),
-        *_text_rules(),
+        *_text_rules(limits),
         *_review_rules(limits),
         *_example_rules(limits),
         *_flow_rules(),
@@ -167,7 +173,7 @@ def _opinion_rules(limits: Limits) -> list[Rule]:
     ]
 
 
-def _text_rules() -> list[Rule]:
+def _text_rules(limits: Limits) -> list[Rule]:
     view = "assertions"
     return [
         _unique(view, "assertion_id"),
@@ -183,18 +189,29 @@ def _text_rules() -> list[Rule]:
         _one_of("votes", "phase", ("cross", "self"), "the phase is cross or self"),
         _one_of("votes", "verdict", VERDICTS, "the verdict is one of the protocol's"),
         _holds("votes", "revision_fits", "a vote proposes a text exactly if it asks for a revision"),
-        _between("votes", "round", "rounds count from 1", low=1),
-        _between("votes", "attempt", "a text is revised at most twice", low=0, high=2),
+        _between("votes", "round", "rounds count from 1", low=1, high=max(limits.rounds, limits.self_votes)),
+        _between(
+            "votes", "attempt", "a text is revised as often as declared at most", low=0, high=limits.max_revisions
+        ),
     ]
 
 
 def _review_rules(limits: Limits) -> list[Rule]:
-    view, rate = "reviewed", "kept_share"
+    view, rate, votes = "reviewed", "kept_share", limits.judges * limits.rounds
     return [
         _unique(view, "assertion_id"),
         _whole(view, "kept"),
         _holds(view, "reason_fits", "an assertion is kept exactly if its reason is unanimity"),
         _holds(view, "unanimous", "every vote of a kept assertion's last ballots agrees"),
+        _between(view, "judges", "every judge voted on a kept assertion's text", low=limits.judges, high=limits.judges),
+        _between(view, "cross_votes", "a kept assertion's text has a vote per judge and round", low=votes, high=votes),
+        _between(
+            view,
+            "self_votes",
+            "the annotator confirmed a kept assertion as often as declared",
+            low=limits.self_votes,
+            high=limits.self_votes,
+        ),
         _fails(view, "kept_tells_verdict", "no kept text tells a verdict on the whole"),
         _between(
             "review_describer", rate, "review keeps a sane share of the descriptions", limits.kept.low, limits.kept.high

@@ -47,25 +47,34 @@ def votes_view(plant: Plant) -> pd.DataFrame:
 
 
 def reviewed_view(plant: Plant, verdict_words: Iterable[str]) -> pd.DataFrame:
-    """Outcomes with the votes that carried them: a kept assertion's last ballots agree without exception."""
+    """Outcomes with the votes that carried them: a kept assertion's last ballots are whole and agree without exception.
+
+    ``judges``, ``cross_votes`` and ``self_votes`` count those who agreed on the last ballots; null if it was not kept.
+    """
     rows = plant.reviewed
-    votes = plant.votes.sort_values("attempt")
-    dissent = _dissenting(votes)
-    phases = Counter(key for key, _ in set(zip(votes["assertion_id"], votes["phase"], strict=True)))
+    final = _last_ballots(plant.votes)
+    dissent = set(final.loc[final["verdict"] != "agree", "assertion_id"])
+    agreed = final[final["verdict"] == "agree"]
+    cross, own = (agreed[agreed["phase"] == phase] for phase in ("cross", "self"))
     kept = truths(rows["kept"])
+
+    def carried(counts: pd.Series) -> NDArray[np.float64]:
+        return np.where(kept, rows["assertion_id"].map(counts).fillna(0), np.nan)
+
     return rows.assign(
-        vote_phases=[phases[key] for key in rows["assertion_id"]],
+        judges=carried(cross.groupby("assertion_id")["judge"].nunique()),
+        cross_votes=carried(cross.groupby("assertion_id").size()),
+        self_votes=carried(own.groupby("assertion_id").size()),
         unanimous=[not k or key not in dissent for k, key in zip(kept, rows["assertion_id"], strict=True)],
         reason_fits=kept == (rows["reason"] == "unanimous"),
         kept_tells_verdict=kept & _tells_verdict(rows["text"], verdict_words),
     )
 
 
-def _dissenting(votes: pd.DataFrame) -> set[str]:
-    """Assertions whose last cross ballot or self-review has a vote other than agree."""
+def _last_ballots(votes: pd.DataFrame) -> pd.DataFrame:
+    """The votes on every assertion's last text, and those of its self-review."""
     last = votes.groupby(["assertion_id", "phase"])["attempt"].transform("max")
-    final = votes[votes["attempt"] == last]
-    return set(final.loc[final["verdict"] != "agree", "assertion_id"])
+    return pd.DataFrame(votes[votes["attempt"] == last])
 
 
 def review_views(plant: Plant, min_assertions: int) -> dict[str, pd.DataFrame]:

@@ -31,6 +31,7 @@ RESULTS, DOCS, SUMMARY = "results.json", "docs", "summary.md"
 FAILURE: Final = Path(".work/last_failure/validate")
 """Where, below the workspace, the verdict of a gate that did not hold can be read."""
 _NAMED: Final = 3
+_SOURCE: Final = "vital"
 _NO_TIME: Final = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 """The run time that Data Docs show: results depend on the inputs, so no clock may enter them."""
 _TIME_TEXT: Final = _NO_TIME.strftime("%Y%m%dT%H%M%S.%fZ")
@@ -52,14 +53,12 @@ class Config:
         limits: thresholds of the rules.
         pair_shares: declared share of pairs by preference: ``better`` (1), ``worse`` (0), ``tie`` (.5).
         verdict_words: words that would tell a verdict on the whole medium in a description.
-        benchmark_hashes: file with the SHA-256 of benchmark media that nothing may be trained on; null for none.
         ids_named: ids that a failed expectation names.
     """
 
     limits: Limits
     pair_shares: dict[str, float]
     verdict_words: tuple[str, ...]
-    benchmark_hashes: str | None
     ids_named: int
 
     def __post_init__(self) -> None:
@@ -112,12 +111,14 @@ def run(config: Config, place: Place) -> Report:
         GateError: an expectation of severity ``error`` does not hold; names it, the number of rows and the first ids.
         StageError: a table is missing.
     """
+    context = _context(place.out / DOCS)
     schema = {"schema": views.schema_view(place)}
-    outcomes = evaluate(schema, schema_rules(), place.out / DOCS, config.ids_named)
+    outcomes = _run_suites(context, schema, schema_rules(), config.ids_named)
     _check(outcomes, place)
     plant = views.load_plant(place)
-    everything = schema | make_views(plant, config, place.root)
-    outcomes = evaluate(everything, [*schema_rules(), *all_rules(config.limits)], place.out / DOCS, config.ids_named)
+    everything = make_views(plant, config)
+    outcomes += _run_suites(context, everything, all_rules(config.limits), config.ids_named)
+    _build_docs(context, place.out / DOCS)
     _check(outcomes, place)
     _write(outcomes, place.out)
     shutil.rmtree(place.root / FAILURE, ignore_errors=True)
@@ -136,11 +137,11 @@ def run(config: Config, place: Place) -> Report:
     )
 
 
-def make_views(plant: views.Plant, config: Config, root: Path) -> dict[str, pd.DataFrame]:
+def make_views(plant: views.Plant, config: Config) -> dict[str, pd.DataFrame]:
     """Compute every view but the schema's."""
     from models.distortions import IMAGE_TYPES, VIDEO_TYPES  # noqa: PLC0415 - the gate of other tables needs no codecs
 
-    hashes = views.read_hashes(root / config.benchmark_hashes) if config.benchmark_hashes else frozenset()
+    hashes = views.read_hashes(views.BENCHMARK_HASHES)
     shares = {1.0: config.pair_shares["better"], 0.0: config.pair_shares["worse"], 0.5: config.pair_shares["tie"]}
     return {
         "candidates": views.candidates_view(plant, hashes, frozenset([*IMAGE_TYPES, *VIDEO_TYPES])),
@@ -158,20 +159,22 @@ def make_views(plant: views.Plant, config: Config, root: Path) -> dict[str, pd.D
     }
 
 
-def evaluate(
-    frames: Mapping[str, pd.DataFrame], rules: Sequence[Rule], docs: Path | None, ids_named: int
-) -> list[Outcome]:
+def evaluate(frames: Mapping[str, pd.DataFrame], rules: Sequence[Rule], ids_named: int) -> list[Outcome]:
     """Run the rules as one Great Expectations suite per view.
 
     Args:
         frames: view -> frame.
-        docs: folder for the Data Docs site; None to build none.
+        rules: of those views.
         ids_named: ids that an outcome names.
     """
+    return _run_suites(_context(None), frames, rules, ids_named)
+
+
+def _context(docs: Path | None) -> Any:
+    """A quiet context in memory, whose Data Docs site, if any, is at ``docs``."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx  # noqa: PLC0415 - 4 to 13 s that only this stage pays
-    from great_expectations.core.run_identifier import RunIdentifier  # noqa: PLC0415
     from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: PLC0415
 
     context = gx.get_context(mode="ephemeral")
@@ -181,30 +184,50 @@ def evaluate(
     if docs is not None:
         shutil.rmtree(docs, ignore_errors=True)
         context.add_data_docs_site(site_name="validate", site_config=_site(docs))
-    source = context.data_sources.add_pandas("vital")
+    context.data_sources.add_pandas(_SOURCE)
+    return context
+
+
+def _run_suites(
+    context: Any, frames: Mapping[str, pd.DataFrame], rules: Sequence[Rule], ids_named: int
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pandas, about how Great Expectations calls it
         for view in dict.fromkeys(rule.view for rule in rules):
             own = [rule for rule in rules if rule.view == view]
-            suite = context.suites.add(gx.ExpectationSuite(name=view, expectations=[_expectation(r) for r in own]))
-            batch = source.add_dataframe_asset(view).add_batch_definition_whole_dataframe("whole")
-            definition = gx.ValidationDefinition(name=view, data=batch, suite=suite)
-            result = context.validation_definitions.add(definition).run(
-                batch_parameters={"dataframe": _plain_frame(frames[view], own)},
-                result_format={
-                    "result_format": "COMPLETE",
-                    "unexpected_index_column_names": [KEYS[view]],
-                    "partial_unexpected_count": ids_named,
-                },
-                run_id=RunIdentifier(run_name="validate", run_time=_NO_TIME),
-            )
-            found = {cast("Any", entry.expectation_config).meta["name"]: entry for entry in result.results}
+            found = _run_suite(context, _plain_frame(frames[view], own), own, ids_named)
             outcomes += [_outcome(rule, found[rule.name], len(frames[view]), ids_named) for rule in own]
-        if docs is not None:
-            context.build_data_docs()
-            _make_deterministic(docs)
     return outcomes
+
+
+def _run_suite(context: Any, frame: pd.DataFrame, rules: Sequence[Rule], ids_named: int) -> dict[str, Any]:
+    """Results of the rules of one view, by the rules' names."""
+    import great_expectations as gx  # noqa: PLC0415 - as in _context
+    from great_expectations.core.run_identifier import RunIdentifier  # noqa: PLC0415
+
+    view = rules[0].view
+    suite = context.suites.add(gx.ExpectationSuite(name=view, expectations=[_expectation(rule) for rule in rules]))
+    asset = context.data_sources.get(_SOURCE).add_dataframe_asset(view)
+    batch = asset.add_batch_definition_whole_dataframe("whole")
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=view, data=batch, suite=suite))
+    result = definition.run(
+        batch_parameters={"dataframe": frame},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": [KEYS[view]],
+            "partial_unexpected_count": ids_named,
+        },
+        run_id=RunIdentifier(run_name="validate", run_time=_NO_TIME),
+    )
+    return {cast("Any", entry.expectation_config).meta["name"]: entry for entry in result.results}
+
+
+def _build_docs(context: Any, docs: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in _run_suites
+        context.build_data_docs()
+    _make_deterministic(docs)
 
 
 def _site(docs: Path) -> Any:
@@ -220,7 +243,7 @@ def _site(docs: Path) -> Any:
 
 def _expectation(rule: Rule) -> Any:
     """Build the expectation class that the rule names."""
-    import great_expectations.expectations as gxe  # noqa: PLC0415 - as in evaluate
+    import great_expectations.expectations as gxe  # noqa: PLC0415 - as in _context
 
     kind = getattr(gxe, "".join(part.capitalize() for part in rule.expectation.split("_")))
     severity = "critical" if rule.severity == "error" else "warning"

@@ -36,6 +36,8 @@ from tasks.shards import read_table
 from tasks.stage import Place
 
 DESCRIBER, PLANTED = "describer", "planted"
+BENCHMARK_HASHES: Final = Path(__file__).with_name("benchmark_hashes.txt")
+"""SHA-256 of media that nothing may be trained on; a dependency of ``validate``, so that DVC sees a change."""
 WRONG: Final = 1e9
 """Error given to a value that is missing or has the wrong length: beyond every tolerance."""
 TABLES: Final[tuple[tuple[str, str, RowSchema], ...]] = (
@@ -289,11 +291,13 @@ def read_hashes(path: Path) -> frozenset[str]:
         StageError: the file is missing, or a line is no SHA-256.
     """
     if not path.is_file():
-        msg = f"validate.benchmark_hashes: {path} is missing"
+        msg = (
+            f"{path.name} is missing: restore it from the repository (tasks/annotation), empty if there is none to bar"
+        )
         raise StageError(msg)
     lines = [line.partition("#")[0].strip().lower() for line in path.read_text().splitlines()]
     wrong = [line for line in lines if line and not re.fullmatch(r"[0-9a-f]{64}", line)]
     if wrong:
-        msg = f"validate.benchmark_hashes: {wrong[0]!r} in {path} is no SHA-256"
+        msg = f"{wrong[0]!r} in {path.name} is no SHA-256: write 64 hex digits a line"
         raise StageError(msg)
     return frozenset(line for line in lines if line)

@@ -16,6 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from infra.dvc_store import run_dvc
+from models.judges import Bands, embedded_annotator, embedded_judges
+from models.signals.scale import load_thresholds
 from tasks.annotation import validate, views
 from tasks.annotation.rules import all_rules, schema_rules
 from tasks.errors import ConfigError, GateError, StageError
@@ -224,6 +227,28 @@ def dissent(frames: Frames) -> list[str]:
     return [kept]
 
 
+def lose_votes(where: Callable[[pd.DataFrame], Any]) -> Any:
+    """A fault: votes on a kept assertion that were never cast."""
+
+    def corrupt(frames: Frames) -> list[str]:
+        votes, reviewed = frames["votes"], frames["reviewed"]
+        kept = reviewed.loc[reviewed["kept"].astype(bool), "assertion_id"].iloc[0]
+        frames["votes"] = votes[~((votes["assertion_id"] == kept) & where(votes))].reset_index(drop=True)
+        return [kept]
+
+    return corrupt
+
+
+def move_votes(frames: Frames) -> list[str]:
+    """One judge votes in the place of another."""
+    votes, reviewed = frames["votes"], frames["reviewed"]
+    kept = reviewed.loc[reviewed["kept"].astype(bool), "assertion_id"].iloc[0]
+    judges = sorted(set(votes.loc[votes["phase"] == "cross", "judge"]))
+    mine = (votes["assertion_id"] == kept) & (votes["judge"] == judges[0])
+    votes.loc[mine, ["judge", "round"]] = [[judges[1], turn] for turn in (4, 5, 6)]
+    return [kept]
+
+
 def keep_all(frames: Frames) -> list[str]:
     frames["reviewed"]["kept"] = True
     return ["describer"]
@@ -284,6 +309,13 @@ FAULTS = [
     ("reviewed.kept_tells_verdict", put("reviewed", "text", "Its Quality is low", is_kept)),
     ("reviewed.reason_fits", put("reviewed", "reason", "severe_deviation", is_kept)),
     ("reviewed.unanimous", dissent),
+    ("reviewed.cross_votes", lose_votes(lambda votes: votes["phase"] == "cross")),
+    ("reviewed.cross_votes", lose_votes(lambda votes: (votes["judge"] == "spectral") & (votes["round"] == 2))),
+    ("reviewed.cross_votes", dissent),
+    ("reviewed.self_votes", lose_votes(lambda votes: votes["phase"] == "self")),
+    ("reviewed.self_votes", lose_votes(lambda votes: (votes["phase"] == "self") & (votes["round"] == 3))),
+    ("reviewed.judges", lose_votes(lambda votes: votes["judge"] == "spatial")),
+    ("reviewed.judges", move_votes),
     ("review_describer.kept_share", keep_all),
     ("examples.unknown_ids", put("examples", "ids", ["nobody"], is_task(Task.SINGLE))),
     ("examples.other_split", train_on_held_out),
@@ -317,7 +349,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("rule", "fault"), FAULTS, ids=[f"{n}-{rule}" for n, (rule, _) in enumerate(FAULTS)])
 def test_a_fault_breaks_its_rule_on_its_rows(
-    coherent: views.Plant, config: validate.Config, rule: str, fault: Callable[[Frames], list[str]], planted: Path
+    coherent: views.Plant, config: validate.Config, rule: str, fault: Callable[[Frames], list[str]]
 ):
     frames = {
         field.name: getattr(coherent, field.name).copy(deep=True)
@@ -325,9 +357,9 @@ def test_a_fault_breaks_its_rule_on_its_rows(
         if field.name != "reported"
     }
     ids = fault(frames)
-    made = validate.make_views(views.Plant(**frames, reported=coherent.reported), config, planted)
+    made = validate.make_views(views.Plant(**frames, reported=coherent.reported), config)
     own = [r for r in all_rules(config.limits) if r.view == rule.partition(".")[0]]
-    outcome = next(o for o in validate.evaluate(made, own, None, 20) if o.name == rule)
+    outcome = next(o for o in validate.evaluate(made, own, 20) if o.name == rule)
     assert not outcome.success
     assert outcome.problem == ""
     assert outcome.severity == "error"
@@ -336,39 +368,71 @@ def test_a_fault_breaks_its_rule_on_its_rows(
 
 
 def test_planted_words_that_review_also_gave_to_the_describer_are_no_fault(
-    coherent: views.Plant, config: validate.Config, planted: Path
+    coherent: views.Plant, config: validate.Config
 ):
     reviewed = coherent.reviewed.copy(deep=True)
     ours = reviewed[(reviewed["origin"] == "describer") & reviewed["kept"].astype(bool)]
     other = first(reviewed, (reviewed["origin"] == "planted") & reviewed["id"].isin(ours["id"]))
     reviewed.at[other, "text"] = ours.loc[ours["id"] == reviewed.at[other, "id"], "text"].iloc[0]
-    made = validate.make_views(dataclasses.replace(coherent, reviewed=reviewed), config, planted)
+    made = validate.make_views(dataclasses.replace(coherent, reviewed=reviewed), config)
     assert made["examples"]["planted_sentences"].sum() == 0
     assert made["examples"]["unreviewed_sentences"].sum() == 0
 
 
-def test_a_tiny_pool_is_not_judged_by_shares(coherent: views.Plant, config: validate.Config, planted: Path):
+def test_a_tiny_pool_is_not_judged_by_shares(coherent: views.Plant, config: validate.Config):
     examples = coherent.examples[coherent.examples["task"] != Task.PAIR].reset_index(drop=True)
     few = dataclasses.replace(config, limits=dataclasses.replace(config.limits, min_assertions=10_000))
-    made = validate.make_views(dataclasses.replace(coherent, examples=examples), few, planted)
+    made = validate.make_views(dataclasses.replace(coherent, examples=examples), few)
     assert (made["pairs"]["deviation"] == 0).all()
     assert made["review_describer"]["kept_share"].isna().all()
     own = [r for r in all_rules(few.limits) if r.view in {"pairs", "review_describer", "review_true", "review_false"}]
-    assert all(outcome.success for outcome in validate.evaluate(made, own, None, 5))
+    assert all(outcome.success for outcome in validate.evaluate(made, own, 5))
 
 
-def test_benchmark_media_are_barred_from_training(coherent: views.Plant, config: validate.Config, tmp_path: Path):
+def test_benchmark_media_are_barred_from_training(
+    coherent: views.Plant, config: validate.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     rows = coherent.candidates
     trained, held_out = (rows[rows["split"] == split].iloc[0] for split in (Split.TRAIN, Split.HELD_OUT))
     candidates = rows.assign(bytes_sha256=[f"{number:064x}" for number in range(len(rows))])
     listed = candidates.set_index("id")["bytes_sha256"]
     lines = ["# two media of a benchmark", listed[trained["id"]], f"{listed[held_out['id']]}  # held out: allowed"]
     (tmp_path / "hashes.txt").write_text("\n".join(lines))
-    barred = dataclasses.replace(config, benchmark_hashes="hashes.txt")
-    made = validate.make_views(dataclasses.replace(coherent, candidates=candidates), barred, tmp_path)
+    monkeypatch.setattr(views, "BENCHMARK_HASHES", tmp_path / "hashes.txt")
+    made = validate.make_views(dataclasses.replace(coherent, candidates=candidates), config)
     own = [r for r in all_rules(config.limits) if r.key == "candidates.is_benchmark_medium"]
-    (outcome,) = validate.evaluate(made, own, None, 20)
+    (outcome,) = validate.evaluate(made, own, 20)
     assert outcome.ids == [trained["id"]]
+
+
+def test_a_changed_list_of_benchmark_media_makes_the_gate_stale_and_is_read(
+    copied: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+):
+    listed = str(views.BENCHMARK_HASHES.relative_to(checkout))
+    assert listed in yaml.safe_load((checkout / "dvc.yaml").read_text())["stages"]["validate"]["deps"]
+    monkeypatch.setattr(views, "BENCHMARK_HASHES", copied / listed)
+    (copied / listed).parent.mkdir(parents=True)
+    (copied / listed).write_text("# none\n")
+    pipeline = yaml.safe_load((copied / "dvc.yaml").read_text())
+    validated = pipeline["stages"]["validate"]
+    validated |= {"cmd": "true", "deps": [*validated["deps"], listed]}
+    (copied / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    candidates = read_table(copied / "artifacts/collect/candidates.parquet", CANDIDATES)
+    opinions = read_table(copied / "artifacts/score/opinions.parquet", OPINIONS)
+    whole = {key: 2 * half for key, half in zip(candidates["id"], candidates["bytes_sha256"], strict=True)}
+    for frame in (candidates, opinions):  # the plant's hashes are half as long as a SHA-256
+        frame["bytes_sha256"] = frame["id"].map(whole).fillna(frame["bytes_sha256"])
+    plant_module.write(copied, "collect", "candidates", CANDIDATES, candidates)
+    plant_module.write(copied, "score", "opinions", OPINIONS, opinions)
+    execute("validate", copied)
+    run_dvc(copied, "init", "--no-scm", "--quiet")
+    run_dvc(copied, "repro", "--quiet")
+    assert "up to date" in run_dvc(copied, "status")
+    barred = candidates[candidates["split"] == Split.TRAIN].iloc[0]
+    (copied / listed).write_text(barred["bytes_sha256"])
+    assert "modified" in run_dvc(copied, "status", "validate")
+    with pytest.raises(GateError, match=rf"is_benchmark_medium .* fails on 1 of \d+ rows: {barred['id']}"):
+        execute("validate", copied)
 
 
 @pytest.mark.parametrize(("text", "message"), [(None, "is missing"), ("abc\n", "'abc'.*no SHA-256")])
@@ -412,6 +476,36 @@ def test_the_gate_needs_no_video(tmp_path: Path, config: validate.Config):
     place = Place(tmp_path, tmp_path / "w", tmp_path / "w/out")
     place.out.mkdir(parents=True)
     assert validate.run(config, place).failed_warnings == 0
+
+
+def test_the_schema_is_checked_once_and_docs_are_built_once(copied: Path, monkeypatch: pytest.MonkeyPatch):
+    suites, docs = [], []
+    run_suite, build = validate._run_suite, validate._build_docs
+    monkeypatch.setattr(validate, "_run_suite", lambda *a: (suites.append(a[2][0].view), run_suite(*a))[1])
+    monkeypatch.setattr(validate, "_build_docs", lambda *a: (docs.append(a), build(*a))[1])
+    execute("validate", copied)
+    assert len(suites) == len(set(suites)) > 10
+    assert suites[0] == "schema"
+    assert len(docs) == 1
+
+
+def test_more_revisions_are_allowed_by_params(coherent: views.Plant, config: validate.Config):
+    votes = coherent.votes.copy()
+    votes.loc[votes["phase"] == "cross", "attempt"] = 3
+    made = validate.make_views(dataclasses.replace(coherent, votes=votes), config)
+    for allowed, holds in ((2, False), (3, True)):
+        limits = dataclasses.replace(config.limits, max_revisions=allowed)
+        own = [rule for rule in all_rules(limits) if rule.key == "votes.attempt"]
+        assert [outcome.success for outcome in validate.evaluate(made, own, 5)] == [holds]
+
+
+def test_the_gate_asks_for_the_votes_that_review_casts(checkout: Path):
+    params = read_params(checkout)
+    review, limits = params["review"], params["validate"]["limits"]
+    assert (review["rounds"], review["max_revisions"]) == (limits["rounds"], limits["max_revisions"])
+    bands = Bands(**review["bands"])
+    assert len(embedded_judges(load_thresholds(), bands)) == limits["judges"]
+    assert len(embedded_annotator(load_thresholds(), bands)) == limits["self_votes"]
 
 
 def test_wrong_pair_shares_are_refused(checkout: Path):
