@@ -55,16 +55,17 @@ def reviewed_view(plant: Plant, verdict_words: Iterable[str]) -> pd.DataFrame:
     final = _last_ballots(plant.votes)
     dissent = set(final.loc[final["verdict"] != "agree", "assertion_id"])
     agreed = final[final["verdict"] == "agree"]
-    cross, own = (agreed[agreed["phase"] == phase] for phase in ("cross", "self"))
+    ballots = list(zip(agreed["assertion_id"], agreed["phase"], agreed["judge"], strict=True))
+    votes, voters = (Counter((key, phase) for key, phase, _ in found) for found in (ballots, set(ballots)))
     kept = truths(rows["kept"])
 
-    def carried(counts: pd.Series) -> NDArray[np.float64]:
-        return np.where(kept, rows["assertion_id"].map(counts).fillna(0), np.nan)
+    def carried(counts: Mapping[tuple[str, str], int], phase: str) -> list[float]:
+        return [counts[key, phase] if k else np.nan for k, key in zip(kept, rows["assertion_id"], strict=True)]
 
     return rows.assign(
-        judges=carried(cross.groupby("assertion_id")["judge"].nunique()),
-        cross_votes=carried(cross.groupby("assertion_id").size()),
-        self_votes=carried(own.groupby("assertion_id").size()),
+        judges=carried(voters, "cross"),
+        cross_votes=carried(votes, "cross"),
+        self_votes=carried(votes, "self"),
         unanimous=[not k or key not in dissent for k, key in zip(kept, rows["assertion_id"], strict=True)],
         reason_fits=kept == (rows["reason"] == "unanimous"),
         kept_tells_verdict=kept & _tells_verdict(rows["text"], verdict_words),
