@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from infra.errors import InfraError
+from infra.offer import read_lock
 from infra.workspace import CHECKOUT
 from tasks.errors import ConfigError
 from tasks.stage import STAGES, stage_config
@@ -51,18 +51,18 @@ def check_configs(params: Mapping[str, Any], targets: Collection[str], root: Pat
     Raises:
         ConfigError: a section is missing or wrong; the message names section and key, of each wrong one.
     """
-    ran = _ran_with(root / "dvc.lock")
+    ran = _ran_with(root)
     new = {name: params.get(name) for name in targets if name not in params or ran.get(name) != params[name]}
     if problem := _problem(json.dumps(new, sort_keys=True)) if new else "":
         raise ConfigError(problem)
 
 
-def _ran_with(lock: Path) -> dict[str, Any]:
+def _ran_with(workspace: Path) -> dict[str, Any]:
     """Stage -> the section that it last ran with here."""
     try:
-        stages = yaml.safe_load(lock.read_text())["stages"]
+        stages = read_lock(workspace)
         return {name: stage.get("params", {}).get("params.yaml", {}).get(name) for name, stage in stages.items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (InfraError, AttributeError):
         return {}  # nothing is known then; DVC itself says what is wrong with the file
 
 

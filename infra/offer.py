@@ -5,11 +5,13 @@ count only if the folder is what the lock says ``register`` made, and if every s
 stages before it made last: then the measures are those of the models that lie there now.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from infra.dvc_store import cache_folder
 from infra.dvc_tree import Listing, below, cached_listing, folder_listing, listing_hash
@@ -47,10 +49,12 @@ def vouched_candidates(workspace: Path) -> dict[str, Candidate]:
 def read_lock(workspace: Path) -> Lock:
     """Read the stages of a workspace's dvc.lock.
 
+    DVC writes YAML 1.2, in which ``1e-06`` is a number; PyYAML reads 1.1, in which it is a text.
+
     Raises:
         InfraError: it cannot be read.
     """
-    return read_yaml(workspace / "dvc.lock").get("stages", {})
+    return _read_mapping(workspace / "dvc.lock", YAML(typ="safe", pure=True).load).get("stages", {})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,9 +63,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InfraError: it cannot be read, or holds something else.
     """
+    return _read_mapping(path, yaml.safe_load)
+
+
+def _read_mapping(path: Path, load: Callable[[str], Any]) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+        values = load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError, YAMLError) as error:
         msg = f"cannot read {path}: {' '.join(str(error).split())}"
         raise InfraError(msg) from error
     if not isinstance(values, dict):
