@@ -1,12 +1,15 @@
 """What a run tells people: the figures of a stage, its line on the terminal, and its page in the UI."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 _FIGURES_IN_LINE: Final = 4
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+_DIGEST_SHOWN: Final = 12
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -45,7 +48,8 @@ def _short(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(_short(item) for item in value)
-    return str(value)
+    text = str(value)
+    return text[:_DIGEST_SHOWN] if _DIGEST.fullmatch(text) else text
 
 
 @dataclass(frozen=True)

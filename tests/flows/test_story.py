@@ -53,3 +53,10 @@ def test_a_failure_tells_its_reason_and_no_old_figures(workspace: Path):
 def test_the_page_of_the_report_says_where_the_report_lies(workspace: Path):
     page = StageStory("report", workspace, "executed", 1.0).page()
     assert f"`{workspace.resolve()}/artifacts/report/report.html`" in page
+
+
+def test_a_digest_is_told_by_its_first_digits(tmp_path: Path):
+    (tmp_path / "metrics").mkdir()
+    values = {"content": {"model": "ab" * 32}, "name": "ab" * 31}
+    (tmp_path / "metrics" / "register.json").write_text(json.dumps(values))
+    assert figures(tmp_path, "register") == {"content.model": "abababababab", "name": "ab" * 31}
