@@ -5,10 +5,11 @@ Shape legend: ``B`` conversations, ``L`` answer tokens, ``D`` decoder width, ``V
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -74,13 +75,13 @@ def start_projector(model: QualityLMM, axes: MeasuringAxes) -> None:
     property by that. Rows beyond the axes keep their random weights; where a decoder is too narrow
     for all axes, the properties of the whole come first.
     """
-    projector = model.projector
+    first, second = (cast("nn.Linear", model.projector.get_submodule(name)) for name in ("linear_1", "linear_2"))
     weight = torch.stack([axes.weight_FC, -axes.weight_FC], dim=1).flatten(0, 1)
     bias = torch.stack([axes.bias_F, -axes.bias_F], dim=1).flatten()
-    rows = min(projector.linear_1.out_features, len(bias))
-    projector.linear_1.weight[:rows] = weight[:rows]
-    projector.linear_1.bias[:rows] = bias[:rows]
-    for layer in (projector.linear_2, model.motion_projector.linear_2):
+    rows = min(first.out_features, len(bias))
+    first.weight[:rows] = weight[:rows]
+    first.bias[:rows] = bias[:rows]
+    for layer in (second, model.motion_projector.linear_2):
         torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
 
