@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from typing import TYPE_CHECKING
 
 import click
@@ -29,6 +30,7 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
     from infra.registry import resolve_judge
 
     folder = resolve_judge(model)  # before the seconds that torch takes: a wrong name is told at once
+    _quieten_libraries()
     from models.quality_lmm import QualityLMM
     from tasks.errors import MediaError
     from tasks.evaluation.assess import assess_path
@@ -50,6 +52,14 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
     if assessed:
         _print_table(assessed)
     ctx.exit(int(rejected))
+
+
+def _quieten_libraries() -> None:
+    """What torch and transformers tell their developers is not for people who assess a photo."""
+    warnings.filterwarnings("ignore", module=r"torch|models\.vision_encoder")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _print_table(results: "list[Assessment]") -> None:
