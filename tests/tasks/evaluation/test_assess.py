@@ -6,6 +6,7 @@ import torch
 from models.distortions import IMAGE_CELLS, words
 from models.levels import level_of
 from models.quality_lmm import QualityLMM
+from models.tokenizer import TURN_END
 from models.vision_encoder import prepare_image
 from tasks.errors import MediaError
 from tasks.evaluation.assess import assess, assess_path, distortion_answers
@@ -59,6 +60,7 @@ def test_a_description_never_opens_like_the_other_tasks(line: Path, model: Quali
     ids, _ = model.answer_ids(["The quality", "slight", "mild", "severe", "very severe"], end=False)
     bias = torch.zeros(model.internvl.lm_head.out_features)
     bias[ids.flatten().unique()] = 100.0
+    bias[model.tokenizer.convert_tokens_to_ids(TURN_END)] = -100.0  # random weights may have nothing else to say
     model.internvl.lm_head.register_forward_hook(lambda _module, _inputs, output: output + bias)
     text = assess(data, model).description
     assert text

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.dvc_tree import folder_listing, listing_hash
 from infra.errors import RegistryError
 from infra.model_record import Check, read_candidates
 from infra.promotion import PromotionOptions, promote_model
@@ -215,5 +216,7 @@ def test_promotion_reads_what_register_wrote(place: Place):
     run(config(zero={"srcc": 0.46}), place)
     values = json.loads((place.out / "candidates.json").read_text())["candidates"]["vital-zero-nano"]
     assert values["gate_holds"] is False
+    made = {"path": "artifacts/register", "md5": listing_hash(folder_listing(place.out))}
+    (place.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"register": {"outs": [made]}}}))
     with pytest.raises(RegistryError, match=r"vital-zero-nano may not be promoted: .*srcc >= 0.46 \(found 0.4500\)"):
         promote_model("vital-zero-nano", place.root, PromotionOptions(checkout=place.root))
