@@ -98,7 +98,7 @@ def run(config: Config, place: Place) -> Report:
     unseen = sorted(set(range(len(media))) - set(learnt))
     tokenizer = domain_tokenizer(config.vocabulary)
     encoder = place.work / "encoder.safetensors"
-    first = new_model(config.decoders[0], tokenizer, config.seed)
+    first = new_model(config.decoders[0], tokenizer, config.seed).to(_device())
     if not encoder.is_file():
         _make_encoder(first, [media[i] for i in learnt], config, encoder)
     _set_encoder(first, encoder)
@@ -136,6 +136,11 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Quali
     context = tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)
     config = build_internvl_config(record, TINY_ENCODER, len(tokenizer), int(context))  # type: ignore[arg-type]
     return QualityLMM.from_config(config, TINY_MOTION, tokenizer, EMBEDDED_SPEC, SYSTEM)
+
+
+def _device() -> torch.device:
+    """A GPU makes the family in minutes; sums then run in another order, so the weights are others of the same kind."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _make_encoder(model: QualityLMM, media: list[Medium], config: Config, path: Path) -> None:
@@ -177,14 +182,14 @@ def _make_decoder(
 ) -> tuple[float, float]:
     folder = place.work / "decoders" / name
     if not (folder / "done").is_file():
-        model = new_model(name, tokenizer, config.seed)
+        model = new_model(name, tokenizer, config.seed).to(_device())
         _set_encoder(model, encoder)
         train_decoder(model, lessons[0], _axes(encoder), config.decoder, config.seed)
         model.bfloat16().save_pretrained(folder)
         (folder / "done").touch()
     model = QualityLMM.from_pretrained(folder)
     model.bfloat16().save_pretrained(place.out / name)
-    reading = level_reading(model.float(), lessons[1], config.decoder.feature_batch)
+    reading = level_reading(model.float().to(_device()), lessons[1], config.decoder.feature_batch)
     log.info("base: %s reads unseen scenes with rank correlation %.3f, level words have %.3f", name, *reading)
     return reading
 

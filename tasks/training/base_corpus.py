@@ -286,15 +286,20 @@ def keys_of(modality: Modality) -> list[str]:
     return [item.key for item in PROPERTIES if modality in item.modalities]
 
 
-def medium_turn(fifths: Mapping[str, int], modality: Modality, rng: np.random.Generator) -> Turn:
+def medium_turn(fifths: Mapping[str, int], modality: Modality, rng: np.random.Generator, listing_share: float) -> Turn:
     """Draw one conversation about a medium.
 
-    Half are one assertion without a question (prompt decoupling), a quarter several, a quarter answer a question.
+    A share tells the level of every property, in random order; of the rest half are one assertion without a question
+    (prompt decoupling), a quarter several, a quarter answer a question.
 
     Args:
         fifths: property -> fifth of the base's media, 0 top.
+        listing_share: of conversations that tell every level: only beside each other does a decoder soon learn that
+            the noun decides what is to be read.
     """
     keys = keys_of(modality)
+    if rng.random() < listing_share:
+        return Turn("", ". ".join(_level_sentence(fifths, keys[i], modality, rng) for i in rng.permutation(len(keys))))
     kind = rng.random()
     if kind < 0.5:
         return Turn("", _draw(fifths, keys, modality, rng))
@@ -304,10 +309,15 @@ def medium_turn(fifths: Mapping[str, int], modality: Modality, rng: np.random.Ge
         return Turn("", text)
     if kind < 0.9:
         return Turn(str(rng.choice(_DESCRIBE[modality])), text)
-    key = str(rng.choice(keys))
+    answer = _level_sentence(fifths, str(rng.choice(keys)), modality, rng)
+    subject = answer.removeprefix("The ").rsplit(" is ", 1)[0]
+    return Turn(f"How is the {subject}?", answer)
+
+
+def _level_sentence(fifths: Mapping[str, int], key: str, modality: Modality, rng: np.random.Generator) -> str:
+    """The sentence that ends in a level word, with one of the property's nouns."""
     noun = str(rng.choice(_BY_KEY[key].nouns))
-    level = LEVELS[fifths[key]]
-    return Turn(f"How is the {noun} of the {modality}?", f"The {noun} of the {modality} is {level}")
+    return f"The {noun} of the {modality} is {LEVELS[fifths[key]]}"
 
 
 def _draw(fifths: Mapping[str, int], keys: Sequence[str], modality: Modality, rng: np.random.Generator) -> str:

@@ -28,8 +28,8 @@ class DecoderTraining:
     Attributes:
         steps, batch, learning_rate, weight_decay, beta2: of every decoder and its projectors.
         text_share: share of conversations without a medium.
+        listing_share: share of conversations about a medium that tell the level of every property.
         level_weight: weight of level words among the answer's tokens: what they say must hang on the pixels.
-        bucket: batches drawn together and sorted by length, to waste little on padding.
         feature_batch: media whose features are computed together.
     """
 
@@ -39,20 +39,20 @@ class DecoderTraining:
     weight_decay: float
     beta2: float
     text_share: float
+    listing_share: float
     level_weight: float
-    bucket: int
     feature_batch: int
 
 
 @torch.no_grad()
 def cached_features(model: QualityLMM, media: Sequence[Medium], batch: int) -> list[VisualFeatures]:
-    """Encoder features of all media, stored in half precision."""
+    """Encoder features of all media, stored in half precision in main memory."""
     model.eval()
     features: list[VisualFeatures] = []
     for start in tqdm(range(0, len(media), batch), desc="base: features"):
         part = model.visual_features([medium.visual_input() for medium in media[start : start + batch]])
         features += [
-            VisualFeatures(item.tiles_PSC.half(), None if item.motion_TM is None else item.motion_TM.half())
+            VisualFeatures(item.tiles_PSC.half().cpu(), None if item.motion_TM is None else item.motion_TM.half().cpu())
             for item in part
         ]
     return features
@@ -99,54 +99,51 @@ def train_decoder(
     ]
     optimiser, schedule = optimiser_schedule(parameters, config, config.steps)
     losses: list[float] = []
-    drawn: list[list[tuple[int | None, Turn]]] = []
     model.train()
     progress = tqdm(range(config.steps), desc=f"base: decoder {model.language_model.config.hidden_size}")
     for _ in progress:
-        if not drawn:
-            drawn = _draw_bucket(lesson, texts, config, rng)
-        loss = _language_loss(model, lesson, drawn.pop(), config.level_weight)
+        loss = _language_loss(model, lesson, _draw_batch(lesson, texts, config, rng), config.level_weight)
         losses.append(step(optimiser, schedule, loss, parameters))
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
     return losses
 
 
-def _draw_bucket(
+def _draw_batch(
     lesson: Lesson, texts: Sequence[Turn], config: DecoderTraining, rng: np.random.Generator
-) -> list[list[tuple[int | None, Turn]]]:
-    """Several batches of (medium, turn); None is a conversation without a medium."""
+) -> list[tuple[int | None, Turn]]:
+    """One batch of (medium, turn); None is a conversation without a medium."""
     drawn: list[tuple[int | None, Turn]] = []
-    for _ in range(config.batch * config.bucket):
+    for _ in range(config.batch):
         if rng.random() < config.text_share:
             drawn.append((None, texts[int(rng.integers(len(texts)))]))
             continue
         index = int(rng.integers(len(lesson.media)))
-        drawn.append((index, medium_turn(lesson.fifths[index], lesson.media[index].modality, rng)))
-    drawn.sort(key=lambda item: len(item[1].answer))
-    groups = [drawn[start : start + config.batch] for start in range(0, len(drawn), config.batch)]
-    return [groups[i] for i in rng.permutation(len(groups))]
+        modality = lesson.media[index].modality
+        drawn.append((index, medium_turn(lesson.fifths[index], modality, rng, config.listing_share)))
+    return drawn
 
 
 def _language_loss(
     model: QualityLMM, lesson: Lesson, batch: Sequence[tuple[int | None, Turn]], level_weight: float
 ) -> Tensor:
     ids_BL, mask_BL = model.answer_ids([turn.answer for _, turn in batch])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(model.device.type, dtype=torch.bfloat16):
         seen = [lesson.features[index] for index, _ in batch if index is not None]
-        tokens = iter(model.project([_floats(item) for item in seen]) if seen else ())
+        tokens = iter(model.project([_floats(item, model.device) for item in seen]) if seen else ())
         visual = [None if index is None else next(tokens).float() for index, _ in batch]
         hidden_BLD = model.hidden_states(visual, ids_BL, mask_BL, [turn.prompt for _, turn in batch])
         logits_NV = model.logits(hidden_BLD[mask_BL]).float()
     targets_N = ids_BL[mask_BL]
-    weights_N = torch.where(torch.isin(targets_N, torch.tensor(model.level_ids)), level_weight, 1.0)
+    level_ids = torch.tensor(model.level_ids, device=model.device)
+    weights_N = torch.where(torch.isin(targets_N, level_ids), level_weight, 1.0)
     losses_N = functional.cross_entropy(logits_NV, targets_N, reduction="none")
     return (losses_N * weights_N).sum() / weights_N.sum()
 
 
-def _floats(item: VisualFeatures) -> VisualFeatures:
-    motion = None if item.motion_TM is None else item.motion_TM.float()
-    return VisualFeatures(item.tiles_PSC.float(), motion)
+def _floats(item: VisualFeatures, device: torch.device) -> VisualFeatures:
+    motion = None if item.motion_TM is None else item.motion_TM.to(device).float()
+    return VisualFeatures(item.tiles_PSC.to(device).float(), motion)
 
 
 @torch.no_grad()
@@ -171,12 +168,12 @@ def level_reading(model: QualityLMM, lesson: Lesson, batch: int) -> tuple[float,
         part = jobs[start : start + batch]
         answers = [f"The {item.nouns[0]} of the {lesson.media[index].modality} is {LEVELS[0]}" for index, item in part]
         ids_BL, mask_BL = model.answer_ids(answers, end=False)
-        visual = model.project([_floats(lesson.features[index]) for index, _ in part])
+        visual = model.project([_floats(lesson.features[index], model.device) for index, _ in part])
         hidden_BLD = model.hidden_states(visual, ids_BL, mask_BL)
-        last_BV = model.logits(hidden_BLD[torch.arange(len(part)), mask_BL.sum(1) - 1]).softmax(-1)
+        last_BV = model.logits(hidden_BLD[torch.arange(len(part), device=model.device), mask_BL.sum(1) - 1]).softmax(-1)
         levels_B5 = last_BV[:, list(model.level_ids)]
         mass += levels_B5.sum(-1).tolist()
-        expected = (levels_B5 / levels_B5.sum(-1, keepdim=True)) @ torch.arange(5.0)
+        expected = (levels_B5 / levels_B5.sum(-1, keepdim=True)) @ torch.arange(5.0, device=model.device)
         for (index, item), value in zip(part, expected.tolist(), strict=True):
             told.setdefault(item.key, []).append((value, lesson.fifths[index][item.key]))
     pairs = [np.array(values) for values in told.values()]

@@ -165,7 +165,9 @@ def train_image_encoder(
     token_standard, whole_standard = Standard.of(statistics.float().flatten(0, 2)), Standard.of(whole)
     width = 4 * model.image_encoder.config.hidden_size
     torch.manual_seed(seed)
-    token_head, whole_head = MeasuringHead(width, statistics.shape[-1]), MeasuringHead(width, whole.shape[-1])
+    device = model.device
+    token_head = MeasuringHead(width, statistics.shape[-1]).to(device)
+    whole_head = MeasuringHead(width, whole.shape[-1]).to(device)
     parameters = [*model.image_encoder.parameters(), *token_head.parameters(), *whole_head.parameters()]
     optimiser, schedule = optimiser_schedule(parameters, config, config.steps)
     losses: list[float] = []
@@ -173,14 +175,14 @@ def train_image_encoder(
     progress = tqdm(batches(len(pictures), config.batch, config.steps, seed), total=config.steps, desc="base: encoder")
     for chosen in progress:
         index = torch.from_numpy(chosen)
-        targets_NSF = token_standard(statistics[index].float().flatten(0, 1)).clamp(-4, 4)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            features_NSC = tile_features(model, normalised(tiles[index].flatten(0, 1)))
+        targets_NSF = token_standard(statistics[index].float().flatten(0, 1)).clamp(-4, 4).to(device)
+        targets_BF = whole_standard(whole[index]).clamp(-4, 4).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            features_NSC = tile_features(model, normalised(tiles[index].flatten(0, 1)).to(device))
             told_NSF = token_head(features_NSC).float()
             told_BF = whole_head(features_NSC).float().unflatten(0, (len(index), -1)).mean((1, 2))
-        loss = functional.smooth_l1_loss(told_NSF, targets_NSF) + config.whole_weight * functional.smooth_l1_loss(
-            told_BF, whole_standard(whole[index]).clamp(-4, 4)
-        )
+        loss = functional.smooth_l1_loss(told_NSF, targets_NSF)
+        loss = loss + config.whole_weight * functional.smooth_l1_loss(told_BF, targets_BF)
         losses.append(step(optimiser, schedule, loss, parameters))
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
     return losses, MeasuringAxes.of(whole_head, token_head)
@@ -204,7 +206,7 @@ def train_motion_extractor(
     standard = Standard.of(targets.flatten(0, 1))
     torch.manual_seed(seed)
     channels = model.motion_extractor.config.channels
-    head = MeasuringHead(channels, targets.shape[-1])
+    head = MeasuringHead(channels, targets.shape[-1]).to(model.device)
     parameters = [*model.motion_extractor.parameters(), *head.parameters()]
     optimiser, schedule = optimiser_schedule(parameters, config, config.motion_steps)
     losses: list[float] = []
@@ -213,8 +215,8 @@ def train_motion_extractor(
         model.motion_extractor.train()
         for chosen in tqdm(order, total=config.motion_steps, desc="base: motion"):
             index = torch.from_numpy(chosen)
-            told = head(model.motion_extractor(stacked[index]))
-            loss = functional.smooth_l1_loss(told, standard(targets[index]).clamp(-4, 4))
+            told = head(model.motion_extractor(stacked[index].to(model.device)))
+            loss = functional.smooth_l1_loss(told, standard(targets[index]).clamp(-4, 4).to(model.device))
             losses.append(step(optimiser, schedule, loss, parameters))
     return losses
 

@@ -67,11 +67,21 @@ def test_drawn_conversations_consist_of_listed_statements():
         listed = {text[0].upper() + text[1:] for text in medium_sentences()}
         for _ in range(400):
             fifths = {key: int(rng.integers(5)) for key in keys_of(modality)}
-            turn = medium_turn(fifths, modality, rng)
+            turn = medium_turn(fifths, modality, rng, listing_share=0.3)
             for part in turn.answer.split(". "):
                 assert part[0].upper() + part[1:] in listed
             said = {text[0].upper() + text[1:] for key in fifths for text in statements(key, fifths[key], modality)}
             assert all(part[0].upper() + part[1:] in said for part in turn.answer.split(". ")), "told must be measured"
+
+
+def test_a_listing_tells_the_level_of_every_property_once():
+    rng = np.random.default_rng(1)
+    for modality in Modality:
+        fifths = {key: int(rng.integers(5)) for key in keys_of(modality)}
+        sentences = medium_turn(fifths, modality, rng, listing_share=1.0).answer.split(". ")
+        told = [key for key in fifths for text in sentences if text in statements(key, fifths[key], modality)]
+        assert sorted(told) == sorted(fifths)
+        assert all(text.rsplit(" ", 1)[1] in LEVELS for text in sentences)
 
 
 def test_every_property_is_measured_and_every_fifth_has_its_own_level_word():
