@@ -1,11 +1,11 @@
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import plant
 import pytest
 from scipy.stats import spearmanr
 
@@ -17,17 +17,6 @@ from tasks.shards import read_table
 from tasks.stage import Place, read_params, stage_config
 
 SAMPLING = Sampling(200, 5, 0.95, 0.05, min_samples=4, min_contents=2, min_type_samples=4)
-
-
-def load_plant() -> Any:
-    path = Path(__file__).resolve().parents[1] / "plant.py"
-    spec = importlib.util.spec_from_file_location("plant", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plant = load_plant()
 
 
 @pytest.fixture(scope="module")

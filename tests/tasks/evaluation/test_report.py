@@ -1,7 +1,6 @@
 """The page: complete, self-contained, deterministic, accessible, and clean in a real browser."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plant
 import pytest
 
 from tasks.errors import StageError
@@ -25,17 +25,6 @@ from tasks.shards import frame_of, read_table, write_json
 from tasks.stage import Place, read_params, stage_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def load_plant() -> Any:
-    path = Path(__file__).resolve().parents[1] / "plant.py"
-    spec = importlib.util.spec_from_file_location("plant", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plant = load_plant()
 
 
 def build(root: Path, checkout: Path, *, videos: bool = True) -> Path:
