@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.errors import InfraError
+from infra.needs import missing_needs
 from infra.offer import read_lock
+from infra.params import profile_needs
 from infra.workspace import CHECKOUT
 from tasks.errors import ConfigError
 from tasks.stage import STAGES, stage_config
@@ -38,6 +40,22 @@ def check_targets(targets: Sequence[str] | None) -> list[str]:
 def promotes_by_default(root: Path, targets: Collection[str], checkout: Path = CHECKOUT) -> bool:
     """Whether a run that nobody has asked ends with a promotion: if it is the checkout's and makes candidates."""
     return root == checkout and PROMOTED in targets
+
+
+def check_needs(profile: str) -> None:
+    """Refuse a profile whose declared needs (GPUs, hub snapshots, keys) this machine does not have.
+
+    Raises:
+        ConfigError: something is missing; the message tells how to see all of it.
+    """
+    missing = missing_needs(profile_needs(CHECKOUT, profile), CHECKOUT)
+    if missing:
+        more = f", and {len(missing) - 1} more" if missing[1:] else ""
+        msg = (
+            f"this machine lacks what the profile {profile} needs ({missing[0]}{more}): "
+            f"vital run --profile {profile} --dry-run lists everything"
+        )
+        raise ConfigError(msg)
 
 
 def check_configs(params: Mapping[str, Any], targets: Collection[str], root: Path) -> None:

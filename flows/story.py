@@ -1,5 +1,6 @@
 """What a run tells people: the figures of a stage, its line on the terminal, and its page in the UI."""
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -7,7 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-_FIGURES_IN_LINE: Final = 4
+HEADLINES: Final[dict[str, tuple[str, ...]]] = {
+    "collect": ("candidates", "rejects", "ignored"),
+    "distort": ("children", "cells_covered", "cells", "rejects"),
+    "score": ("opinions", "rejects", "mu_mean", "sigma_mean", "severity_srcc_mean"),
+    "describe": ("describer_assertions", "planted_true", "planted_false"),
+    "review": ("kept", "rejected", "planted.false_rejected", "planted.true_kept"),
+    "assemble": ("examples", "description_tokens"),
+    "validate": ("expectations", "failed_errors", "failed_warnings"),
+    "pretrain": ("steps", "contents", "loss_first.all", "loss_last.all"),
+    "warm_up": ("contents", "examples"),
+    "predict": ("held_out_media", "held_out_contents", "rejected"),
+    "correlate": ("srcc", "srcc_low", "srcc_high", "gain", "warm_up_srcc", "zero_srcc"),
+    "report": ("models", "pictures"),
+    "register": ("candidates", "gate_holds"),
+}
+"""What is told of a stage in a line: names of figures, or beginnings of dotted names; all of them are in its page."""
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _DIGEST_SHOWN: Final = 12
 
@@ -20,6 +36,18 @@ def read_json(path: Path) -> dict[str, Any]:
 def figures(workspace: Path, stage: str) -> dict[str, str]:
     """A stage's counts and measures (``metrics/<stage>.json``) as dotted names and short texts."""
     return dict(_flat(read_json(workspace / "metrics" / f"{stage}.json"), ""))
+
+
+def headlines(workspace: Path, stage: str) -> dict[str, str]:
+    """The few figures of a stage that a person looks at first; the first four where nobody has chosen."""
+    told = figures(workspace, stage)
+    chosen = {
+        name: value
+        for wanted in HEADLINES.get(stage, ())
+        for name, value in told.items()
+        if name == wanted or (name.startswith(f"{wanted}.") and name.count(".") == 1)
+    }
+    return chosen or dict(itertools.islice(told.items(), 4))
 
 
 def report_page(workspace: Path) -> Path:
@@ -72,8 +100,8 @@ class StageStory:
 
     def line(self) -> str:
         """One line for a terminal or a log."""
-        measures = list(figures(self.workspace, self.stage).items())[:_FIGURES_IN_LINE]
-        told = self.reason or "   ".join(f"{name} {value}" for name, value in measures)
+        measures = headlines(self.workspace, self.stage)
+        told = self.reason or "   ".join(f"{name} {value}" for name, value in measures.items())
         return f"{self.stage:<10} {self.outcome:<9} {self.seconds:7.1f} s   {told}".rstrip()
 
     def page(self) -> str:

@@ -294,7 +294,11 @@ def _folder(text: str) -> Path | None:
 def _repository(folder: Path) -> Git:
     git = Git.around(folder)
     if git is None:
-        Git(folder).run("rev-parse", "--git-dir")
+        try:
+            Git(folder).run("rev-parse", "--git-dir")  # git may have another reason, such as an owner it does not trust
+        except RegistryError as error:
+            if "not a git repository" not in str(error):
+                raise
         msg = f"{folder} is not a git repository"
         raise RegistryError(msg)
     return git

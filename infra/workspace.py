@@ -30,6 +30,9 @@ from infra.params import EMBEDDED, Params, apply_settings, profile_params
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 """The checkout that this code belongs to."""
 
+_MARKS: Final = ("flows/line.py", "dvc.yaml", "params.yaml", "prefect.yaml")
+"""Files by which a checkout of this project is known."""
+
 POOL: Final = "data/pool"
 """Dependency of ``collect`` that another pool takes the place of."""
 
@@ -67,6 +70,14 @@ class WorkspaceSpec:
             digest = hashlib.sha256(json.dumps([self.pool, self.settings], sort_keys=True).encode()).hexdigest()
             parts.append(digest[:6])
         return "-".join(parts)
+
+
+def checkout_around(folder: Path) -> Path | None:
+    """The checkout of this project that a folder lies in, workspaces included; None outside of any."""
+    for place in (folder, *folder.parents):
+        if all((place / mark).is_file() for mark in _MARKS):
+            return place
+    return None
 
 
 def absolute_pool(pool: str) -> str:

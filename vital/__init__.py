@@ -45,11 +45,15 @@ def score(path: str | Path) -> "ScoreResult":
         probabilities, high to low); and the level that mu lies in.
 
     Raises:
-        MediaError: the file is missing, broken, or of a format that is not accepted.
+        MediaError: the file is missing, broken, or of a format that is not accepted; it names the file.
     """
     from tasks.annotation.opinions import load_scorers, score_path
+    from tasks.errors import MediaError
 
-    return score_path(Path(path), load_scorers())
+    try:
+        return score_path(Path(path), load_scorers())
+    except MediaError as error:
+        raise MediaError(error.reason, f"{path}: {error}") from error
 
 
 def assess(path: str | Path, model: str | None = None) -> "Assessment":
@@ -81,9 +85,9 @@ def load(model: str | None = None) -> "QualityLMM":
         RegistryError: there is no such model, it is an encoder alone, or its bytes cannot be had.
     """
     from infra.registry import resolve_judge
-    from models.quality_lmm import QualityLMM
+    from vital.quiet import load_judge
 
-    return QualityLMM.from_pretrained(resolve_judge(model))
+    return load_judge(resolve_judge(model))
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import warnings
 from typing import TYPE_CHECKING
 
 import click
@@ -30,12 +29,11 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
     from infra.registry import resolve_judge
 
     folder = resolve_judge(model)  # before the seconds that torch takes: a wrong name is told at once
-    _quieten_libraries()
-    from models.quality_lmm import QualityLMM
     from tasks.errors import MediaError
     from tasks.evaluation.assess import assess_path
+    from vital.quiet import load_judge
 
-    judge, assessed, rejected = QualityLMM.from_pretrained(folder), [], False
+    judge, assessed, rejected = load_judge(folder), [], False
     for named in with_progress(find_media(paths), "assess"):
         try:
             if named.problem is not None:
@@ -54,19 +52,12 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
     ctx.exit(int(rejected))
 
 
-def _quieten_libraries() -> None:
-    """What torch and transformers tell their developers is not for people who assess a photo."""
-    warnings.filterwarnings("ignore", module=r"torch|models\.vision_encoder")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 def _print_table(results: "list[Assessment]") -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from vital.tables import print_table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("path", "score", "level", "high good fair poor low", "distortion", "description"):
@@ -75,4 +66,4 @@ def _print_table(results: "list[Assessment]") -> None:
         levels = " ".join(f"{value:.2f}" for value in result.level_probs)
         texts = (escape(result.distortion), escape(result.description))
         table.add_row(escape(str(result.path)), f"{result.score:.3f}", result.level, levels, *texts)
-    Console().print(table)
+    print_table(table)

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -21,6 +22,9 @@ COMMANDS: Final = {
     "store": "vital.store_commands:store",
 }
 """Subcommand -> where it is defined, in the order of the help page."""
+
+_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store")
+"""Subcommands that read and change the checkout that this installation belongs to."""
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -40,6 +44,16 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand of a command line, and refuse it where it would act on somebody else's checkout."""
+        name, command, rest = super().resolve_command(ctx, args)
+        elsewhere = any(part in ("-h", "--help") or part.split("=")[0] == "--repo" for part in rest)
+        if name in _OF_A_CHECKOUT and not elsewhere:
+            _stand_in_own_checkout(name)
+        return name, command, rest
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="vital")
@@ -50,10 +64,30 @@ def cli() -> None:
     """
 
 
+def _stand_in_own_checkout(what: str) -> None:
+    """Refuse to act on one checkout for somebody who stands in another.
+
+    Raises:
+        InfraError: the working directory lies in another checkout of this project.
+    """
+    from infra.workspace import CHECKOUT, checkout_around
+
+    here = checkout_around(Path.cwd())
+    if here not in (None, CHECKOUT):
+        msg = (
+            f"this vital belongs to the checkout {CHECKOUT}, and you stand in {here}: "
+            f"install there (make install) and say {here}/.venv/bin/vital {what}, or leave that folder"
+        )
+        raise InfraError(msg)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every expected failure is one line on stderr and a non-zero exit code."""
     try:
         code = cli.main(args=arguments, prog_name="vital", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        code = error.exit_code
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code)
     except (VitalError, ModelError, InfraError) as error:

@@ -23,19 +23,25 @@ class Named:
 
 def find_media(names: Sequence[str]) -> list[Named]:
     """Resolve names in order; folders are searched recursively, hidden files left out, files sorted by path."""
-    return [named for name in names for named in _resolve(Path(name))]
+    return [named for name in names for named in _resolve(name)]
 
 
-def _resolve(path: Path) -> Iterator[Named]:
+def _resolve(name: str) -> Iterator[Named]:
+    path = Path(name)
+    if not name:
+        yield Named(path, MediaError("missing", "an empty name names no file"))
+        return
     try:
         there, folder = path.exists(), path.is_dir()
     except OSError as error:  # a name that no file system takes, a folder that may not be entered
         yield Named(path, MediaError("unreadable", f"cannot be read: {error.strerror}"))
         return
     if folder:
-        found = sorted(_media_in(path))
+        closed: list[Named] = []
+        found = sorted(_media_in(path, closed))
+        yield from closed
         yield from (Named(file) for file in found)
-        if not found:
+        if not found and not closed:
             yield Named(path, MediaError("empty_folder", "the folder holds no photos or clips"))
     elif there:
         yield Named(path)
@@ -43,8 +49,13 @@ def _resolve(path: Path) -> Iterator[Named]:
         yield Named(path, MediaError("missing", "there is no such file or folder"))
 
 
-def _media_in(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
+def _media_in(folder: Path, closed: list[Named]) -> Iterator[Path]:
+    """Media below a folder; folders that cannot be listed are added to ``closed``."""
+
+    def refused(error: OSError) -> None:
+        closed.append(Named(Path(error.filename), MediaError("unreadable", f"cannot be listed: {error.strerror}")))
+
+    for place, folders, files in os.walk(folder, onerror=refused):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:

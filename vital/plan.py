@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from infra.params import Params, profile_needs
 from infra.workspace import CHECKOUT, WorkspaceSpec, workspace_params
 from tasks.errors import ConfigError
 from tasks.stage import STAGES, build_config, load_stage
+from vital.tables import print_table
 
 _REASONS_TOLD: Final = 3
 
@@ -46,9 +46,10 @@ def print_plan(spec: WorkspaceSpec, root: Path) -> None:
     """
     params = workspace_params(spec)
     reasons = stale_reasons(root) if (root / "dvc.yaml").is_file() else dict.fromkeys(STAGES, "new workspace")
-    plans = [_plan(stage, params, reasons.get(stage, ""), root) for stage in STAGES]
+    inputs = root if root.is_dir() else CHECKOUT  # a workspace sees the checkout's inputs once it is made
+    plans = [_plan(stage, params, reasons.get(stage, ""), inputs) for stage in STAGES]
     click.echo(f"profile {spec.profile}, pool {params['collect']['pool']}, workspace {root}")
-    Console().print(_table(plans))
+    print_table(_table(plans))
     missing = [f"{plan.stage}: {line}" for plan in plans for line in plan.missing]
     missing += missing_needs(profile_needs(CHECKOUT, spec.profile), CHECKOUT)
     click.echo("Missing on this machine:" if missing else "Nothing is missing on this machine.")
@@ -76,7 +77,7 @@ def stale_reasons(root: Path) -> dict[str, str]:
     from flows.server import keep_prefect_in
 
     if not (root / "dvc.yaml").is_file():
-        msg = f"{root} is no workspace: make it with vital run --workspace"
+        msg = f"{root} holds no run yet: vital run with the same options makes one"
         raise ConfigError(msg)
     keep_prefect_in(CHECKOUT)
     from flows.stages import dvc_status, upstream_stages

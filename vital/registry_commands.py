@@ -139,27 +139,37 @@ def _model_json(name: str, versions: "list[Version]") -> dict[str, Any]:
 
 def _print_table(head: tuple[str, ...], rows: list[list[str]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    from vital.tables import print_table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 def _print_record(found: "Found", record: "Record") -> None:
+    import yaml
+
     candidate = record.candidate
     size = sum(file.size for file in candidate.files)
     parents = ", ".join(candidate.parents) or "none"
+    changed = record.code.get("changed") or []
     lines = [
         f"{found}  ({candidate.kind})",
         f"stages      {', '.join(found.version.stages) or '-'}",
         f"registered  {_date(found.version)} by {found.version.author}",
         f"content     {candidate.content}",
         f"files       {len(candidate.files)}, {size / 1e6:.1f} MB",
-        f"made from   {parents}; code {record.code.get('commit', '')[:12]}",
+        f"made from   {parents}",
+        *(f"            {path}  {content[:12]}" for path, content in candidate.made_from.items()),
+        f"code        {record.code.get('commit', '')[:12]}{f', {len(changed)} files changed' if changed else ''}",
         f"commit      {found.version.commit}",
+        "parameters",
+        *(f"  {line}" for line in yaml.safe_dump(dict(candidate.params), sort_keys=True).splitlines()),
         "",
         candidate.card,
     ]

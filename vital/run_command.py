@@ -101,26 +101,39 @@ def run(  # noqa: PLR0913 - the options of one command
     spec = _spec(pool, profile, workspace, settings)
     options = RunOptions(targets, promote, pull)
     if dry_run:
-        from vital.plan import print_plan
-
-        print_plan(spec, locate_workspace(spec, workspace))
+        _print_plans(spec, workspace, seeds)
         return
-    from flows.preflight import check_configs, check_targets
+    from flows.preflight import check_configs, check_needs, check_targets
     from flows.server import use_prefect_server
     from vital.seeds import parse_seeds, run_seeds
 
     numbers = None if seeds is None else parse_seeds(seeds)
     root = locate_workspace(spec, workspace)
     check_workspace(root, spec)
+    if not targets:
+        check_needs(spec.profile)
     check_configs(workspace_params(spec), check_targets(list(targets) or None), root)
     if numbers is None:
         prepare_workspace(root, spec)
     _show_lines()
     use_prefect_server(CHECKOUT)
+    click.echo("vital: starting; what is up to date is not run again", err=True)
     if numbers is None:
         run_and_tell(root, options, started)
     else:
         run_seeds(spec, workspace, numbers, options)
+
+
+def _print_plans(spec: WorkspaceSpec, workspace: Path | None, seeds: str | None) -> None:
+    """The plan of a run, or of each seed's."""
+    from vital.plan import print_plan
+    from vital.seeds import parse_seeds, seeded_workspaces
+
+    if seeds is None:
+        print_plan(spec, locate_workspace(spec, workspace))
+        return
+    for root, seeded in seeded_workspaces(spec, workspace, parse_seeds(seeds)):
+        print_plan(seeded, root)
 
 
 @click.command(short_help="Say which stages are stale.")

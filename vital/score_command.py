@@ -58,9 +58,10 @@ def _record(result: "ScoreResult") -> dict[str, object]:
 
 def _print_table(results: "list[ScoreResult]") -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from vital.tables import print_table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("path", overflow="fold", min_width=12)
@@ -70,7 +71,7 @@ def _print_table(results: "list[ScoreResult]") -> None:
         pmod = "  ".join(_two_digits(value) for value in result.pmod)
         scores = " ".join(_two_digits(value) for value in result.scores.values())
         table.add_row(escape(str(result.path)), f"{result.mu:.3f}", f"{result.sigma:.3f}", result.level, pmod, scores)
-    Console().print(table)
+    print_table(table)
     click.echo(f"scores: {', '.join(results[0].scores)}")
 
 

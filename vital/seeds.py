@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from flows.story import figures
 from infra.params import merge
-from infra.workspace import WorkspaceSpec, locate_workspace, prepare_workspace, workspace_params
+from infra.workspace import WorkspaceSpec, locate_workspace, prepare_workspace
 from tasks.errors import ConfigError
 from vital.run_command import RunOptions, run_and_tell
+from vital.tables import print_table
 
 SEEDED: Final = ("pretrain", "warm_up")
 """Stages whose ``training.seed`` a seed of ``--seeds`` sets; annotation stays the same and comes from the run cache."""
@@ -37,19 +37,27 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def run_seeds(spec: WorkspaceSpec, folder: Path | None, seeds: list[int], options: RunOptions) -> None:
-    """Run every seed in a workspace of its own (``<workspace>-seed<k>``); print mean and deviation of each measure."""
-    base, roots = locate_workspace(spec, folder), []
+def seeded_workspaces(spec: WorkspaceSpec, folder: Path | None, seeds: list[int]) -> list[tuple[Path, WorkspaceSpec]]:
+    """Folder and spec of each seed's workspace; nothing is made."""
+    base = locate_workspace(spec, folder)
     if spec.default and folder is None:
         base = base / "workspaces" / spec.profile
-    for seed in seeds:
-        seeded = replace(spec, settings=merge(spec.settings, {stage: {"training": {"seed": seed}} for stage in SEEDED}))
-        workspace_params(seeded)
-        root = prepare_workspace(base.with_name(f"{base.name}-seed{seed}"), seeded)
+    settings = [{stage: {"training": {"seed": seed}} for stage in SEEDED} for seed in seeds]
+    return [
+        (base.with_name(f"{base.name}-seed{seed}"), replace(spec, settings=merge(spec.settings, changed)))
+        for seed, changed in zip(seeds, settings, strict=True)
+    ]
+
+
+def run_seeds(spec: WorkspaceSpec, folder: Path | None, seeds: list[int], options: RunOptions) -> None:
+    """Run every seed in a workspace of its own (``<workspace>-seed<k>``); print mean and deviation of each measure."""
+    roots = []
+    for place, seeded in seeded_workspaces(spec, folder, seeds):
+        root = prepare_workspace(place, seeded)
         started = time.monotonic()
         run_and_tell(root, replace(options, promote=options.promote or False), started)
         roots.append(root)
-    Console().print(_spread(roots))
+    print_table(_spread(roots))
 
 
 def _spread(roots: list[Path]) -> Table:

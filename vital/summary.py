@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.story import figures, report_page, telemetry
+from flows.story import headlines, report_page, telemetry
 from tasks.stage import STAGES
+from vital.tables import print_table
 
 _WORK_OUTCOMES = ("executed", "restored")
 
@@ -24,7 +24,7 @@ def print_summary(root: Path, outcomes: Mapping[str, str], seconds: float) -> No
         seconds: wall time of the whole run.
     """
     stages = [name for name in STAGES if name in outcomes]
-    Console().print(_table(root, outcomes, stages))
+    print_table(_table(root, outcomes, stages))
     worked = [name for name in stages if outcomes[name] in _WORK_OUTCOMES]
     peak = max((float(telemetry(root, name).get("peak_mb", 0)) for name in STAGES), default=0.0)
     done = f"{len(worked)} of {len(stages)} stages ran" if worked else "No stage was executed: everything is up to date"
@@ -45,7 +45,8 @@ def _table(root: Path, outcomes: Mapping[str, str], stages: list[str]) -> Table:
     table.add_column("made and measured", overflow="fold")
     for name in stages:
         cost = telemetry(root, name)
-        measures = "  ".join(f"[dim]{escape(key)}[/dim] {escape(value)}" for key, value in figures(root, name).items())
+        told = headlines(root, name).items()
+        measures = "  ".join(f"[dim]{escape(key)}[/dim] {escape(value)}" for key, value in told)
         took, peak = (f"{cost['wall_s']:.1f} s", f"{cost['peak_mb']:.0f} MB") if cost else ("", "")
         table.add_row(name, outcomes[name], took, peak, measures)
     return table

@@ -173,13 +173,17 @@ def open_pool(pool: str, endpoint: str | None, root: Path) -> Pool:
     """Return the pool that ``collect.pool`` names: a folder or manifest relative to ``root``, or an S3 prefix.
 
     Raises:
-        StageError: the folder or manifest does not exist.
+        StageError: the folder or manifest does not exist, or it is another file.
     """
     if "://" in pool:
         return StorePool(pool, endpoint)
     path = root / pool
     if path.is_file() and path.suffix in MANIFEST_SUFFIXES:
         return ManifestPool(path, endpoint)
+    if path.is_file():
+        ends = " or ".join(sorted(MANIFEST_SUFFIXES))
+        msg = f"the pool {pool} is a file and no manifest (their names end in {ends}): name the folder that it lies in"
+        raise StageError(msg)
     if not path.is_dir():
         msg = f"the pool {pool} does not exist: run dvc pull for the sample pool, or set collect.pool"
         raise StageError(msg)

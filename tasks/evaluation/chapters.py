@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.correlation import srcc
+from models.distortions import VIDEO_TYPES
 from models.levels import LEVELS, level_of
 from tasks.evaluation import charts
 from tasks.evaluation.charts import Axis
@@ -150,7 +151,8 @@ def severity_examples(
 ) -> list[dict[str, Any]]:
     """Rows of thumbnails by severity for the ``types`` distortions that show the most severities of one content.
 
-    Where a content has a severity of the type it is shown; gaps are filled with other contents.
+    Types of images come first: a still says nothing of stutter or shake. Where a content has a severity of the type it
+    is shown; gaps are filled with other contents, so each picture also tells the mean of all children of its severity.
     """
     mu = dict(zip(opinions["id"], opinions["mu"], strict=True))
     children = [row for row in records(ordered(candidates, "id")) if row["stage"] == "distort" and row["id"] in mu]
@@ -160,17 +162,25 @@ def severity_examples(
     found = []
     for kind, contents in shown.items():
         best = min(contents, key=lambda content: (-len(contents[content]), content))
-        found.append((-len(contents[best]), -len(set().union(*contents.values())), kind, best))
+        moving = kind in VIDEO_TYPES
+        found.append((moving, -len(contents[best]), -len(set().union(*contents.values())), kind, best))
     rows = []
-    for _, _, kind, content in sorted(found)[:types]:
+    for *_, kind, content in sorted(found)[:types]:
         mine = [row for row in children if row["distortion"] == kind]
         pictures = []
         for severity in sorted({row["severity"] for row in mine}):
-            row = min(
-                (row for row in mine if row["severity"] == severity), key=lambda row: row["content_id"] != content
+            equals = [row for row in mine if row["severity"] == severity]
+            row = min(equals, key=lambda row: row["content_id"] != content)
+            pictures.append(
+                {
+                    "severity": severity,
+                    "picture": thumbnails.of(row),
+                    "caption": caption(row),
+                    "mu": mu[row["id"]],
+                    "mean": float(np.mean([mu[other["id"]] for other in equals])),
+                    "count": len(equals),
+                }
             )
-            shot = {"severity": severity, "picture": thumbnails.of(row), "caption": caption(row), "mu": mu[row["id"]]}
-            pictures.append(shot)
         rows.append({"distortion": kind, "pictures": pictures})
     return rows
 

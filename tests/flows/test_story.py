@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.story import StageStory, figures, telemetry
+from flows.story import HEADLINES, StageStory, figures, headlines, telemetry
+from tasks.stage import STAGES
 
 
 @pytest.fixture
@@ -34,6 +35,22 @@ def test_a_line_has_stage_outcome_time_and_first_figures(workspace: Path):
     line = StageStory("score", workspace, "executed", 61.25).line()
     assert line.split() == ["score", "executed", "61.2", "s", "rows", "3", "srcc", "0.1235", *line.split()[8:]]
     assert "\n" not in line
+
+
+def test_a_line_tells_what_people_look_at_first(tmp_path: Path):
+    (tmp_path / "metrics").mkdir()
+    values = {"base_srcc": 0.4, "srcc": 0.75, "srcc_low": 0.6, "warm_up_srcc": {"mini": 0.7, "deep": {"x": 1}}}
+    (tmp_path / "metrics" / "correlate.json").write_text(json.dumps(values))
+    assert headlines(tmp_path, "correlate") == {"srcc": "0.75", "srcc_low": "0.6", "warm_up_srcc.mini": "0.7"}
+    assert set(HEADLINES) == set(STAGES)
+
+
+def test_headlines_exist_in_the_figures_of_the_sample_run(checkout: Path):
+    for stage, names in HEADLINES.items():
+        told = figures(checkout, stage)
+        assert told, stage
+        missing = [name for name in names if name not in told and not any(key.startswith(f"{name}.") for key in told)]
+        assert missing == [], stage
 
 
 def test_a_page_is_a_table_of_figures_with_its_cost(workspace: Path):

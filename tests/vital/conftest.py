@@ -15,9 +15,13 @@ Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 def vital(checkout: Path) -> Vital:
     """Function that runs ``vital`` of a checkout (this one unless another is named) and returns what it said."""
 
-    def call(*arguments: object, root: Path = checkout, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def call(
+        *arguments: object, root: Path = checkout, cwd: Path | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", "from vital.cli import main; main()", *map(str, arguments)]
         env = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200", **environment}
-        return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(
+            command, cwd=cwd or root, env=env, capture_output=True, text=True, check=False, timeout=300
+        )
 
     return call

@@ -33,6 +33,8 @@ def test_scoring_imports_nothing_heavy(checkout: Path, tmp_path: Path):
 
 
 def test_a_missing_file_is_a_media_error(tmp_path: Path):
+    with pytest.raises(vital.VitalError, match=r"nope\.jpg: no such file"):
+        vital.score(tmp_path / "nope.jpg")
     with pytest.raises(MediaError):
         vital.score(tmp_path / "none.jpg")
 

@@ -1,10 +1,11 @@
 """The command line: every wrong input is one clear line and a non-zero exit code; scoring starts fast and light."""
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import skimage.data
 from PIL import Image
 
 from vital.cli import cli, main
+from vital.media_files import find_media
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -61,8 +63,12 @@ def test_every_command_has_help(command: str, vital: Vital):
         (["run", "--seeds", "a,b"], "write whole numbers"),
         (["run", "--seeds", "1,1"], "a seed repeats"),
         (["run", "--workspace", "tasks"], "is no workspace"),
-        (["run", "--workspace", "/proc/nothing", "--profile", "paper"], "cannot write the workspace"),
-        (["status", "--workspace", "tasks"], "is no workspace"),
+        (["run", "--workspace", "/proc/nothing", "--profile", "embedded-long"], "cannot write the workspace"),
+        (["run", "--profile", "paper"], "this machine lacks what the profile paper needs"),
+        (["status", "--pool", "docs"], "holds no run yet: vital run with the same options makes one"),
+        (["registry", "list", "--repo", "/"], "/ is not a git repository"),
+        (["score", ""], "an empty name names no file"),
+        (["status", "--workspace", "tasks"], "holds no run yet"),
         (["registry", "show", "nobody"], "nobody"),
         (["score", LONG], "cannot be read: File name too long"),
         (["run", "--pool", LONG], "cannot read the pool"),
@@ -176,3 +182,60 @@ def test_help_is_instant_and_imports_no_pipeline(checkout: Path):
     script += "print(sorted({'torch', 'prefect', 'dvc', 'pandas', 'boto3'} & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_without_arguments_the_help_is_shown_as_it_is_laid_out(vital: Vital):
+    done = vital()
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: vital")
+    assert "\n  score" in done.stderr
+
+
+def test_a_plan_looks_for_inputs_where_a_new_workspace_will_find_them(vital: Vital, checkout: Path):
+    if not (checkout / "data" / "pool").is_dir():
+        pytest.skip("the sample pool is not here: dvc pull data.dvc")
+    done = vital("run", "--profile", "embedded-long", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is missing on this machine." in done.stdout
+
+
+def test_a_plan_says_that_a_pool_is_a_single_file(vital: Vital):
+    done = vital("run", "--pool", "README.md", "--dry-run")
+    assert "README.md is a file and no manifest" in done.stdout
+
+
+def test_a_plan_of_seeds_names_the_workspace_of_each(vital: Vital):
+    done = vital("run", "--profile", "embedded-long", "--seeds", "3,4", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for seed in (3, 4):
+        assert f"embedded-long-seed{seed}" in done.stdout
+
+
+def test_nobody_acts_on_one_checkout_while_standing_in_another(vital: Vital, checkout: Path, tmp_path: Path):
+    for name in ("flows/line.py", "dvc.yaml", "params.yaml", "prefect.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    inside = tmp_path / "flows"
+    for command in (("run",), ("status",), ("registry", "list"), ("store", "show")):
+        done = vital(*command, cwd=inside)
+        assert done.returncode == 1
+        assert f"belongs to the checkout {checkout}, and you stand in {tmp_path}" in done.stderr
+    assert vital("registry", "list", "--repo", str(checkout), cwd=inside).returncode == 0
+
+
+def test_a_folder_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "locked").mkdir()
+    Image.fromarray(skimage.data.coffee()).save(tmp_path / "coffee.jpg")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_media([str(tmp_path)])
+    assert [(named.path.name, str(named.problem or "")) for named in found] == [
+        ("locked", "cannot be listed: Permission denied"),
+        ("coffee.jpg", ""),
+    ]

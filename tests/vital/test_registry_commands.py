@@ -28,6 +28,7 @@ Run = Callable[..., Said]
 def run(plant: Plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """``vital`` as if its code lay in the plant."""
     monkeypatch.setattr("infra.workspace.CHECKOUT", plant.root)
+    monkeypatch.chdir(plant.root)
 
     def call(*arguments: object) -> Said:
         capsys.readouterr()
@@ -47,6 +48,9 @@ def test_a_model_is_promoted_listed_shown_and_fetched(run: Run, plant: Plant, tm
     shown = run("registry", "show", "vital-base#prod")
     assert "A model for tests." in shown.out
     assert plant.candidate().content in shown.out
+    made = plant.candidate()
+    assert all(path in shown.out and content[:12] in shown.out for path, content in made.made_from.items())
+    assert all(f"  {section}:" in shown.out for section in made.params)
     fetched = run("registry", "get", "vital-base", "--out", tmp_path / "out")
     assert (fetched.code, fetched.out) == (0, f"vital-base@v0.0.1 is in {tmp_path / 'out'}\n")
     assert (tmp_path / "out" / "weights.bin").stat().st_size == 5000
