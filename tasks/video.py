@@ -139,7 +139,7 @@ class Reading:
         return Scan(info, tuple(seconds))
 
     def _check_length(self, container: InputContainer, seconds: Sequence[float], fps: float) -> None:
-        length = seconds[-1]
+        length = seconds[-1] if len(seconds) > 1 else 1 / fps
         if length > self.limits.max_seconds:
             raise MediaError("too_large", f"{length:.1f} s is longer than {self.limits.max_seconds} s")
         stated = (container.duration or 0) / av.time_base
@@ -186,6 +186,8 @@ class Reading:
                 if not streams:
                     raise MediaError("no_frames", "the file has no video stream")
                 stream = streams[0]
+                if stream.codec_context is None:  # PyAV's types do not say so
+                    raise MediaError("unsupported", "the codec of the video stream is not known")
                 stream.codec_context.options = _STRICT
                 stream.thread_type = "AUTO"
                 yield container, stream
