@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
 from tasks.errors import MediaError
@@ -23,7 +24,7 @@ _COMPRESSION, _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _TABLES = 259, 273
 
 
 def check_integrity(data: bytes, image: Image.Image) -> None:
-    """Refuse an opened, not yet loaded image that would come out in part.
+    """Refuse an opened image that would come out in part.
 
     Raises:
         MediaError: ``truncated``. What Pillow raises on broken checksums is passed on.
@@ -39,7 +40,9 @@ def check_integrity(data: bytes, image: Image.Image) -> None:
     if image.format == "PNG":
         with Image.open(io.BytesIO(data), formats=["PNG"]) as again:
             again.verify()
-        _check_png_rows(data)
+        image.load()
+        if image.info.get("interlace") or not np.asarray(image.crop((0, image.height - 1, *image.size))).any():
+            _check_png_rows(data)  # Pillow unpacks whole rows into zeros, so a last row that is not all zero was there
 
 
 def _check_jpeg(data: bytes) -> None:

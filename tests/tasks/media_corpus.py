@@ -240,6 +240,7 @@ def _alpha() -> Image.Image:
 
 
 HALF_GREY: Pixels = np.where(np.arange(320)[None, :, None] < 160, PHOTO, np.uint8(128)).astype(np.uint8)
+BLACK_BELOW: Pixels = np.where(np.arange(240)[:, None, None] < 120, PHOTO, np.uint8(0)).astype(np.uint8)
 ONE_BIT: Pixels = np.asarray(IMAGE.convert("1").convert("RGB"))
 PALETTE = IMAGE.quantize(16)
 GREY_16: NDArray[np.uint16] = (np.arange(240 * 320, dtype=np.uint32).reshape(240, 320) % 65536).astype(np.uint16)
@@ -274,6 +275,9 @@ PHOTOGRAPHS: dict[str, Case] = {
     "16-bit grey PNG": Case(lambda: saved(Image.fromarray(GREY_16), "PNG"), "image", GREY_16_SHOWN),
     "16-bit RGB PNG": Case(lambda: png(320, 240, 16, 2, RGB_16_ROWS), "image", PHOTO),
     "palette PNG": Case(lambda: saved(PALETTE, "PNG"), "image", np.asarray(PALETTE.convert("RGB"))),
+    "PNG with black below": Case(
+        lambda: saved(Image.fromarray(BLACK_BELOW), "PNG", compress_level=4), "image", BLACK_BELOW
+    ),
     "interlaced PNG": Case(interlaced, "image", PHOTO),
     "1-bit PNG": Case(lambda: saved(IMAGE.convert("1"), "PNG"), "image", ONE_BIT),
     "grey PNG": Case(lambda: saved(IMAGE.convert("L"), "PNG"), "image", GREY),
@@ -368,6 +372,9 @@ REFUSED: dict[str, Case] = {
     "PNG with a wrong checksum": Case(lambda: _flipped(saved(IMAGE, "PNG"), 3000), "truncated"),
     "PNG whose data ends early under right checksums": Case(
         lambda: png(320, 240, 8, 2, b"".join(b"\0" + row.tobytes() for row in PHOTO[:120])), "truncated"
+    ),
+    "PNG of which the last row is missing": Case(
+        lambda: png(320, 240, 8, 2, b"".join(b"\0" + row.tobytes() for row in PHOTO[:239]) + bytes(900)), "truncated"
     ),
     "interlaced PNG whose data ends early": Case(lambda: interlaced(0.7), "truncated"),
     "lossless WebP cut": Case(lambda: saved(IMAGE, "WEBP", lossless=True)[:-200], "truncated"),
