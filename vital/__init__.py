@@ -28,6 +28,7 @@ if importlib.util.find_spec("tasks") is None or importlib.util.find_spec("models
 
 _PLUG_IN_POINTS: Final = {
     "Scorer": "models.scorers",
+    "Sampling": "models.scorers",
     "register_scorer": "models.scorers",
     "Judge": "models.judges",
     "VitalError": "tasks.errors",
