@@ -20,6 +20,7 @@ Check = Callable[[Path], None]
 """Raises an error if a file may not be loaded."""
 
 HASH_DIGITS: Final = 64
+_COMMIT_DIGITS: Final = 40
 _PIECE: Final = 1 << 20
 _PICKLE: Final = b"\x80"
 _WEIGHTS: Final = frozenset({".safetensors", ".bin", ".pt", ".pth"})
@@ -97,6 +98,26 @@ def content_state(folder: Path) -> Finding:
     return Finding(State.PRESENT)
 
 
+def check_blobs(folder: Path) -> None:
+    """Compare the files of a snapshot that the hub's client has fetched with their hashes, the names of its blobs.
+
+    A snapshot that fails is forgotten: its revision is no longer the main one.
+
+    Raises:
+        InfraError: a file is not whole, or not what the hub says.
+    """
+    finding = snapshot_state(folder)
+    if finding.state is State.PRESENT:
+        for path in sorted(snapshot_content(folder).rglob("*")):
+            blob = path.resolve()
+            if _is_hash(blob.name, HASH_DIGITS) and sha256_of(blob) != blob.name:
+                finding = Finding(State.WRONG_HASH, detail=f"{path.name} is not what the hub says")
+    if finding.state is not State.PRESENT:
+        (folder / _REVISION).unlink(missing_ok=True)
+        msg = f"the snapshot in {folder} is {finding.state} ({finding.detail}): remove the folder and fetch it again"
+        raise InfraError(msg)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
@@ -146,7 +167,7 @@ def place_snapshot(source: Path, folder: Path) -> str:
     files = sorted(path for path in source.rglob("*") if path.is_file())
     size = sum(path.stat().st_size for path in files)
     check_room(folder, size)
-    revision = source.name if _is_revision(source.name) else _revision_of(source, files)
+    revision = source.name if _is_hash(source.name, _COMMIT_DIGITS) else _revision_of(source, files)
     part = folder / "snapshots" / f".{revision}.incoming"
     with full_disk_told(folder, size), _removed_if_left(part):
         for path in files:
@@ -271,10 +292,10 @@ def _safetensors(path: Path, size: int) -> Finding | None:
     return None
 
 
-def _is_revision(name: str) -> bool:
-    return len(name) == 40 and set(name) <= set("0123456789abcdef")
+def _is_hash(name: str, digits: int) -> bool:
+    return len(name) == digits and set(name) <= set("0123456789abcdef")
 
 
 def _revision_of(folder: Path, files: list[Path]) -> str:
     listing = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in files]
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()[:40]
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()[:_COMMIT_DIGITS]

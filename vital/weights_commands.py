@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from infra.weight_files import Finding
     from models.weights import WeightRecord
 
-_UNKNOWN = "unknown"
+_UNKNOWN: Final = "unknown"
 
 
 @click.group(short_help="List, fetch or add the weights of official scorers and base models.")
@@ -59,12 +59,10 @@ def add(file: Path, name: str | None) -> None:
     tensors. The original stays where it is.
     """
     from infra.weight_files import State, place_file, place_snapshot, snapshot_content
-    from models.weights import check_plain
 
     record = _recognised(file, name)
     if record.snapshot:
-        for part in sorted(path for path in snapshot_content(file).rglob("*") if path.is_file()):
-            check_plain(part)
+        _check_all(snapshot_content(file))
         revision = place_snapshot(file, record.path)
         click.echo(f"{record.name} is in {record.path} as revision {revision}")
         return
@@ -108,11 +106,14 @@ def fetch(names: tuple[str, ...], *, yes: bool) -> None:
 def _fetched(record: "WeightRecord") -> bool:
     """Fetch one; a failure is told in a line that says what to put where by hand."""
     from infra.download import Download, download_snapshot
+    from infra.weight_files import check_blobs, snapshot_content
     from models.errors import ModelError
 
     try:
         if record.snapshot:
             download_snapshot(record.name, record.path.parent)
+            check_blobs(record.path)
+            _check_all(snapshot_content(record.path))
         else:
             with _progress(record.name) as progress:
                 Download(record.origin, record.path, record.sha256).run(_check_of(record), progress)
@@ -185,6 +186,13 @@ def _checked(file: Path, record: "WeightRecord") -> "Finding":
         raise InfraError(msg)
     _check_of(record)(file)
     return finding
+
+
+def _check_all(folder: Path) -> None:
+    from models.weights import check_plain
+
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        check_plain(path)
 
 
 def _check_of(record: "WeightRecord") -> "_Check":

@@ -11,7 +11,7 @@ import pytest
 
 from infra import weight_files
 from infra.errors import InfraError
-from infra.weight_files import State, file_state, locked, place_file, place_snapshot, snapshot_state
+from infra.weight_files import State, check_blobs, file_state, locked, place_file, place_snapshot, snapshot_state
 from tests.infra.test_download import CONTENT, SHA256
 
 
@@ -152,4 +152,23 @@ def test_a_snapshot_on_a_full_disk_leaves_nothing(snapshot: Path, tmp_path: Path
     with pytest.raises(InfraError, match="no space left"):
         place_snapshot(snapshot, folder)
     assert list((folder / "snapshots").iterdir()) == []
+    assert snapshot_state(folder).state is State.MISSING
+
+
+def test_what_the_hub_has_sent_is_compared_with_the_names_of_its_blobs(tmp_path: Path):
+    folder = tmp_path / "models--owner--one"
+    files = folder / "snapshots" / ("a" * 40)
+    for part in (files, folder / "blobs", folder / "refs"):
+        part.mkdir(parents=True)
+    (files / "config.json").write_text("{}")
+    blob = folder / "blobs" / hashlib.sha256(safetensors()).hexdigest()
+    blob.write_bytes(safetensors())
+    (files / "model.safetensors").symlink_to(blob)
+    (folder / "refs" / "main").write_text("a" * 40)
+    check_blobs(folder)
+    blob.write_bytes(safetensors()[:-1] + b"x")
+    with pytest.raises(
+        InfraError, match=r"is wrong hash \(model.safetensors is not what the hub says\): remove the folder"
+    ):
+        check_blobs(folder)
     assert snapshot_state(folder).state is State.MISSING

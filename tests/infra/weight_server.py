@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -122,6 +122,7 @@ def _send(handler: BaseHTTPRequestHandler, served: Served, start: int) -> None:
     quarter = max(1, len(body) // 4)
     for at in range(0, len(body), quarter):
         time.sleep(served.pause_s)
-        handler.wfile.write(body[at : at + quarter])
-        handler.wfile.flush()
+        with suppress(ConnectionError):  # whoever asked has left
+            handler.wfile.write(body[at : at + quarter])
+            handler.wfile.flush()
     handler.close_connection = True
