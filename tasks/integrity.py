@@ -18,6 +18,8 @@ _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The seven passes of an interlaced PNG: first column, first row, steps between columns and between rows."""
 _PIECE: Final = 1 << 20
+_SMALL: Final = 1 << 20
+"""Pixels below which padding to whole blocks is of weight and memory is not."""
 _JPEG_IN_TIFF: Final = 7
 _COMPRESSION, _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _TABLES = 259, 273, 279, 324, 325, 347
 """TIFF tags."""
@@ -30,13 +32,13 @@ def check_integrity(data: bytes, image: Image.Image) -> None:
         MediaError: ``truncated``. What Pillow raises on broken checksums is passed on.
     """
     if image.format in {"JPEG", "MPO"}:
-        _check_jpeg(data)
+        _check_jpeg(data, image)
     if image.format == "TIFF":
         boxes = [tile[1] for tile in image.tile if tile[1]]  # type: ignore[attr-defined] - it is a TiffImageFile
         if max(box[2] for box in boxes) < image.width or max(box[3] for box in boxes) < image.height:
             raise MediaError("truncated", "the strips of the TIFF do not cover the picture")
         for strip in _jpeg_strips(data, image):
-            _check_jpeg(strip)
+            _check_jpeg(strip, image)
     if image.format == "PNG":
         with Image.open(io.BytesIO(data), formats=["PNG"]) as again:
             again.verify()
@@ -45,10 +47,10 @@ def check_integrity(data: bytes, image: Image.Image) -> None:
             _check_png_rows(data)  # Pillow unpacks whole rows into zeros, so a last row that is not all zero was there
 
 
-def _check_jpeg(data: bytes) -> None:
+def _check_jpeg(data: bytes, image: Image.Image) -> None:
     from tasks.video import check_jpeg  # noqa: PLC0415 - other formats do not pay for PyAV
 
-    check_jpeg(data)
+    check_jpeg(data, max(image.width * image.height, _SMALL))
 
 
 def _jpeg_strips(data: bytes, image: Image.Image) -> Iterator[bytes]:

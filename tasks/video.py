@@ -18,6 +18,9 @@ from tasks.media import Clip, Limits, MediaInfo, Pixels, Wanted, check_size
 
 _MIMES: Final = {"mov": "video/mp4", "matroska": "video/x-matroska", "avi": "video/x-msvideo"}
 _STRICT: Final = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_SLACK: Final = 2
+"""FFmpeg's decoders are told to refuse frames of more than so many times the pixels that are allowed, which are checked
+exactly afterwards: what they hold is padded to whole blocks."""
 _QUARTER_TURNS: Final = 90
 _DEFAULT_RATE: Final = 25.0
 _TAIL_GAPS: Final = 1.5
@@ -26,20 +29,24 @@ _TAIL_SHARE: Final = 0.02
 between frames, plus a share of the whole."""
 
 
-def check_jpeg(data: bytes) -> None:
+def check_jpeg(data: bytes, pixels: int) -> None:
     """Refuse a JPEG whose entropy-coded data is incomplete or invalid: FFmpeg's decoder is strict where libjpeg is not.
+
+    Args:
+        data: the file.
+        pixels: how many it has; another header in the data that claims many more is invalid.
 
     Raises:
         MediaError: ``truncated``.
     """
     decoder = av.CodecContext.create("mjpeg", "r")
-    decoder.options = _STRICT
+    decoder.options = {**_STRICT, "max_pixels": str(_SLACK * pixels)}
     decoder.thread_count = 1
     try:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except av.error.PatchWelcomeError:
         return  # a coding that FFmpeg does not know says nothing about the file
-    except av.error.InvalidDataError as error:
+    except av.error.FFmpegError as error:
         raise MediaError("truncated", "the JPEG data is incomplete or invalid") from error
     if any(frame.is_corrupt for frame in frames):
         raise MediaError("truncated", "the JPEG data is incomplete or invalid")
@@ -188,7 +195,7 @@ class Reading:
                 stream = streams[0]
                 if stream.codec_context is None:  # PyAV's types do not say so
                     raise MediaError("unsupported", "the codec of the video stream is not known")
-                stream.codec_context.options = _STRICT
+                stream.codec_context.options = {**_STRICT, "max_pixels": str(_SLACK * self.limits.max_pixels)}
                 stream.thread_type = "AUTO"
                 yield container, stream
         except (av.error.FFmpegError, ValueError, EOFError) as error:

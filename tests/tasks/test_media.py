@@ -14,6 +14,7 @@ from models.distortions.clips import encode
 from tasks.annotation.opinions import FrameRule, decode_frames
 from tasks.errors import MediaError
 from tasks.media import ADMITTED, Limits, MediaInfo, decode_image, decode_video, is_video, iterate_video, probe
+from tasks.video import check_jpeg
 
 MP4 = media_corpus.mp4()
 JPEG = media_corpus.jpeg()
@@ -109,6 +110,12 @@ def test_limits_hold_before_anything_is_decoded():
     assert outcome(JPEG, Limits(max_elongation=320 / 240)) == "image"
     assert outcome(saved(IMAGE.resize((16, 8000)), "PNG"), ADMITTED) == "image"
     assert outcome(saved(IMAGE.resize((100, 8)), "PNG"), ADMITTED) == "image"
+
+
+def test_a_size_that_only_the_data_claims_is_refused_before_it_is_allocated():
+    check_jpeg(JPEG, 320 * 240)
+    with pytest.raises(MediaError, match="incomplete or invalid"):
+        check_jpeg(JPEG, 320 * 240 // 3)
 
 
 def test_frames_are_those_asked_for():
