@@ -43,7 +43,7 @@ def _refusal(error: MediaError) -> str:
 
 
 def _peak_mib() -> int:
-    """Memory at its highest, of this program alone: ``ru_maxrss`` counts that of the program which has forked it, too."""
+    """Memory of this program at its highest; ``ru_maxrss`` would count that of the program which has forked it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) // 1024
 
