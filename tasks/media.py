@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import MediaError
+from tasks.integrity import check_integrity
 
 if TYPE_CHECKING:
     from tasks.video import Reading
@@ -64,6 +65,9 @@ _BROKEN: Final = (
 _GROUND: Final = 128
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own bound refuses before decoding
+warnings.filterwarnings(
+    "ignore", category=UserWarning, module=r"PIL\."
+)  # broken EXIF and the like: told by the outcome
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def _decode_image(data: bytes, limits: Limits) -> tuple[Pixels, str]:
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             _check_image(image, name, limits)
-            _check_integrity(data, name)
+            check_integrity(data, image)
             image.load()
             return _to_rgb(image), _MIMES[name]
     except UnidentifiedImageError as error:
@@ -255,7 +259,7 @@ def _decode_image(data: bytes, limits: Limits) -> tuple[Pixels, str]:
     except Image.DecompressionBombError as error:
         raise MediaError("too_large", f"more than {limits.max_pixels} pixels") from error
     except _BROKEN as error:
-        raise MediaError("truncated", f"the {name} data is broken: {error}") from error
+        raise MediaError("truncated", f"the {name} data is broken: {' '.join(str(error).split())}") from error
 
 
 def _check_image(image: Image.Image, name: str, limits: Limits) -> None:
@@ -281,17 +285,6 @@ def check_size(width: int, height: int, limits: Limits) -> None:
             "too_elongated",
             f"{width}x{height}: the longer side is more than {limits.max_elongation:g} times the shorter",
         )
-
-
-def _check_integrity(data: bytes, name: str) -> None:
-    """Refuse what Pillow would decode in part: libjpeg fills missing data with grey, and PNG checksums go unread."""
-    if name == "JPEG":
-        from tasks.video import check_jpeg  # noqa: PLC0415 - other formats do not pay for PyAV
-
-        check_jpeg(data)
-    if name == "PNG":
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.verify()
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

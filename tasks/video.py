@@ -18,6 +18,9 @@ from tasks.media import Clip, Limits, MediaInfo, Pixels, Wanted, check_size
 
 _MIMES: Final = {"mov": "video/mp4", "matroska": "video/x-matroska", "avi": "video/x-msvideo"}
 _STRICT: Final = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_SLACK: Final = 2
+"""FFmpeg's decoders are told to refuse frames of more than so many times the pixels that are allowed, which are checked
+exactly afterwards: what they hold is padded to whole blocks."""
 _QUARTER_TURNS: Final = 90
 _DEFAULT_RATE: Final = 25.0
 _TAIL_GAPS: Final = 1.5
@@ -26,20 +29,24 @@ _TAIL_SHARE: Final = 0.02
 between frames, plus a share of the whole."""
 
 
-def check_jpeg(data: bytes) -> None:
+def check_jpeg(data: bytes, pixels: int) -> None:
     """Refuse a JPEG whose entropy-coded data is incomplete or invalid: FFmpeg's decoder is strict where libjpeg is not.
+
+    Args:
+        data: the file.
+        pixels: how many it has; another header in the data that claims many more is invalid.
 
     Raises:
         MediaError: ``truncated``.
     """
     decoder = av.CodecContext.create("mjpeg", "r")
-    decoder.options = _STRICT
+    decoder.options = {**_STRICT, "max_pixels": str(_SLACK * pixels)}
     decoder.thread_count = 1
     try:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except av.error.PatchWelcomeError:
         return  # a coding that FFmpeg does not know says nothing about the file
-    except av.error.InvalidDataError as error:
+    except av.error.FFmpegError as error:
         raise MediaError("truncated", "the JPEG data is incomplete or invalid") from error
     if any(frame.is_corrupt for frame in frames):
         raise MediaError("truncated", "the JPEG data is incomplete or invalid")
@@ -139,7 +146,7 @@ class Reading:
         return Scan(info, tuple(seconds))
 
     def _check_length(self, container: InputContainer, seconds: Sequence[float], fps: float) -> None:
-        length = seconds[-1]
+        length = seconds[-1] if len(seconds) > 1 else 1 / fps
         if length > self.limits.max_seconds:
             raise MediaError("too_large", f"{length:.1f} s is longer than {self.limits.max_seconds} s")
         stated = (container.duration or 0) / av.time_base
@@ -186,7 +193,9 @@ class Reading:
                 if not streams:
                     raise MediaError("no_frames", "the file has no video stream")
                 stream = streams[0]
-                stream.codec_context.options = _STRICT
+                if stream.codec_context is None:  # PyAV's types do not say so
+                    raise MediaError("unsupported", "the codec of the video stream is not known")
+                stream.codec_context.options = {**_STRICT, "max_pixels": str(_SLACK * self.limits.max_pixels)}
                 stream.thread_type = "AUTO"
                 yield container, stream
         except (av.error.FFmpegError, ValueError, EOFError) as error:

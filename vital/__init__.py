@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from models.quality_lmm import QualityLMM
     from tasks.annotation.opinions import ScoreResult
     from tasks.evaluation.assess import Assessment
@@ -26,6 +28,8 @@ if importlib.util.find_spec("tasks") is None or importlib.util.find_spec("models
 
 _PLUG_IN_POINTS: Final = {
     "Scorer": "models.scorers",
+    "Sampling": "models.scorers",
+    "register_scorer": "models.scorers",
     "Judge": "models.judges",
     "VitalError": "tasks.errors",
     "ModelError": "models.errors",
@@ -34,24 +38,27 @@ _PLUG_IN_POINTS: Final = {
 """What plug-ins build on, by the name under which ``vital`` offers it."""
 
 
-def score(path: str | Path) -> "ScoreResult":
+def score(path: str | Path, scorers: "Sequence[str] | None" = None) -> "ScoreResult":
     """Machine opinion of one photo or clip.
 
     Args:
         path: an image or video file.
+        scorers: names of the scorers to ask, third-party ones (see :func:`register_scorer`) among them; None means the
+            built-in six.
 
     Returns:
-        Six scores, their mean mu and population deviation sigma, all in [0, 1], higher is better; PMOD (five
+        Their scores (six), their mean mu and population deviation sigma, all in [0, 1], higher is better; PMOD (five
         probabilities, high to low); and the level that mu lies in.
 
     Raises:
         MediaError: the file is missing, broken, or of a format that is not accepted; it names the file.
+        ModelError: a scorer is unknown, or its weights are missing.
     """
     from tasks.annotation.opinions import load_scorers, score_path
     from tasks.errors import MediaError
 
     try:
-        return score_path(Path(path), load_scorers())
+        return score_path(Path(path), load_scorers(scorers))
     except MediaError as error:
         raise MediaError(error.reason, f"{path}: {error}") from error
 

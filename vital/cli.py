@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "status": "vital.run_command:status",
     "registry": "vital.registry_commands:registry",
     "store": "vital.store_commands:store",
+    "weights": "vital.weights_commands:weights",
 }
 """Subcommand -> where it is defined, in the order of the help page."""
 

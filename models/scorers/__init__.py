@@ -4,7 +4,14 @@ Importing this package costs NumPy and Pillow; weights and runtimes are loaded w
 """
 
 from models.scorers.built_in import BUILT_INS, load_built_in
-from models.scorers.catalogue import ScorerRecord, load_scorer, missing_weights, records, scorer_version
+from models.scorers.catalogue import (
+    ScorerRecord,
+    load_scorer,
+    missing_weights,
+    records,
+    register_scorer,
+    scorer_version,
+)
 from models.scorers.protocol import CLIP_FRAMES, Calibration, Sampling, Scorer
 
 __all__ = [
@@ -18,5 +25,6 @@ __all__ = [
     "load_scorer",
     "missing_weights",
     "records",
+    "register_scorer",
     "scorer_version",
 ]

@@ -1,10 +1,10 @@
 """Every scorer VITAL knows by name: the built-in six, the paper's official six, and third-party ones by entry point."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from models.errors import ModelError
 from models.scorers.built_in import BUILT_INS, Backend, built_in_version, load_built_in
@@ -13,6 +13,12 @@ from models.scorers.protocol import Scorer
 
 ENTRY_POINTS: Final = "vital.scorers"
 """Group of entry points: each names a callable without arguments that returns a Scorer."""
+
+Maker = Callable[[], Scorer]
+"""Returns a scorer, ready to score; a class without arguments to its constructor is one."""
+_Made = TypeVar("_Made", bound=Maker)
+
+_registered: dict[str, Maker] = {}
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,24 @@ class ScorerRecord:
     licence: str
     weights: tuple[WeightFile, ...]
     loadable: bool
+
+
+def register_scorer(make: _Made) -> _Made:
+    """Make a scorer known in this process under its attribute ``name``; works as a decorator of a class, too.
+
+    Stages run in processes of their own: a scorer for ``score.scorers`` in params.yaml comes by entry point.
+
+    Raises:
+        ModelError: it has no name, or the name is taken.
+    """
+    name = getattr(make, "name", None)
+    if not isinstance(name, str) or not name:
+        raise ModelError("a scorer is registered by a class or callable whose attribute `name` is a text")
+    if name in BUILT_INS or name in OFFICIAL:
+        msg = f"{name!r} is the name of a scorer that VITAL brings along: choose another"
+        raise ModelError(msg)
+    _registered[name] = make
+    return make
 
 
 def records() -> dict[str, ScorerRecord]:
@@ -82,12 +106,14 @@ def load_scorer(name: str, backend: Backend = "onnx", threads: int | None = None
         return load_built_in(name, backend, threads=threads)
     if name in OFFICIAL and OFFICIAL[name].metric is not None:
         return load_official(name)
-    entry_point = _third_party().get(name)
-    if entry_point is None:
+    make = _third_party().get(name)
+    if make is None:
         raise ModelError(_unknown(name))
-    scorer = entry_point.load()()
+    scorer = make()
     if not isinstance(scorer, Scorer):
-        msg = f"entry point {name!r} of group {ENTRY_POINTS} did not return a Scorer (see models/scorers/protocol.py)"
+        msg = (
+            f"{name!r} (registered, or of entry points {ENTRY_POINTS}) is not a Scorer: see models/scorers/protocol.py"
+        )
         raise ModelError(msg)
     return scorer
 
@@ -101,8 +127,12 @@ def scorer_version(name: str, folder: Path | None = None) -> str:
     return load_scorer(name).version
 
 
-def _third_party() -> dict[str, importlib.metadata.EntryPoint]:
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+def _third_party() -> dict[str, Callable[[], object]]:
+    """Makers of third-party scorers; what this process has registered comes before entry points."""
+    found: dict[str, Callable[[], object]] = {
+        entry.name: lambda entry=entry: entry.load()() for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)
+    }
+    return found | _registered
 
 
 def _unknown(name: str) -> str:

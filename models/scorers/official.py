@@ -17,19 +17,49 @@ from models.scorers.protocol import Calibration, Pixels, Sampling, check_frames
 
 _PYIQA_HOST: Final = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
 _CLIP_HOST: Final = "https://openaipublic.azureedge.net/clip/models"
+_FAST_VQA_HOST: Final = "https://github.com/VQAssessment/FAST-VQA-and-FasterVQA/releases/download/v2.0.0"
+_DOVER_HOST: Final = "https://github.com/VQAssessment/DOVER/releases/download/v0.1.0"
+_TOPIQ: Final = "cfanet_nr_koniq_res50-9a73138b.pth"
+_VIT_B_32: Final = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
+_RN50: Final = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file a scorer needs: where it belongs on this machine, and where it comes from."""
+    """One file a scorer needs: where it belongs on this machine, where it comes from, and how it is recognised.
+
+    Attributes:
+        path: its place; of a hub snapshot the file that names its revision (``refs/main``).
+        origin: URL of the file, or page of the snapshot.
+        licence: under which it is published.
+        sha256: published hash, all of its 64 digits or the first ones; empty if none is known.
+        megabytes: about its size.
+    """
 
     path: Path
     origin: str
+    licence: str = ""
+    sha256: str = ""
+    megabytes: int = 0
 
     @property
     def instruction(self) -> str:
         """One line for people."""
         return f"put {self.path.name} into {self.path.parent} (from {self.origin})"
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A published file: its place below the cache it belongs to, and what :class:`WeightFile` says of it.
+
+    Hashes: pyiqa's names end in the first digits of theirs, OpenAI's URLs contain them; the others are not published.
+    """
+
+    below: str
+    origin: str
+    megabytes: int
+    sha256: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +71,7 @@ class OfficialModel:
         licence: of the weights or their code.
         metric: its name in pyiqa; None if pyiqa does not offer it.
         lowest, highest: its declared range, mapped linearly to [0, 1].
-        files: (place below the cache it belongs to, origin) of each weight file.
+        files: its weight files; a file without a licence of its own has the model's.
     """
 
     modality: str
@@ -49,38 +79,38 @@ class OfficialModel:
     metric: str | None
     lowest: float
     highest: float
-    files: tuple[tuple[str, str], ...]
+    files: tuple[OfficialFile, ...]
 
 
 OFFICIAL: Final[dict[str, OfficialModel]] = {
     "fast_vqa": OfficialModel(
         "video", "MIT", None, 0.0, 1.0,
-        (("hub/vital/FAST_VQA_B_1_4.pth", "github.com/VQAssessment/FAST-VQA-and-FasterVQA releases"),),
+        (OfficialFile("hub/vital/FAST_VQA_B_1_4.pth", f"{_FAST_VQA_HOST}/FAST_VQA_B_1_4.pth", 127),),
     ),
     "dover": OfficialModel(
         "video", "S-Lab, non-commercial", None, 0.0, 1.0,
-        (("hub/vital/DOVER.pth", "github.com/VQAssessment/DOVER releases"),),
+        (OfficialFile("hub/vital/DOVER.pth", f"{_DOVER_HOST}/DOVER.pth", 225),),
     ),
     "q_align": OfficialModel(
         "image and video", "MIT (weights: Llama 2 community)", "qalign", 1.0, 5.0,
-        (("hf/models--q-future--one-align/refs/main", "huggingface.co/q-future/one-align, as a hub snapshot"),),
+        (OfficialFile("hf/models--q-future--one-align/refs/main", "https://huggingface.co/q-future/one-align", 16400),),
     ),
     "topiq_nr": OfficialModel(
         "image", "PolyForm Noncommercial", "topiq_nr", 0.0, 1.0,
-        (("hub/pyiqa/cfanet_nr_koniq_res50-9a73138b.pth", f"{_PYIQA_HOST}/cfanet_nr_koniq_res50-9a73138b.pth"),),
+        (OfficialFile(f"hub/pyiqa/{_TOPIQ}", f"{_PYIQA_HOST}/{_TOPIQ}", 181, "9a73138b"),),
     ),
     "liqe": OfficialModel(
         "image", "PolyForm Noncommercial", "liqe", 1.0, 5.0,
         (
-            ("hub/pyiqa/liqe_koniq.pt", f"{_PYIQA_HOST}/liqe_koniq.pt"),
-            ("hub/clip/ViT-B-32.pt", f"{_CLIP_HOST}, ViT-B-32.pt"),
+            OfficialFile("hub/pyiqa/liqe_koniq.pt", f"{_PYIQA_HOST}/liqe_koniq.pt", 354),
+            OfficialFile("hub/clip/ViT-B-32.pt", f"{_CLIP_HOST}/{_VIT_B_32}/ViT-B-32.pt", 354, _VIT_B_32, "MIT"),
         ),
     ),
     "qualiclip": OfficialModel(
         "image", "CC BY-NC 4.0", "qualiclip", 0.0, 1.0,
         (
-            ("hub/pyiqa/QualiCLIP.pth", f"{_PYIQA_HOST}/QualiCLIP.pth"),
-            ("hub/clip/RN50.pt", f"{_CLIP_HOST}, RN50.pt"),
+            OfficialFile("hub/pyiqa/QualiCLIP.pth", f"{_PYIQA_HOST}/QualiCLIP.pth", 390),
+            OfficialFile("hub/clip/RN50.pt", f"{_CLIP_HOST}/{_RN50}/RN50.pt", 256, _RN50, "MIT"),
         ),
     ),
 }  # fmt: skip
@@ -126,7 +156,11 @@ class PyiqaScorer:
 
 def weight_files(name: str) -> tuple[WeightFile, ...]:
     """The files an official scorer needs, at their places on this machine (TORCH_HOME and HF_HUB_CACHE count)."""
-    return tuple(WeightFile(_place(below), origin) for below, origin in OFFICIAL[name].files)
+    model = OFFICIAL[name]
+    return tuple(
+        WeightFile(_place(file.below), file.origin, file.licence or model.licence, file.sha256, file.megabytes)
+        for file in model.files
+    )
 
 
 def official_version(name: str) -> str:

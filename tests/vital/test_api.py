@@ -9,6 +9,7 @@ import skimage.data
 from PIL import Image
 
 import vital
+from models.errors import ModelError
 from tasks.errors import MediaError, VitalError
 
 
@@ -46,6 +47,54 @@ def test_plug_in_points_come_from_vital():
     assert (vital.Scorer, vital.Judge, vital.VitalError) == (Scorer, Judge, VitalError)
     with pytest.raises(AttributeError, match="no attribute 'scorer'"):
         _ = vital.scorer
+
+
+def ten_lines(checkout: Path) -> str:
+    """The scorer that docs/scorers.md shows."""
+    return (checkout / "docs" / "scorers.md").read_text().partition("```python\n")[2].partition("```")[0]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "grey.png"
+    Image.new("RGB", (64, 48), (51, 51, 51)).save(path)
+    return path
+
+
+def test_a_scorer_of_ten_lines_is_registered_and_scores(checkout: Path, photo: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("models.scorers.catalogue._registered", {})
+    lines = ten_lines(checkout)
+    assert len([line for line in lines.splitlines() if line]) <= 10
+    exec(compile(lines, "docs/scorers.md", "exec"), {})  # noqa: S102 - what the page tells its readers to run
+    result = vital.score(photo, scorers=["brightness"])
+    assert result.scores == {"brightness": pytest.approx(0.2)}
+    assert (result.mu, result.sigma, result.level) == (pytest.approx(0.2), 0.0, "poor")
+    both = vital.score(photo, scorers=["brightness", "ranking"])
+    assert list(both.scores) == ["brightness", "ranking"]
+    assert both.scores["brightness"] == pytest.approx(0.2)
+
+
+def test_the_same_class_comes_by_a_real_entry_point(
+    checkout: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    site = tmp_path / "site"
+    described = site / "my_package-1.0.dist-info"
+    described.mkdir(parents=True)
+    (site / "my_package.py").write_text(ten_lines(checkout).replace("@vital.register_scorer\n", ""))
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text("[vital.scorers]\nbrightness = my_package:Brightness\n")
+    monkeypatch.setattr("models.scorers.catalogue._registered", {})
+    with pytest.raises(ModelError, match="unknown scorer 'brightness'"):
+        vital.score(photo, scorers=["brightness"])
+    monkeypatch.syspath_prepend(site)
+    assert vital.score(photo, scorers=["brightness"]).scores == {"brightness": pytest.approx(0.2)}
+
+
+def test_a_registered_scorer_has_a_name_of_its_own():
+    with pytest.raises(ModelError, match="'ranking' is the name of a scorer that VITAL brings along"):
+        vital.register_scorer(type("Ranking", (), {"name": "ranking"}))
+    with pytest.raises(ModelError, match="attribute `name` is a text"):
+        vital.register_scorer(lambda: None)
 
 
 def test_a_wheel_without_the_checkout_says_so(checkout: Path, tmp_path: Path):

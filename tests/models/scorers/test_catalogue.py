@@ -78,7 +78,7 @@ def test_a_third_party_scorer_is_an_entry_point(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry, bad] if "scorers" in group else [])
     assert load_scorer("brightness").score(np.full((1, 4, 4, 3), 51, np.uint8)) == pytest.approx(0.2)
     assert missing_weights(["brightness"]) == []
-    with pytest.raises(ModelError, match="did not return a Scorer"):
+    with pytest.raises(ModelError, match="is not a Scorer"):
         load_scorer("bad")
 
 

@@ -1,0 +1,125 @@
+"""Published weights that VITAL can use, by name: files of the official scorers, the motion extractor, base models.
+
+Records only; nothing is read or fetched here. :func:`check_plain` says whether a file holds tensors and no code.
+"""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from models.errors import ModelError
+from models.scorers import records
+
+HUB: Final = "https://huggingface.co"
+
+_BASES: Final = {
+    "OpenGVLab/InternVL3-1B-hf": 1900,
+    "OpenGVLab/InternVL3-2B-hf": 4200,
+    "OpenGVLab/InternVL3-8B-hf": 15900,
+    "OpenGVLab/InternVL3-14B-hf": 30300,
+}
+"""Snapshots of the hub that the paper's profile trains (``DECODERS`` names them), and about their megabytes."""
+_BASE_LICENCE: Final = "MIT (language model: Qwen2.5's licence)"
+_SLOWFAST: Final = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"
+_SLOWFAST_MEGABYTES: Final = 277
+_REVISION: Final = ("refs", "main")
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """One file or hub snapshot.
+
+    Attributes:
+        name: the file's name, or the hub's name of the snapshot (``owner/model``).
+        owners: what needs it.
+        origin: URL of the file, or the snapshot's page.
+        licence: under which it is published.
+        sha256: published hash, all of its 64 digits or the first ones; empty if none is known.
+        megabytes: about its size.
+        path: where it belongs on this machine; of a snapshot its folder in the hub's cache.
+        snapshot: whether it is a snapshot.
+    """
+
+    name: str
+    owners: tuple[str, ...]
+    origin: str
+    licence: str
+    sha256: str
+    megabytes: int
+    path: Path
+    snapshot: bool
+
+    @property
+    def instruction(self) -> str:
+        """What to do by hand, one line."""
+        if self.snapshot:
+            return f"put the snapshot {self.name} ({self.origin}) into {self.path}: vital weights add FOLDER"
+        return f"put {self.name} into {self.path.parent} (from {self.origin}): vital weights add FILE"
+
+
+def weight_records() -> dict[str, WeightRecord]:
+    """All published weights by name, scorers' first; places follow TORCH_HOME and HF_HUB_CACHE."""
+    found: dict[str, WeightRecord] = {}
+    for owner, scorer in records().items():
+        for file in scorer.weights:
+            snapshot = file.path.parts[-2:] == _REVISION
+            path = file.path.parents[1] if snapshot else file.path
+            name = _hub_name(path) if snapshot else path.name
+            owners = (*found[name].owners, owner) if name in found else (owner,)
+            found[name] = WeightRecord(
+                name, owners, file.origin, file.licence, file.sha256, file.megabytes, path, snapshot
+            )
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    torch_home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
+    slowfast = torch_home / "hub" / "checkpoints" / _SLOWFAST.rpartition("/")[2]  # where torch.hub puts it
+    found[slowfast.name] = WeightRecord(
+        slowfast.name, ("motion extractor",), _SLOWFAST, "Apache-2.0", "", _SLOWFAST_MEGABYTES, slowfast, snapshot=False
+    )
+    hub = next(record.path.parent for record in found.values() if record.snapshot)
+    for name, megabytes in _BASES.items():
+        path = hub / f"models--{name.replace('/', '--')}"
+        owner = f"decoder {name.partition('/')[2].removesuffix('-hf').lower()}"
+        found[name] = WeightRecord(name, (owner,), f"{HUB}/{name}", _BASE_LICENCE, "", megabytes, path, snapshot=True)
+    return found
+
+
+def check_plain(path: Path) -> None:
+    """Load a pickle of tensors as loaders will, without running code of it; safetensors and other files hold none.
+
+    Raises:
+        ModelError: the file is broken, or holds more than tensors and plain values.
+    """
+    if path.suffix not in {".pt", ".pth", ".pyth", ".bin", ".ckpt"}:
+        return
+    if is_torchscript(path):
+        msg = f"{path.name} is not a file of tensors alone: it is a TorchScript archive, which holds code"
+        raise ModelError(msg)
+    import torch  # noqa: PLC0415 - seconds that only who brings weights pays
+
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError) as error:
+        said = " ".join(str(error).split())[:160]
+        msg = f"{path.name} is not a file of tensors alone (torch.load with weights_only=True says: {said})"
+        raise ModelError(msg) from error
+
+
+def is_torchscript(path: Path) -> bool:
+    """Say whether a file is a TorchScript archive, which holds code; OpenAI publishes CLIP so."""
+    import zipfile  # noqa: PLC0415
+
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _hub_name(folder: Path) -> str:
+    return folder.name.removeprefix("models--").replace("--", "/")
