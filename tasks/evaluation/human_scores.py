@@ -82,11 +82,10 @@ def with_human(found: OpinionSet, frame: pd.DataFrame, columns: Columns, human: 
     if twice is not None:
         msg = f"{source}: the sample {twice!r} has more than one human score"
         raise StageError(msg)
-    mos_N = _unit(numeric(table, human.mos, source), human, source)
-    sd_N = None if human.sd is None else _deviation(numeric(table, human.sd, source), human.sd, human, source)
+    raw_N = numeric(table, human.mos, source)
     row_of = {key: row for row, key in enumerate(ids)}
     rows = [row_of.get(key) for key in found.ids]
-    mine_N = _picked(mos_N, rows)
+    mine_N = _picked(raw_N, rows)
     rated = np.isfinite(mine_N)
     if not rated.any():
         example = f"for example {found.ids[0]!r} here and {ids[0]!r} there"
@@ -96,9 +95,11 @@ def with_human(found: OpinionSet, frame: pd.DataFrame, columns: Columns, human: 
         msg = f"{source}: every human score in {human.mos!r} is the same: nothing can be ranked"
         raise StageError(msg)
     joined = found if human.path is None else _with_groups(found, table, rows, columns, source)
-    deviations = None if sd_N is None else _picked(sd_N, rows)
-    unmatched = int(np.isfinite(mos_N).sum() - rated.sum())
-    return replace(joined, mos_N=mine_N, sd_N=deviations, unmatched=unmatched)
+    unmatched = int(np.isfinite(raw_N).sum() - rated.sum())
+    joined = replace(joined, mos_N=_unit(mine_N, human, source), unmatched=unmatched)
+    if human.sd is None:
+        return joined
+    return replace(joined, sd_N=_deviation(_picked(numeric(table, human.sd, source), rows), human.sd, human, source))
 
 
 def _with_groups(
@@ -124,13 +125,9 @@ def _picked(values: Floats, rows: list[int | None]) -> Floats:
 
 
 def _unit(values: Floats, human: Human, source: Path) -> Floats:
-    known = values[np.isfinite(values)]
-    if len(known) == 0:
-        msg = f"{source}: the column {human.mos!r} holds no number"
-        raise StageError(msg)
-    if known.min() < human.low or known.max() > human.high:
-        span = f"{known.min():g} to {known.max():g}"
-        msg = f"{source}: {human.mos} runs from {span}, outside its range {human.low:g} to {human.high:g}"
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low < human.low or high > human.high:
+        msg = f"{source}: {human.mos} runs from {low:g} to {high:g}, outside its range {human.low:g} to {human.high:g}"
         raise StageError(msg)
     unit = (values - human.low) / (human.high - human.low)
     return unit if human.polarity is Polarity.MOS else 1 - unit
@@ -139,7 +136,7 @@ def _unit(values: Floats, human: Human, source: Path) -> Floats:
 def _deviation(values: Floats, name: str, human: Human, source: Path) -> Floats:
     known = values[np.isfinite(values)]
     if len(known) == 0 or known.min() < 0:
-        told = "holds no number" if len(known) == 0 else "has a negative standard deviation"
+        told = "holds no number for these samples" if len(known) == 0 else "has a negative standard deviation"
         msg = f"{source}: the column {name!r} {told}"
         raise StageError(msg)
     low, high = human.sd_range or (human.low, human.high)
