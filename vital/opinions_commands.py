@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tasks.evaluation.human_scores import Human
     from tasks.evaluation.opinion_tables import Columns
 
-_SIGMAS: Final = ("population", "sos", "shrunk", "noise_weighted", "predictive", "variance_function")
+SIGMAS: Final = ("population", "sos", "shrunk", "noise_weighted", "predictive", "variance_function")
 """As in ``models.opinion_spread.SPREADS``; here too, since help must not wait for SciPy (a test holds them equal)."""
 _REPLICATES: Final = 1000
 
@@ -60,7 +60,7 @@ def opinions() -> None:
 @click.option("--sd-range", metavar="LOW HIGH", nargs=2, type=float, help="Ends of their scale, if it is another.")
 @click.option(
     "--sigma",
-    type=click.Choice(_SIGMAS),
+    type=click.Choice(SIGMAS),
     default="population",
     show_default=True,
     help="What sigma the report is about; all of them are compared in any case.",
@@ -102,6 +102,8 @@ def report(**given: Any) -> None:
     sampling = stage_config("correlate", read_params(CHECKOUT)).sampling
     options = Options(given["sigma"], dataclasses.replace(sampling, n_bootstrap=given["bootstrap"]), given["scale"])
     found = study(gather(given["source"] or CHECKOUT, _columns(given), _human(given)), options)
+    if found["human"] is not None and found["human"]["warning"]:
+        click.echo(f"vital: {found['human']['warning']}", err=True)
     if given["out"] is not None:
         paths = write_pages(given["out"], found)
         click.echo(f"written: {', '.join(map(str, paths))}", err=True)

@@ -52,7 +52,7 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
     edges = np.array(row["histogram"]["edges"])
     values = np.repeat((edges[:-1] + edges[1:]) / 2, row["histogram"]["counts"])
     named = {"others": "mean of the others", "mos": "people"}
-    curves = {named[key]: curve for key, curve in row["curves"].items()}
+    curves = {name: row["curves"][key] for key, name in named.items() if key in row["curves"]}
     series = [
         Series(name, curve["score"], curve["reference"], style) for style, (name, curve) in enumerate(curves.items())
     ]
@@ -113,6 +113,8 @@ def _people(found: Study) -> str:
         lines.append(f"- SRCC(sigma, human SD) = {_cell(human['sigma_sd'])} {told}")
         own = f"SRCC(MOS, SD) = {_cell(human['mos_sd'])}, SRCC(MOS (1 - MOS), SD) = {_cell(human['parabola_sd'])}"
         lines.append(f"- people themselves: {own}, SOS parameter {_number(human['sos'])}")
+    if human["warning"]:
+        lines.append(f"- **{human['warning']}**")
     if human["unmatched"]:
         lines.append(f"- {human['unmatched']} human scores have no sample here")
     return "\n".join(lines)

@@ -182,9 +182,12 @@ def _human(opinions: OpinionSet, mu_N: Floats, sigma_N: Floats, measure: Measure
     if mos_N is None:
         return None
     rated = np.isfinite(mos_N)
-    found = {"rated": int(rated.sum()), "unmatched": opinions.unmatched, "mu_mos": measure.srcc(mu_N, mos_N)}
+    agreement = measure.srcc(mu_N, mos_N)
+    opposed = agreement["high"] is not None and agreement["high"] < 0
+    found = {"rated": int(rated.sum()), "unmatched": opinions.unmatched, "mu_mos": agreement}
+    found |= {"warning": "mu falls where human scores rise: is the polarity declared right?" if opposed else ""}
     if sd_N is None:
-        return found | {"with_sd": 0, "sigma_sd": None, "mos_sd": None, "sos": None}
+        return found | {"with_sd": 0, "sigma_sd": None, "mos_sd": None, "parabola_sd": None, "sos": None}
     both = rated & np.isfinite(sd_N)
     return found | {
         "with_sd": int(both.sum()),

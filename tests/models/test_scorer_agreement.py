@@ -70,12 +70,12 @@ def test_an_erratic_scorer_is_rejected_by_bt500_and_a_biased_one_is_not():
     assert "bt500" in found[2].reasons
     assert found[2].balance < 0.3
     assert "bt500" not in found[7].reasons
-    assert found[7].balance == pytest.approx(1)
+    assert found[7].balance > 0.8
     assert found[7].far_share > 0.05
 
 
 def test_one_scorer_very_far_from_few_others_is_beyond_bt500():
-    """Its own weight in the kurtosis calls for sqrt(20) deviations, which (S - 1) / sqrt(S) never reaches: 3.6 of 15."""
+    """Its own share of the kurtosis calls for sqrt(20) = 4.5 deviations; (S - 1) / sqrt(S) is 3.6 for 15."""
     assert far_counts([[0.5] * 7 + [0.52] * 7 + [0.9]])[0].sum() == 0
 
 

@@ -73,7 +73,7 @@ def test_a_spread_is_fitted_on_the_other_half_of_the_contents(name: str):
     order = np.random.default_rng(3).permutation(12)
     half = order[np.unique(np.array(opinions.content_N), return_inverse=True)[1]] % 2
     usable = np.isfinite(opinions.mos_N) if name == "predictive" else np.isfinite(opinions.sd_N)
-    usable = usable if name in {"predictive", "variance_function"} else np.full(60, True)  # noqa: FBT003 - a fill value
+    usable = usable if name in {"predictive", "variance_function"} else np.full(60, True)
     fit = usable & (half == 1)
     spread = SPREADS[name].fit(Rated(opinions.scores_NS[fit], opinions.mos_N[fit], opinions.sd_N[fit]))
     assert sigma[half == 0] == pytest.approx(spread(opinions.scores_NS[half == 0]))

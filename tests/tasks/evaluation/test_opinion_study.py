@@ -13,6 +13,7 @@ from models.opinion_spread import SPREADS
 from tasks.errors import StageError
 from tasks.evaluation.agreements import Sampling
 from tasks.evaluation.human_scores import Human, Polarity, gather
+from tasks.evaluation.opinion_measures import Split
 from tasks.evaluation.opinion_study import Options, study
 from tasks.evaluation.opinion_tables import Columns, OpinionSet, Scale
 
@@ -93,7 +94,9 @@ def test_every_sigma_is_compared(found: dict[str, Any]):
     assert rows["population"]["sd_gain"] is None
     assert rows["variance_function"]["sd_gain"]["low"] > 0.3  # people's spread is made of their mean here
     assert rows["variance_function"]["level"] == pytest.approx(1, abs=0.05)
-    assert 0.8 < rows["predictive"]["covered"] < 1
+    error = Split(opinion_set(), SAMPLING).error()
+    sigma = Split(opinion_set(), SAMPLING).sigma("predictive")
+    assert rows["predictive"]["covered"] == pytest.approx(np.mean(error <= 1.644854 * sigma), abs=1e-6)
     assert study(opinion_set(), Options("sos", SAMPLING, "unit"))["human"]["sigma_sd"] == rows["sos"]["sd"]
 
 
