@@ -293,7 +293,7 @@ def _fit_predictive(rated: Rated) -> Predictive:
         width_N = c + d * variance_N
         design_N2 = np.stack([np.ones_like(mean_N), mean_N], axis=1)
         root_N1 = 1 / np.sqrt(width_N)[:, None]
-        return np.linalg.lstsq(design_N2 * root_N1, mos_N * root_N1[:, 0], rcond=None)[0], width_N
+        return _least_squares(design_N2 * root_N1, mos_N * root_N1[:, 0]), width_N
 
     def loss(roots_2: Floats) -> float:
         (alpha, beta), width_N = line(*_squares(roots_2))
@@ -316,7 +316,11 @@ def _squares(roots_2: Floats) -> tuple[float, float]:
 def _fit_variance_function(rated: Rated) -> VarianceFunction:
     scores = _enough(rated)
     sd_N = np.maximum(_column(rated.sd_N, len(scores), "human standard deviations"), _DEVIATION_FLOOR)
-    return VarianceFunction(np.linalg.lstsq(_design(scores), 2 * np.log(sd_N), rcond=None)[0])
+    return VarianceFunction(_least_squares(_design(scores), 2 * np.log(sd_N)))
+
+
+def _least_squares(design_NK: Floats, target_N: Floats) -> Floats:
+    return np.asarray(np.linalg.lstsq(design_NK, target_N, rcond=None)[0], dtype=np.float64)
 
 
 def _design(scores: Floats) -> Floats:
