@@ -168,3 +168,22 @@ def test_the_known_facts_of_published_label_sets(
     )
     assert tuple(round(value, 3) for value in values) == facts
     assert values == pytest.approx(known_facts(shared_data, name, human.mos, str(human.sd)), abs=2e-6)
+
+
+def test_a_published_dmos_is_turned_once(shared_data: Path, tmp_path: Path):
+    """The README's |SRCC| of scores with the image and from the caption alone, before and after tuning (CSIQ)."""
+    columns: dict[str, list[float]] = {}
+    for model in ("baseline", "self_consistent"):
+        rows = json.loads((shared_data / f"reasoning/csiq_{model}.json").read_text())
+        rows.sort(key=lambda row: row["image"].lower())
+        columns[f"{model}_image"] = [row["overall_score"] for row in rows]
+        columns[f"{model}_text"] = [row["reasoning_score"] for row in rows]
+        columns |= {"dmos": [float(row["gt_score"]) for row in rows], "name": [row["image"] for row in rows]}
+    pd.DataFrame(columns).to_csv(tmp_path / "csiq.csv", index=False)
+    given = Columns(scorers=",".join(name for name in columns if "_" in name), scale=Scale.RANK)
+    given = Columns(**vars(given) | {"content": r"name:([^/.]+)\.[^/]+$", "distortion": "name:/([^/]+)/[^/]+$"})
+    opinions = gather(tmp_path / "csiq.csv", given, Human("dmos", 0, 1, Polarity.DMOS))
+    found = study(opinions, Options("population", QUICK, "rank"))
+    assert [round(row["mos"]["value"], 3) for row in found["scorers"]] == [0.634, 0.535, 0.647, 0.620]
+    assert (found["samples"], found["contents"], len(found["distortions"])) == (866, 30, 6)
+    assert found["human"]["warning"] == ""
