@@ -99,6 +99,8 @@ def report(**given: Any) -> None:
     from tasks.evaluation.opinion_study import Options, study
     from tasks.stage import read_params, stage_config
 
+    if given["out"] is not None:
+        given["out"].mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is told before the work
     sampling = stage_config("correlate", read_params(CHECKOUT)).sampling
     options = Options(given["sigma"], dataclasses.replace(sampling, n_bootstrap=given["bootstrap"]), given["scale"])
     found = study(gather(given["source"] or CHECKOUT, _columns(given), _human(given)), options)

@@ -90,6 +90,12 @@ def test_a_wrong_input_is_one_line(arguments: list[str], told: str, labels: Path
     assert told in line
 
 
+def test_a_folder_that_cannot_be_is_told_before_the_work(labels: Path, vital: Vital):
+    done = vital("opinions", "report", "--opinions", labels, *USE, "--out", labels / "below-a-file")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"vital: Not a directory: {labels / 'below-a-file'}\n"
+
+
 def test_people_of_other_pictures_are_told(labels: Path, vital: Vital, tmp_path: Path):
     pd.read_csv(labels).assign(name="other").head(1).to_csv(tmp_path / "people.csv", index=False)
     done = vital("opinions", "report", "--opinions", labels, *USE, *PEOPLE, "--human", tmp_path / "people.csv")
