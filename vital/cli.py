@@ -16,6 +16,7 @@ from tasks.errors import VitalError
 COMMANDS: Final = {
     "score": "vital.score_command:score",
     "assess": "vital.assess_command:assess",
+    "opinions": "vital.opinions_commands:opinions",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "registry": "vital.registry_commands:registry",

@@ -105,6 +105,7 @@ def gather(config: Config, place: Place, thumbnails: Thumbnails) -> dict[str, An
     rejects = pd.concat([_read(place, stage, "rejects", REJECTS) for stage in chapters.REJECTING], ignore_index=True)
     return {
         "title": config.title,
+        "first": "pool",
         "pool": chapters.pool_chapter(candidates, rejects),
         "opinions": chapters.opinion_chapter(candidates, opinions),
         "pmod": chapters.pmod_examples(candidates, opinions, thumbnails),
@@ -122,9 +123,9 @@ def gather(config: Config, place: Place, thumbnails: Thumbnails) -> dict[str, An
     }
 
 
-def render(content: dict[str, Any]) -> str:
-    """Fill the template; every text is escaped, since judges and sources are not trusted."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only this stage pays for it
+def render(content: dict[str, Any], template: str = "report.html.j2") -> str:
+    """Fill a template of this folder; every text is escaped, since judges and sources are not trusted."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only pages pay for it
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -134,7 +135,7 @@ def render(content: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["decimals"] = _decimals
-    return environment.get_template("report.html.j2").render(content)
+    return environment.get_template(template).render(content)
 
 
 def _decimals(value: float | None, digits: int = 3) -> str:
