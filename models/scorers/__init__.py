@@ -5,15 +5,18 @@ Importing this package costs NumPy and Pillow; weights and runtimes are loaded w
 
 from models.scorers.built_in import BUILT_INS, load_built_in
 from models.scorers.catalogue import ScorerRecord, load_scorer, missing_weights, records, scorer_version
-from models.scorers.protocol import CLIP_FRAMES, Calibration, Sampling, Scorer
+from models.scorers.protocol import CLIP_FRAMES, Calibration, Excerpt, Gathering, Sampling, Scorer, Strip
 
 __all__ = [
     "BUILT_INS",
     "CLIP_FRAMES",
     "Calibration",
+    "Excerpt",
+    "Gathering",
     "Sampling",
     "Scorer",
     "ScorerRecord",
+    "Strip",
     "load_built_in",
     "load_scorer",
     "missing_weights",

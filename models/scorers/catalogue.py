@@ -42,9 +42,7 @@ def records() -> dict[str, ScorerRecord]:
         name: ScorerRecord(name, "built-in", "image and video", "Apache-2.0", (), loadable=True) for name in BUILT_INS
     }
     for name, model in OFFICIAL.items():
-        found[name] = ScorerRecord(
-            name, "official", model.modality, model.licence, weight_files(name), loadable=model.metric is not None
-        )
+        found[name] = ScorerRecord(name, "official", model.modality, model.licence, weight_files(name), loadable=True)
     return found
 
 
@@ -80,7 +78,7 @@ def load_scorer(name: str, backend: Backend = "onnx", threads: int | None = None
     """
     if name in BUILT_INS:
         return load_built_in(name, backend, threads=threads)
-    if name in OFFICIAL and OFFICIAL[name].metric is not None:
+    if name in OFFICIAL:
         return load_official(name)
     entry_point = _third_party().get(name)
     if entry_point is None:
@@ -96,7 +94,7 @@ def scorer_version(name: str, folder: Path | None = None) -> str:
     """Version of a scorer, without loading weights where that is possible."""
     if name in BUILT_INS:
         return built_in_version(name, folder) if folder else built_in_version(name)
-    if name in OFFICIAL and OFFICIAL[name].metric is not None:
+    if name in OFFICIAL:
         return official_version(name)
     return load_scorer(name).version
 
