@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from torch import nn
-
 from seeded import clips, digest, frames, offset, seed_weights, shapes
+from torch import nn
 
 HERE = Path(__file__).parent
 UNNEEDED = ("decord", "skvideo", "skvideo.io", "thop", "wandb", "clip", "petrel_client")

@@ -13,10 +13,11 @@ from PIL import Image
 
 from models.distortions import distort_clip
 from models.levels import CENTRES, LEVELS
-from models.scorers import BUILT_INS, CLIP_FRAMES
+from models.scorers import BUILT_INS, CLIP_FRAMES, Sampling
 from tasks.annotation import opinions
 from tasks.annotation.opinions import FrameRule, decode_frames, load_scorers, opinion_of, score_path
 from tasks.errors import MediaError
+from tasks.media import decode_video
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -53,20 +54,23 @@ def test_frames_of_a_long_video_lie_in_the_middles_of_equal_parts() -> None:
 
 def test_a_medium_is_decoded_once_for_all_scorers(clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     decodes: list[str] = []
-    for name in ("decode_image", "decode_video"):
+    for name in ("decode_image", "watch_video"):
         original = getattr(opinions, name)
         monkeypatch.setattr(opinions, name, lambda *a, _f=original, _n=name: (decodes.append(_n), _f(*a))[1])
     scorers = load_scorers()
     opinion_of(_png(skimage.data.coffee()), scorers)
     assert decodes == ["decode_image"]
     opinion_of(clip, scorers)
-    assert decodes == ["decode_image", "decode_video"]
+    assert decodes == ["decode_image", "watch_video"]
 
 
 def test_videos_give_both_kinds_of_frames(clip: bytes) -> None:
-    frames = decode_frames(clip, FrameRule(3, 2))
-    assert frames.singles_THWC.shape == (3, 300, 400, 3)
-    assert frames.runs_THWC.shape == (2 * CLIP_FRAMES, 300, 400, 3)
+    rule = FrameRule(3, 2)
+    frames = decode_frames(clip, rule, list(Sampling))
+    everything = decode_video(clip, range(45)).frames_THWC
+    assert (frames.for_sampling(Sampling.FRAMES) == everything[rule.singles(45)]).all()
+    assert (frames.for_sampling(Sampling.CLIPS) == everything[rule.runs(45)]).all()
+    assert frames.for_sampling(Sampling.CLIPS).shape == (2 * CLIP_FRAMES, 300, 400, 3)
 
 
 def test_an_opinion_summarises_six_scores(clip: bytes) -> None:
