@@ -128,9 +128,9 @@ def enlarge(frame_HWC: Pixels, side: int) -> Pixels:
         raise ModelError(msg)
     scale = 1 / (shorter / side)
     scale = scale if int(shorter * scale) >= side else float(np.nextafter(scale, np.inf))
-    unit_1CHW = torch.from_numpy(np.ascontiguousarray(frame_HWC)).permute(2, 0, 1)[None] / 255.0
-    enlarged_1CHW = functional.interpolate(unit_1CHW, scale_factor=scale, mode="bilinear")
-    return (enlarged_1CHW * 255.0).to(torch.uint8)[0].permute(1, 2, 0).numpy()
+    unit_C1HW = torch.from_numpy(np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)))[:, None] / 255.0
+    enlarged_C1HW = functional.interpolate(unit_C1HW, scale_factor=scale, mode="bilinear")
+    return (enlarged_C1HW * 255.0).to(torch.uint8)[:, 0].permute(1, 2, 0).numpy()
 
 
 def squeeze(frame_HWC: Pixels, side: int) -> Pixels:
@@ -138,9 +138,9 @@ def squeeze(frame_HWC: Pixels, side: int) -> Pixels:
 
     torchvision resized tensors like this when DOVER was trained; since 0.17 it smooths unless told otherwise.
     """
-    float_1CHW = torch.from_numpy(np.ascontiguousarray(frame_HWC)).permute(2, 0, 1)[None].float()
-    squeezed_1CHW = functional.interpolate(float_1CHW, size=(side, side), mode="bilinear")
-    return squeezed_1CHW.round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
+    float_C1HW = torch.from_numpy(np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)))[:, None].float()
+    squeezed_C1HW = functional.interpolate(float_C1HW, size=(side, side), mode="bilinear")
+    return squeezed_C1HW.round().to(torch.uint8)[:, 0].permute(1, 2, 0).numpy()
 
 
 def normalised(frames_THWC: Pixels, length: int) -> Tensor:

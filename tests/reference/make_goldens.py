@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from seeded import clips, digest, frames, offset, seed_weights, shapes
+from seeded import clips, digest, frames, offset, sample, seed_weights, shapes
 from torch import nn
 
 HERE = Path(__file__).parent
@@ -120,7 +120,7 @@ def dover(checkout: Path) -> None:
 
 
 def spliced(cut: Any, cells: int, aligned: int) -> dict[str, Any]:
-    """Hashes of the official fragments with fixed offsets, and of frames that the official code enlarges."""
+    """Hashes of the official fragments with fixed offsets, and samples of frames that the official code enlarges."""
     found: dict[str, Any] = {}
     sides = cells * 32
     drawn = torch.randint
@@ -146,8 +146,8 @@ def small(side: int) -> dict[str, tuple[int, int]]:
     return {f"{height}x{width}": (height, width) for height, width in sizes}
 
 
-def enlarged(cut: Any, cells: int, height: int, width: int) -> str:
-    """Hash of the whole frame as the official code enlarges it, caught on its way to the fragments."""
+def enlarged(cut: Any, cells: int, height: int, width: int) -> list[Any]:
+    """Sample of the whole frame as the official code enlarges it, caught on its way to the fragments."""
     caught: list[torch.Tensor] = []
     original = torch.nn.functional.interpolate
 
@@ -159,18 +159,18 @@ def enlarged(cut: Any, cells: int, height: int, width: int) -> str:
     video = torch.from_numpy(frames(f"{height}x{width}", 1, height, width)).permute(3, 0, 1, 2)
     cut(video, fragments_h=cells, fragments_w=cells, fsize_h=32, fsize_w=32, aligned=1)
     torch.nn.functional.interpolate = original
-    return digest((caught[0] * 255.0).type_as(video)[:, 0].permute(1, 2, 0).numpy())
+    return sample((caught[0] * 255.0).type_as(video)[:, 0].permute(1, 2, 0).numpy())
 
 
-def resized(views: Any) -> dict[str, str]:
-    """Hashes of frames that the official code resizes, as torchvision did when DOVER was trained: no antialiasing."""
+def resized(views: Any) -> dict[str, list[Any]]:
+    """Samples of frames that the official code resizes, as torchvision did when DOVER was trained: no antialiasing."""
     smoothing = torchvision.transforms.Resize
     torchvision.transforms.Resize = functools.partial(smoothing, antialias=False)
     views.get_resize_function.cache_clear()
     found = {}
     for height, width in ((540, 960), (224, 224), (100, 61)):
         video = torch.from_numpy(frames(f"{height}x{width}", 1, height, width)).permute(3, 0, 1, 2)
-        found[f"{height}x{width}"] = digest(views.get_resized_video(video)[:, 0].permute(1, 2, 0).numpy())
+        found[f"{height}x{width}"] = sample(views.get_resized_video(video)[:, 0].permute(1, 2, 0).numpy())
     torchvision.transforms.Resize = smoothing
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seeded import digest, frames, offset
+from seeded import digest, frames, offset, sample
 
 from models.errors import ModelError
 from models.scorers.video_views import FragmentClips, Runs, draw_offsets, enlarge, fragments, normalised, squeeze
@@ -19,6 +19,12 @@ CLIPS = {"fast_vqa": FragmentClips(Runs(4, 32, 2), 7, 32), "fast_vqa_m": Fragmen
 
 def golden(name: str) -> dict[str, Any]:
     return json.loads((REFERENCE / f"{name}.json").read_text())
+
+
+def close(frame_HWC: np.ndarray, pixels: list[Any]) -> bool:
+    """Equal, but for last bits that differ from one processor to another."""
+    difference = np.abs(np.array(sample(frame_HWC)) - np.array(pixels))
+    return difference.max() <= 1 and (difference == 0).mean() > 0.95
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -70,17 +76,17 @@ def test_small_frames_are_enlarged_like_the_official_ones(name: str) -> None:
     side = CLIPS[name].cells * 32
     expected = golden(name)["views"]["enlarged"]
     assert len(expected) == 4
-    for text, hashed in expected.items():
+    for text, pixels in expected.items():
         enlarged = enlarge(frames(text, 1, *size_of(text))[0], side)
         assert min(enlarged.shape[:2]) == side
-        assert digest(enlarged) == hashed
+        assert close(enlarged, pixels)
 
 
 def test_whole_frames_are_resized_like_the_official_ones() -> None:
     expected = golden("dover")["resized"]
     assert len(expected) == 3
-    for text, hashed in expected.items():
-        assert digest(squeeze(frames(text, 1, *size_of(text))[0], 224)) == hashed
+    for text, pixels in expected.items():
+        assert close(squeeze(frames(text, 1, *size_of(text))[0], 224), pixels)
 
 
 def test_every_short_side_is_enlarged_to_the_grid_and_no_other() -> None:
