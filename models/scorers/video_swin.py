@@ -45,6 +45,23 @@ class SwinForm:
     window: Size
     gated: tuple[bool, bool, bool, bool]
 
+    def check(self, length: int, height: int, width: int) -> None:
+        """Refuse clips that the windows do not tile in every stage.
+
+        Raises:
+            ModelError: naming the size.
+        """
+        steps = length // _PATCH[0]
+        tiled = (
+            length % _PATCH[0] == 0 < steps
+            and (steps <= self.window[0] or steps % self.window[0] == 0)
+            and height % (_SPATIAL_STRIDE * self.window[1]) == 0 < height
+            and width % (_SPATIAL_STRIDE * self.window[2]) == 0 < width
+        )
+        if not tiled:
+            msg = f"windows of {self.window} tokens do not tile a clip of {length} frames of {width}x{height}"
+            raise ModelError(msg)
+
 
 class VideoSwin(nn.Module):
     """The four stages; clips of any number of whole windows per stage, in time also a part of one window."""
@@ -64,24 +81,11 @@ class VideoSwin(nn.Module):
         Raises:
             ModelError: the windows do not tile the clips.
         """
-        self._check(clips_NCTHW)
+        self.form.check(*clips_NCTHW.shape[2:])
         x_NTHWC = self.patch_embed(clips_NCTHW)
         for stage in self.layers:
             x_NTHWC = stage(x_NTHWC)
         return self.norm(x_NTHWC).permute(0, 4, 1, 2, 3)
-
-    def _check(self, clips_NCTHW: Tensor) -> None:
-        length, height, width = clips_NCTHW.shape[2:]
-        window = self.form.window
-        steps = length // _PATCH[0]
-        tiled = (
-            length % _PATCH[0] == 0 < steps
-            and (steps <= window[0] or steps % window[0] == 0)
-            and height % (_SPATIAL_STRIDE * window[1]) == width % (_SPATIAL_STRIDE * window[2]) == 0
-        )
-        if not tiled:
-            msg = f"windows of {window} tokens do not tile a clip of {length} frames of {width}x{height}"
-            raise ModelError(msg)
 
 
 class PatchEmbedding(nn.Module):

@@ -65,6 +65,11 @@ def test_short_clips_get_the_official_local_scores_alone_and_together(name: str,
     assert np.abs(together - alone).max() <= 1e-5
 
 
+def test_clips_of_another_size_are_refused(networks: dict[str, FastVqa]) -> None:
+    with pytest.raises(ModelError, match="do not tile a clip of 3 frames of 128x128"):
+        networks["fast_vqa_m"](torch.zeros(1, 3, 3, 128, 128))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_clips_of_the_real_size_get_the_official_local_scores(name: str, networks: dict[str, FastVqa]) -> None:

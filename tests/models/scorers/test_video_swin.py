@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.errors import ModelError
-from models.scorers.video_swin import PatchMerging, SwinForm, VideoSwin, WindowAttention, layout_of
+from models.scorers.video_swin import PatchMerging, SwinForm, WindowAttention, layout_of
 
 
 def test_windows_come_slab_by_slab_and_join_to_the_same_grid() -> None:
@@ -66,9 +66,12 @@ def test_merging_takes_the_rows_of_a_neighbourhood_first() -> None:
     assert merged.flatten().tolist() == [0.0, 2.0, 1.0, 3.0]
 
 
-@pytest.mark.parametrize("size", [(3, 128, 128), (20, 128, 128), (4, 96, 128), (4, 128, 130), (0, 128, 128)])
+@pytest.mark.parametrize("size", [(3, 128, 128), (20, 128, 128), (4, 96, 128), (4, 128, 130), (0, 128, 128), (4, 0, 0)])
 def test_clips_that_windows_do_not_tile_are_refused(size: tuple[int, int, int]) -> None:
-    with torch.device("meta"):
-        network = VideoSwin(SwinForm((4, 4, 4), (False,) * 4))
-        with pytest.raises(ModelError, match="do not tile"):
-            network(torch.empty(1, 3, *size))
+    with pytest.raises(ModelError, match="do not tile"):
+        SwinForm((4, 4, 4), (False,) * 4).check(*size)
+
+
+@pytest.mark.parametrize("size", [(2, 128, 128), (16, 128, 256), (8, 128, 128)])
+def test_parts_of_a_window_in_time_and_several_in_space_are_seen(size: tuple[int, int, int]) -> None:
+    SwinForm((4, 4, 4), (False,) * 4).check(*size)
