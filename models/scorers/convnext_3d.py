@@ -18,7 +18,7 @@ from models.errors import ModelError
 _WIDTHS: Final = (96, 192, 384, 768)
 _DEPTHS: Final = (3, 3, 9, 3)
 _TIME_KERNELS: Final = (1, 3, 1)
-"""Extent in time of the depthwise kernels, block after block: every third stage position looks at neighbours."""
+"""Extent in time of the depthwise kernels, block after block: the middle one of three looks at neighbours in time."""
 _STRIDE: Final = (2, 32, 32)
 _EPSILON: Final = 1e-6
 
