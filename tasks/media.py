@@ -193,6 +193,22 @@ def decode_video(data: bytes, wanted: Wanted, limits: Limits | None = None) -> C
     return _reading(data, limits or Limits()).clip(wanted)
 
 
+def watch_video(
+    data: bytes, wanted: Wanted, see: Callable[[int, Pixels], None], limits: Limits | None = None
+) -> MediaInfo:
+    """Show chosen frames of a video one by one, in rising order; only what ``see`` keeps of them stays in memory.
+
+    Args:
+        wanted: as in :func:`decode_video`. A rule is asked anew, and all is shown again, if the video turns out to have
+            another number of frames than its packets promise.
+        see: called with the index of a frame and its pixels, upright RGB ``[H, W, 3]``.
+
+    Raises:
+        MediaError: as :func:`probe`; a stream that ends early is ``truncated``.
+    """
+    return _reading(data, limits or Limits()).watch(wanted, see)
+
+
 def iterate_video(data: bytes, limits: Limits | None = None) -> Iterator[Pixels]:
     """Yield all frames of a video, upright RGB ``[H, W, 3]``, one at a time.
 

@@ -1,7 +1,7 @@
 """Reading videos with PyAV for :mod:`tasks.media`: a cheap pass over the packets, then strict, bounded decoding."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,6 +61,15 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class _Showing:
+    """What a pass over a video has shown: indices chosen, seconds of all frames, and what the video is."""
+
+    chosen: tuple[int, ...]
+    seconds: Sequence[float]
+    info: MediaInfo
+
+
+@dataclass(frozen=True)
 class Reading:
     """One video file in memory, opened anew for every pass."""
 
@@ -89,23 +98,39 @@ class Reading:
 
     def clip(self, wanted: Wanted) -> Clip:
         """Decode the wanted frames; see :func:`tasks.media.decode_video`."""
-        scan = self.scan()
-        chosen = _choose(wanted, len(scan.seconds))
         kept: dict[int, Pixels] = {}
+        showing = self._show(wanted, kept.__setitem__)
+        frames_THWC = np.stack([kept[index] for index in showing.chosen])
+        seconds_T = np.array(showing.seconds, dtype=np.float64)[list(showing.chosen)]
+        return Clip(frames_THWC, seconds_T, showing.info)
+
+    def watch(self, wanted: Wanted, see: Callable[[int, Pixels], None]) -> MediaInfo:
+        """Show the wanted frames one by one; see :func:`tasks.media.watch_video`."""
+        return self._show(wanted, see).info
+
+    def _show(self, wanted: Wanted, see: Callable[[int, Pixels], None]) -> _Showing:
+        scan = self.scan()
+        chosen, times, sizes = self._pass(wanted, len(scan.seconds), see)
+        if len(times) != len(scan.seconds):  # packets that show nothing: choose again, now from what is shown
+            chosen, times, sizes = self._pass(wanted, len(times), see)
+        if len(sizes) > 1:
+            raise MediaError("unsupported", "the frame size changes within the video")
+        return _Showing(chosen, times, _shown(scan.info, times, sizes.pop()))
+
+    def _pass(
+        self, wanted: Wanted, total: int, see: Callable[[int, Pixels], None]
+    ) -> tuple[tuple[int, ...], list[float], set[tuple[int, int]]]:
+        """Decode everything once: the frames chosen of ``total``, all times, and the sizes of what was chosen."""
+        chosen = _choose(wanted, total)
         times: list[float] = []
+        sizes: set[tuple[int, int]] = set()
         for seconds, frame in self._decoded():
             if len(times) in chosen:
-                kept[len(times)] = _pixels(frame)
+                pixels = _pixels(frame)
+                sizes.add((pixels.shape[1], pixels.shape[0]))
+                see(len(times), pixels)
             times.append(seconds)
-        if len(times) != len(scan.seconds):  # packets that show nothing: choose again, now from what is shown
-            chosen = _choose(wanted, len(times))
-            kept = {i: _pixels(frame) for i, (_, frame) in enumerate(self._decoded()) if i in chosen}
-        first = kept[chosen[0]]
-        if any(pixels.shape != first.shape for pixels in kept.values()):
-            raise MediaError("unsupported", "the frame size changes within the video")
-        seconds_T = np.array(times, dtype=np.float64)[list(chosen)]
-        info = _shown(scan.info, times, (first.shape[1], first.shape[0]))
-        return Clip(np.stack([kept[i] for i in chosen]), seconds_T, info)
+        return chosen, times, sizes
 
     def frames(self) -> Iterator[Pixels]:
         """Yield all frames; see :func:`tasks.media.iterate_video`."""

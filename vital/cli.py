@@ -25,7 +25,7 @@ COMMANDS: Final = {
 }
 """Subcommand -> where it is defined, in the order of the help page."""
 
-_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store")
+_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions")
 """Subcommands that read and change the checkout that this installation belongs to."""
 
 INTERRUPTED: Final = 130

@@ -12,15 +12,18 @@ from models.scorers.catalogue import (
     register_scorer,
     scorer_version,
 )
-from models.scorers.protocol import CLIP_FRAMES, Calibration, Sampling, Scorer
+from models.scorers.protocol import CLIP_FRAMES, Calibration, Excerpt, Gathering, Sampling, Scorer, Strip
 
 __all__ = [
     "BUILT_INS",
     "CLIP_FRAMES",
     "Calibration",
+    "Excerpt",
+    "Gathering",
     "Sampling",
     "Scorer",
     "ScorerRecord",
+    "Strip",
     "load_built_in",
     "load_scorer",
     "missing_weights",

@@ -31,7 +31,6 @@ class ScorerRecord:
         modality: what the published model was made for.
         licence: licence of its weights.
         weights: files it needs, beyond those that ship with VITAL.
-        loadable: False for records that this version only lists in plans.
     """
 
     name: str
@@ -39,7 +38,6 @@ class ScorerRecord:
     modality: str
     licence: str
     weights: tuple[WeightFile, ...]
-    loadable: bool
 
 
 def register_scorer(make: _Made) -> _Made:
@@ -62,13 +60,9 @@ def register_scorer(make: _Made) -> _Made:
 
 def records() -> dict[str, ScorerRecord]:
     """All built-in and official scorers, name -> record."""
-    found = {
-        name: ScorerRecord(name, "built-in", "image and video", "Apache-2.0", (), loadable=True) for name in BUILT_INS
-    }
+    found = {name: ScorerRecord(name, "built-in", "image and video", "Apache-2.0", ()) for name in BUILT_INS}
     for name, model in OFFICIAL.items():
-        found[name] = ScorerRecord(
-            name, "official", model.modality, model.licence, weight_files(name), loadable=model.metric is not None
-        )
+        found[name] = ScorerRecord(name, "official", model.modality, model.licence, weight_files(name))
     return found
 
 
@@ -85,8 +79,6 @@ def missing_weights(names: Sequence[str]) -> list[str]:
         if name not in known:
             raise ModelError(_unknown(name))
         lines += [f"{name}: {file.instruction}" for file in known[name].weights if not file.path.exists()]
-        if not known[name].loadable:
-            lines.append(f"{name}: listed for the plan; this version of VITAL has no loader for it")
     return lines
 
 
@@ -104,7 +96,7 @@ def load_scorer(name: str, backend: Backend = "onnx", threads: int | None = None
     """
     if name in BUILT_INS:
         return load_built_in(name, backend, threads=threads)
-    if name in OFFICIAL and OFFICIAL[name].metric is not None:
+    if name in OFFICIAL:
         return load_official(name)
     make = _third_party().get(name)
     if make is None:
@@ -122,7 +114,7 @@ def scorer_version(name: str, folder: Path | None = None) -> str:
     """Version of a scorer, without loading weights where that is possible."""
     if name in BUILT_INS:
         return built_in_version(name, folder) if folder else built_in_version(name)
-    if name in OFFICIAL and OFFICIAL[name].metric is not None:
+    if name in OFFICIAL:
         return official_version(name)
     return load_scorer(name).version
 
@@ -136,5 +128,4 @@ def _third_party() -> dict[str, Callable[[], object]]:
 
 
 def _unknown(name: str) -> str:
-    loadable = [key for key, record in records().items() if record.loadable]
-    return f"unknown scorer {name!r}; known are {', '.join([*loadable, *_third_party()])}"
+    return f"unknown scorer {name!r}; known are {', '.join([*records(), *_third_party()])}"

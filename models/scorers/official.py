@@ -1,4 +1,4 @@
-"""The paper's six official scorers: records of all, and pyiqa's TOPIQ-NR, LIQE, QualiCLIP, Q-Align where files exist.
+"""The paper's six official scorers: pyiqa's TOPIQ-NR, LIQE, QualiCLIP and Q-Align, and our own FAST-VQA and DOVER.
 
 Nothing is ever downloaded here: a missing file is an error that says what to put where. pyiqa's code is under the
 PolyForm Noncommercial licence; the built-in scorers are the default.
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.errors import MissingWeightsError, ModelError
-from models.scorers.protocol import Calibration, Pixels, Sampling, check_frames
+from models.scorers.protocol import Calibration, Pixels, Sampling, Scorer, check_frames
 
 _PYIQA_HOST: Final = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
 _CLIP_HOST: Final = "https://openaipublic.azureedge.net/clip/models"
@@ -69,7 +69,7 @@ class OfficialModel:
     Attributes:
         modality: what it was made for.
         licence: of the weights or their code.
-        metric: its name in pyiqa; None if pyiqa does not offer it.
+        metric: its name in pyiqa; None if the implementation is ours.
         lowest, highest: its declared range, mapped linearly to [0, 1].
         files: its weight files; a file without a licence of its own has the model's.
     """
@@ -113,8 +113,15 @@ OFFICIAL: Final[dict[str, OfficialModel]] = {
             OfficialFile("hub/clip/RN50.pt", f"{_CLIP_HOST}/{_RN50}/RN50.pt", 256, _RN50, "MIT"),
         ),
     ),
+    "fast_vqa_m": OfficialModel(
+        "video", "MIT", None, 0.0, 1.0,
+        (OfficialFile("hub/vital/FAST_VQA_M_1_4.pth", f"{_FAST_VQA_HOST}/FAST_VQA_M_1_4.pth", 110),),
+    ),
 }  # fmt: skip
-"""Name -> record, in the paper's order."""
+"""Name -> record: the paper's six in its order, then FAST-VQA's light sister, which is not one of them."""
+
+_OUR_REVISION: Final = 1
+"""Raise it when what our own implementations score may change: their views, their constants, their numbers."""
 
 
 class PyiqaScorer:
@@ -167,30 +174,43 @@ def official_version(name: str) -> str:
     """Version of an official scorer: its implementation's and its weight file's name."""
     import importlib.metadata  # noqa: PLC0415
 
-    return f"pyiqa-{importlib.metadata.version('pyiqa')}+{weight_files(name)[0].path.parts[-1]}"
+    file = weight_files(name)[0].path.parts[-1]
+    if OFFICIAL[name].metric is None:
+        return f"vital-{_OUR_REVISION}+{file}"
+    return f"pyiqa-{importlib.metadata.version('pyiqa')}+{file}"
 
 
-def load_official(name: str) -> PyiqaScorer:
-    """Load one of the four official scorers that pyiqa offers.
+def load_official(name: str) -> Scorer:
+    """Load an official scorer, through pyiqa or by our own implementation.
 
     Raises:
-        ModelError: pyiqa does not offer it, or a file does not fit.
+        ModelError: there is none of this name, or a file does not fit.
         MissingWeightsError: the first file that is missing.
     """
     model = OFFICIAL.get(name)
-    if model is None or model.metric is None:
-        msg = f"{name!r} is not one of pyiqa's official scorers"
+    if model is None:
+        msg = f"{name!r} is not one of the official scorers"
         raise ModelError(msg)
     for file in weight_files(name):
         if not file.path.exists():
             msg = f"{name} needs its official weights: {file.instruction}"
             raise MissingWeightsError(msg)
+    if model.metric is None:
+        return _load_ours(name)
     options = {"backbone_pretrain": False} if name == "topiq_nr" else {}
     try:
         return PyiqaScorer(name, _create_metric(model.metric, options))
     except (RuntimeError, KeyError, OSError, pickle.UnpicklingError) as error:
         msg = f"{name}: the weights do not load ({' '.join(str(error).split())[:200]}): replace the files"
         raise ModelError(msg) from error
+
+
+def _load_ours(name: str) -> Scorer:
+    from models.scorers.dover import load_dover  # noqa: PLC0415 - torch, which only official scorers pay for
+    from models.scorers.fast_vqa import load_fast_vqa  # noqa: PLC0415
+
+    path = weight_files(name)[0].path
+    return load_dover(path) if name == "dover" else load_fast_vqa(name, path)
 
 
 def _create_metric(metric: str, options: dict[str, Any]) -> Any:

@@ -1,5 +1,7 @@
 """What a scorer is, built in or not: a name, a version, a way to see a medium, and a score in [0, 1]."""
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
@@ -16,12 +18,73 @@ CLIP_FRAMES: Final = 8
 
 
 class Sampling(StrEnum):
-    """Which frames of a video a scorer wants; of an image every scorer sees the one frame."""
+    """The two common ways to see a video, whole frames by the stage's rule; of an image it is the one frame."""
 
     FRAMES = "frames"
     """Single frames spread evenly over the video; the raw score is the mean of theirs."""
     CLIPS = "clips"
     """Runs of ``CLIP_FRAMES`` consecutive frames spread evenly, one after the other along T."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Frames that a scorer wants one after the other, all reduced alike.
+
+    Attributes:
+        indices: places in the medium, in the order of seeing; they may repeat and turn back.
+        reduce: (frame_HWC, seed) -> what is seen of it, uint8 ``[h, w, 3]``; the seed is the medium's, for drawn crops.
+    """
+
+    indices: Sequence[int]
+    reduce: Callable[[Pixels, int], Pixels]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What a scorer sees that chooses frames and crops by its own rule; an image is a video of one frame to it.
+
+    Frames are reduced as they are decoded: an excerpt of a long or large video takes no more memory than another.
+
+    Attributes:
+        strips: number of frames of the medium -> strips, seen one after the other along T.
+    """
+
+    strips: Callable[[int], tuple[Strip, ...]]
+
+    def of(self, frames_THWC: Pixels) -> Pixels:
+        """The excerpt ``[T', h, w, 3]`` of a medium whose frames are all in memory.
+
+        Raises:
+            ModelError: the array has another shape or type, or frames cannot be reduced.
+        """
+        check_frames(frames_THWC)
+        gathering = Gathering(self.strips(len(frames_THWC)))
+        for index in sorted(gathering.wanted):
+            gathering.see(index, frames_THWC[index])
+        return gathering.gathered()
+
+
+class Gathering:
+    """Strips of one medium, filled while its frames are shown in rising order."""
+
+    def __init__(self, strips: Sequence[Strip]) -> None:
+        self._strips = strips
+        self._seen: list[dict[int, Pixels]] = [{} for _ in strips]
+        self._seed: int | None = None
+        self.wanted: Final = frozenset(index for strip in strips for index in strip.indices)
+
+    def see(self, index: int, frame_HWC: Pixels) -> None:
+        """Take what the strips want of a frame; the first one wanted gives the seed, so equal media have equal ones."""
+        for strip, seen in zip(self._strips, self._seen, strict=True):
+            if index in strip.indices:
+                if self._seed is None:
+                    self._seed = int.from_bytes(hashlib.sha256(np.ascontiguousarray(frame_HWC).data).digest()[:8])
+                seen[index] = strip.reduce(frame_HWC, self._seed)
+
+    def gathered(self) -> Pixels:
+        """All strips ``[T, h, w, 3]``, one after the other."""
+        strips = zip(self._strips, self._seen, strict=True)
+        return np.stack([seen[index] for strip, seen in strips for index in strip.indices])
 
 
 @runtime_checkable
@@ -42,7 +105,7 @@ class Scorer(Protocol):
         ...
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> Sampling | Excerpt:
         """Which frames of a video it wants."""
         ...
 
@@ -50,7 +113,7 @@ class Scorer(Protocol):
         """Uncalibrated score, higher is better.
 
         Args:
-            frames_THWC: uint8 RGB; T = 1 for an image, else as :attr:`sampling` asks.
+            frames_THWC: uint8 RGB; T = 1 for an image, else as :attr:`sampling` asks (of an excerpt, all of it).
 
         Raises:
             ModelError: the array has another shape or type.

@@ -12,11 +12,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import ModelError
 from models.levels import level_of
 from models.opinion import summarise
-from models.scorers import BUILT_INS, CLIP_FRAMES, Sampling, Scorer, load_scorer
+from models.scorers import BUILT_INS, CLIP_FRAMES, Excerpt, Gathering, Sampling, Scorer, load_scorer
 from models.scorers.built_in import Backend
-from tasks.media import Limits, Pixels, decode_image, decode_video, is_video, read_file
+from tasks.errors import MediaError
+from tasks.media import Limits, Pixels, decode_image, is_video, read_file, watch_video
 
 FRAMES: Final = 4
 """Single frames of a video that image scorers see when nothing else is asked for (``score.frames`` in params.yaml)."""
@@ -59,14 +61,54 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class Frames:
-    """What scorers may see of one decoded medium: ``singles_THWC`` and ``runs_THWC`` are the same frame of an image."""
+    """What scorers see of one decoded medium, by the way they see it."""
 
-    singles_THWC: Pixels
-    runs_THWC: Pixels
+    seen: dict[Sampling | Excerpt, Pixels]
 
-    def for_sampling(self, sampling: Sampling) -> Pixels:
-        """The frames a scorer of this kind sees."""
-        return self.runs_THWC if sampling is Sampling.CLIPS else self.singles_THWC
+    def for_sampling(self, sampling: Sampling | Excerpt) -> Pixels:
+        """The frames ``[T, H, W, 3]`` that a scorer of this kind sees."""
+        return self.seen[sampling]
+
+
+class _Audience:
+    """Gathers what scorers want while a medium is shown once; a video's frames are kept as reduced as they allow."""
+
+    def __init__(self, samplings: Sequence[Sampling | Excerpt], rule: FrameRule) -> None:
+        self._samplings, self._rule = tuple(dict.fromkeys(samplings)), rule
+        self._whole: dict[int, Pixels] = {}
+        self._places: dict[Sampling, list[int]] = {}
+        self._gatherings: dict[Excerpt, Gathering] = {}
+
+    def wanted(self, total: int) -> list[int]:
+        """Indices of the frames that somebody wants of ``total``; what was seen before is forgotten."""
+        self._whole.clear()
+        for sampling in self._samplings:
+            if isinstance(sampling, Excerpt):
+                self._gatherings[sampling] = Gathering(sampling.strips(total))
+            else:
+                clips = sampling is Sampling.CLIPS
+                self._places[sampling] = self._rule.runs(total) if clips else self._rule.singles(total)
+        excerpts = (gathering.wanted for gathering in self._gatherings.values())
+        return sorted(set().union(*self._places.values(), *excerpts))
+
+    def see(self, index: int, frame_HWC: Pixels) -> None:
+        """Take a frame that is wanted.
+
+        Raises:
+            MediaError: ``unsupported``, a scorer cannot see frames of this shape.
+        """
+        if any(index in places for places in self._places.values()):
+            self._whole[index] = frame_HWC
+        try:
+            for gathering in self._gatherings.values():
+                gathering.see(index, frame_HWC)
+        except ModelError as error:
+            raise MediaError("unsupported", str(error)) from error
+
+    def frames(self) -> Frames:
+        """What was gathered."""
+        whole = {key: np.stack([self._whole[index] for index in places]) for key, places in self._places.items()}
+        return Frames({**whole, **{key: gathering.gathered() for key, gathering in self._gatherings.items()}})
 
 
 @dataclass(frozen=True)
@@ -100,25 +142,21 @@ def load_scorers(
     return [load_scorer(name, backend, threads) for name in (list(BUILT_INS) if names is None else names)]
 
 
-def decode_frames(data: bytes, rule: FrameRule, limits: Limits | None = None) -> Frames:
-    """Decode a medium once and pick the frames that any scorer sees.
+def decode_frames(
+    data: bytes, rule: FrameRule, samplings: Sequence[Sampling | Excerpt], limits: Limits | None = None
+) -> Frames:
+    """Decode a medium once and gather what scorers of these kinds see.
 
     Raises:
         MediaError: the medium is not usable.
     """
-    if not is_video(data, limits):
-        image = decode_image(data, limits)[None]
-        return Frames(image, image)
-    chosen: dict[str, list[int]] = {}
-
-    def wanted(total: int) -> list[int]:
-        chosen["singles"], chosen["runs"] = rule.singles(total), rule.runs(total)
-        return sorted({*chosen["singles"], *chosen["runs"]})
-
-    frames_THWC = decode_video(data, wanted, limits).frames_THWC
-    position = {index: row for row, index in enumerate(sorted({*chosen["singles"], *chosen["runs"]}))}
-    singles, runs = ([position[index] for index in chosen[part]] for part in ("singles", "runs"))
-    return Frames(frames_THWC[singles], frames_THWC[runs])
+    audience = _Audience(samplings, rule)
+    if is_video(data, limits):
+        watch_video(data, audience.wanted, audience.see, limits)
+    else:
+        audience.wanted(1)
+        audience.see(0, decode_image(data, limits))
+    return audience.frames()
 
 
 def scores_of(
@@ -129,7 +167,7 @@ def scores_of(
     Raises:
         MediaError: the medium is not usable.
     """
-    frames = decode_frames(data, rule, limits)
+    frames = decode_frames(data, rule, [scorer.sampling for scorer in scorers], limits)
     return np.array([scorer.score(frames.for_sampling(scorer.sampling)) for scorer in scorers])
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from models.distortions import strength
 from models.opinion import summarise
-from models.scorers import Sampling, Scorer, missing_weights
+from models.scorers import Excerpt, Sampling, Scorer, missing_weights
 from tasks.annotation.opinions import FrameRule, load_scorers, scores_of
 from tasks.errors import MediaError, StageError
 from tasks.media import ADMITTED
@@ -228,7 +228,7 @@ class _Engine:
 def opinion_version(scorer: Scorer, modality: Modality, rule: FrameRule, backend: str) -> str:
     """What an opinion of this scorer depends on besides the content: its version, and how videos are sampled."""
     version = scorer.version if backend == "onnx" else f"{scorer.version}+{backend}"
-    if modality is Modality.IMAGE:
+    if modality is Modality.IMAGE or isinstance(scorer.sampling, Excerpt):  # an excerpt's rule is the scorer's own
         return version
     return f"{version}+{rule.clips}clips" if scorer.sampling is Sampling.CLIPS else f"{version}+{rule.frames}frames"
 

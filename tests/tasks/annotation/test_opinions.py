@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.distortions import distort_clip
+from models.errors import ModelError
 from models.levels import CENTRES, LEVELS
-from models.scorers import BUILT_INS, CLIP_FRAMES
+from models.scorers import BUILT_INS, CLIP_FRAMES, Excerpt, Sampling, Strip
 from tasks.annotation import opinions
 from tasks.annotation.opinions import FrameRule, decode_frames, load_scorers, opinion_of, score_path
 from tasks.errors import MediaError
+from tasks.media import Limits, MediaInfo, Pixels, Wanted, decode_video
+from tasks.video import Reading, Scan
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -53,20 +57,88 @@ def test_frames_of_a_long_video_lie_in_the_middles_of_equal_parts() -> None:
 
 def test_a_medium_is_decoded_once_for_all_scorers(clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     decodes: list[str] = []
-    for name in ("decode_image", "decode_video"):
+    for name in ("decode_image", "watch_video"):
         original = getattr(opinions, name)
         monkeypatch.setattr(opinions, name, lambda *a, _f=original, _n=name: (decodes.append(_n), _f(*a))[1])
     scorers = load_scorers()
     opinion_of(_png(skimage.data.coffee()), scorers)
     assert decodes == ["decode_image"]
     opinion_of(clip, scorers)
-    assert decodes == ["decode_image", "decode_video"]
+    assert decodes == ["decode_image", "watch_video"]
 
 
 def test_videos_give_both_kinds_of_frames(clip: bytes) -> None:
-    frames = decode_frames(clip, FrameRule(3, 2))
-    assert frames.singles_THWC.shape == (3, 300, 400, 3)
-    assert frames.runs_THWC.shape == (2 * CLIP_FRAMES, 300, 400, 3)
+    rule = FrameRule(3, 2)
+    frames = decode_frames(clip, rule, list(Sampling))
+    everything = decode_video(clip, range(45)).frames_THWC
+    assert (frames.for_sampling(Sampling.FRAMES) == everything[rule.singles(45)]).all()
+    assert (frames.for_sampling(Sampling.CLIPS) == everything[rule.runs(45)]).all()
+    assert frames.for_sampling(Sampling.CLIPS).shape == (2 * CLIP_FRAMES, 300, 400, 3)
+
+
+class Longest:
+    """A scorer that chooses its frames itself: the last, then the first twice, each one pixel of it."""
+
+    name, version = "longest", "1"
+    sampling = Excerpt(lambda total: (Strip((total - 1, 0, 0), lambda frame_HWC, _: frame_HWC[:1, :1]),))
+
+    def raw(self, frames_THWC: Pixels) -> float:
+        assert frames_THWC.shape[1:] == (1, 1, 3)
+        return float(frames_THWC[:, 0, 0, 0] @ [1, 0.001, 0.000001])
+
+    def score(self, frames_THWC: Pixels) -> float:
+        return self.raw(frames_THWC) / 1000
+
+
+def test_scorers_that_choose_their_frames_are_served_by_the_same_decode(
+    clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = decode_video(clip, range(45)).frames_THWC
+    shown: list[int] = []
+    original = opinions.watch_video
+
+    def counting(data: bytes, wanted: Wanted, see: Callable[[int, Pixels], None], limits: Limits | None) -> MediaInfo:
+        return original(data, wanted, lambda index, pixels: (shown.append(index), see(index, pixels))[1], limits)
+
+    monkeypatch.setattr(opinions, "watch_video", counting)
+    scorer, ranking = Longest(), load_scorers(["ranking"])[0]
+    alone = opinion_of(clip, [ranking]).scores
+    assert shown == sorted(FrameRule().singles(45))
+    shown.clear()
+    together = opinion_of(clip, [scorer, ranking]).scores
+    assert shown == sorted({0, 44, *FrameRule().singles(45)})
+    assert together["ranking"] == alone["ranking"]
+    assert together["longest"] == scorer.score(scorer.sampling.of(everything))
+    photo = skimage.data.coffee()
+    assert opinion_of(_png(photo), [scorer]).scores["longest"] == scorer.score(scorer.sampling.of(photo[None]))
+
+
+def test_a_video_of_fewer_frames_than_packets_is_shown_again_by_the_true_number(
+    clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorers = [Longest(), *load_scorers(["ranking"])]
+    expected = opinion_of(clip, scorers)
+    original = Reading.scan
+
+    def more(self: Reading) -> Scan:
+        scan = original(self)
+        return Scan(scan.info, (*scan.seconds, 9.0))
+
+    monkeypatch.setattr(Reading, "scan", more)
+    assert opinion_of(clip, scorers) == expected
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_medium_that_a_scorer_cannot_see_is_refused_with_its_reason(kind: str, clip: bytes) -> None:
+    def refuse(frame_HWC: Pixels, _seed: int) -> Pixels:
+        msg = f"a frame of {frame_HWC.shape[1]} pixels is too narrow"
+        raise ModelError(msg)
+
+    scorer = Longest()
+    scorer.sampling = Excerpt(lambda total: (Strip((total // 2,), refuse),))
+    with pytest.raises(MediaError, match="pixels is too narrow") as caught:
+        opinion_of(clip if kind == "video" else _png(skimage.data.coffee()), [scorer])
+    assert caught.value.reason == "unsupported"
 
 
 def test_an_opinion_summarises_six_scores(clip: bytes) -> None:
