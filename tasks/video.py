@@ -23,10 +23,19 @@ _SLACK: Final = 2
 exactly afterwards: what they hold is padded to whole blocks."""
 _QUARTER_TURNS: Final = 90
 _DEFAULT_RATE: Final = 25.0
+_MOST_PIXELS: Final = 2**31 - 1
+"""The largest bound that FFmpeg takes."""
+_THREADED: Final = ("h264", "hevc", "vp9", "av1", "libdav1d")
+"""Decoders that work on several frames at once; older ones then lose errors, now and then (seen with mpeg4)."""
 _TAIL_GAPS: Final = 1.5
 _TAIL_SHARE: Final = 0.02
 """How much earlier than its header says a Matroska stream may end before it counts as truncated: in longest gaps
 between frames, plus a share of the whole."""
+
+
+def _options(pixels: int) -> dict[str, str]:
+    """What a decoder is told about a medium of so many pixels: no concealment, and no frames far larger than it."""
+    return {**_STRICT, "max_pixels": str(min(_SLACK * pixels, _MOST_PIXELS))}
 
 
 def check_jpeg(data: bytes, pixels: int) -> None:
@@ -40,7 +49,7 @@ def check_jpeg(data: bytes, pixels: int) -> None:
         MediaError: ``truncated``.
     """
     decoder = av.CodecContext.create("mjpeg", "r")
-    decoder.options = {**_STRICT, "max_pixels": str(_SLACK * pixels)}
+    decoder.options = _options(pixels)
     decoder.thread_count = 1
     try:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
@@ -220,8 +229,8 @@ class Reading:
                 stream = streams[0]
                 if stream.codec_context is None:  # PyAV's types do not say so
                     raise MediaError("unsupported", "the codec of the video stream is not known")
-                stream.codec_context.options = {**_STRICT, "max_pixels": str(_SLACK * self.limits.max_pixels)}
-                stream.thread_type = "AUTO"
+                stream.codec_context.options = _options(self.limits.max_pixels)
+                stream.thread_type = "AUTO" if stream.codec_context.name in _THREADED else "SLICE"
                 yield container, stream
         except (av.error.FFmpegError, ValueError, EOFError) as error:
             raise MediaError(

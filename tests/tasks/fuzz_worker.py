@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.scorers import Sampling
 from tasks.annotation.opinions import FrameRule, decode_frames
 from tasks.errors import MediaError
 from tasks.media import Limits, probe
@@ -29,7 +30,7 @@ def ending(data: bytes) -> str:
     except Exception as error:  # noqa: BLE001 - any other type is what the run looks for
         return f"ERROR {type(error).__name__} in probe: {error}"
     try:
-        frames_THWC = decode_frames(data, FrameRule(), LIMITS).singles_THWC
+        frames_THWC = decode_frames(data, FrameRule(), list(Sampling), LIMITS).for_sampling(Sampling.FRAMES)
     except Exception as error:  # noqa: BLE001 - what collect admits must come out of the scorers' path
         return f"ERROR {type(error).__name__} after probe said {info}: {error}"
     if frames_THWC.dtype != np.uint8 or frames_THWC.shape[1:] != (info.height, info.width, 3):

@@ -11,6 +11,7 @@ from media_corpus import CASES, FRAMES, GREY_16, GREY_16_SHOWN, IMAGE, PHOTO, co
 from PIL import Image
 
 from models.distortions.clips import encode
+from models.scorers import Sampling
 from tasks.annotation.opinions import FrameRule, decode_frames
 from tasks.errors import MediaError
 from tasks.media import ADMITTED, Limits, MediaInfo, decode_image, decode_video, is_video, iterate_video, probe
@@ -35,7 +36,7 @@ def test_a_case_ends_as_the_table_says(name: str):
     assert outcome(content(name)) == case.outcome
     if case.outcome not in {"image", "video"}:
         with pytest.raises(MediaError) as caught:
-            decode_frames(content(name), FrameRule())
+            decode_frames(content(name), FrameRule(), list(Sampling))
         assert caught.value.reason == case.outcome
         return
     info = probe(content(name))
@@ -45,7 +46,8 @@ def test_a_case_ends_as_the_table_says(name: str):
     assert shown_HWC.shape == case.shows.shape == (info.height, info.width, 3)
     assert np.abs(shown_HWC.astype(int) - case.shows).mean() <= case.within
     assert info.frames == case.frames
-    assert len(decode_frames(content(name), FrameRule()).singles_THWC) == min(case.frames, 4)
+    seen = decode_frames(content(name), FrameRule(), list(Sampling))
+    assert len(seen.for_sampling(Sampling.FRAMES)) == min(case.frames, 4)
 
 
 def shown(name: str) -> np.ndarray:

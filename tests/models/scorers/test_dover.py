@@ -137,7 +137,7 @@ def test_the_checkpoint_in_its_place_is_loaded_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Dover
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(MissingWeightsError, match=r"put DOVER\.pth into .*from github"):
+    with pytest.raises(MissingWeightsError, match=r"put DOVER\.pth into .*from https://github"):
         load_scorer("dover")
     path = records()["dover"].weights[0].path
     path.parent.mkdir(parents=True)

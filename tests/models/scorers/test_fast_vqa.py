@@ -162,7 +162,7 @@ def test_a_checkpoint_in_its_place_is_loaded_by_name(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     still = frames("still", 1, 150, 170)
     for name in NAMES:
-        with pytest.raises(MissingWeightsError, match=r"put FAST_VQA_._1_4\.pth into .*from github"):
+        with pytest.raises(MissingWeightsError, match=r"put FAST_VQA_._1_4\.pth into .*from https://github"):
             load_scorer(name)
     path = records()["fast_vqa_m"].weights[0].path
     path.parent.mkdir(parents=True)
