@@ -22,7 +22,7 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
 
     Prints the quality in [0, 1] (higher is better), the probabilities of the five levels (high to low), the level, the
     distortion that the model sees, and a description. Without --model the promoted vital-base judges; `vital run`
-    makes one.
+    makes one. Models of the embedded profile tell distortion and description badly: take their score and level alone.
 
     The exit code is 1 if anything could not be assessed.
     """
