@@ -13,20 +13,30 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Score photos and clips with six built-in scorers.")
 @click.argument("paths", nargs=-1, required=True, metavar="PHOTO_OR_CLIP_OR_FOLDER...")
+@click.option(
+    "--scorer",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Ask this scorer instead of the built-in six (repeat for more): built-in, official or third-party.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
 @click.pass_context
-def score(ctx: click.Context, paths: tuple[str, ...], *, as_json: bool) -> None:
+def score(ctx: click.Context, paths: tuple[str, ...], names: tuple[str, ...], *, as_json: bool) -> None:
     """Score photos and clips with six built-in no-reference scorers.
 
     Prints the six scores, their mean mu and deviation sigma, the level that mu lies in, and the probabilities of the
     five levels (PMOD, high to low). Scores are in [0, 1], higher is better. Folders are searched recursively.
+
+    With --scorer the mean and deviation are those of the named scorers. Official ones need their weights: see `vital
+    weights status`.
 
     The exit code is 1 if anything could not be scored.
     """
     from tasks.annotation.opinions import load_scorers, score_path
     from tasks.errors import MediaError
 
-    scorers, scored, rejected = load_scorers(), [], False
+    scorers, scored, rejected = load_scorers(list(dict.fromkeys(names)) or None), [], False
     for named in with_progress(find_media(paths), "score"):
         try:
             if named.problem is not None:

@@ -68,6 +68,8 @@ def test_every_command_has_help(command: str, vital: Vital):
         (["status", "--pool", "docs"], "holds no run yet: vital run with the same options makes one"),
         (["registry", "list", "--repo", "/"], "/ is not a git repository"),
         (["score", ""], "an empty name names no file"),
+        (["score", "--scorer", "nobody", "README.md"], "unknown scorer 'nobody'; known are fragments, "),
+        (["score", "--scorer", "dover", "README.md"], "dover needs its official weights: put DOVER.pth into"),
         (["status", "--workspace", "tasks"], "holds no run yet"),
         (["registry", "show", "nobody"], "nobody"),
         (["score", LONG], "cannot be read: File name too long"),
@@ -138,6 +140,16 @@ def test_json_has_one_object_a_line_and_broken_media_among_them(media: Path, vit
         assert sum(record["pmod"]) == pytest.approx(1.0, abs=1e-6)
         assert record["level"] == LEVELS[4 - min(int(record["mu"] * 5), 4)]
     assert all(set(record) == {"path", "error"} for record in records[2:])
+
+
+def test_named_scorers_alone_are_asked(media: Path, vital: Vital):
+    asked = ("--scorer", "level_probs", "--scorer", "ranking", "--scorer", "level_probs")
+    done = vital("score", *asked, "--json", media / "coffee.jpg")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    everyone = json.loads(vital("score", "--json", media / "coffee.jpg").stdout)["scores"]
+    assert told["scores"] == {name: everyone[name] for name in ("level_probs", "ranking")}
+    assert told["mu"] == pytest.approx((everyone["level_probs"] + everyone["ranking"]) / 2)
 
 
 def test_the_table_names_every_file_and_succeeds(media: Path, vital: Vital):
