@@ -78,8 +78,11 @@ def assess(path: str | Path, model: str | None = None) -> "Assessment":
         RegistryError: there is no such model; the message lists what there is.
     """
     from tasks.evaluation.assess import assess_path
+    from vital.quiet import quiet_libraries
 
-    return assess_path(Path(path), load(model))
+    judge = load(model)
+    with quiet_libraries():
+        return assess_path(Path(path), judge)
 
 
 def load(model: str | None = None) -> "QualityLMM":
@@ -92,9 +95,12 @@ def load(model: str | None = None) -> "QualityLMM":
         RegistryError: there is no such model, it is an encoder alone, or its bytes cannot be had.
     """
     from infra.registry import resolve_judge
-    from vital.quiet import load_judge
+    from models.quality_lmm import QualityLMM
+    from vital.quiet import quiet_libraries
 
-    return load_judge(resolve_judge(model))
+    folder = resolve_judge(model)
+    with quiet_libraries():
+        return QualityLMM.from_pretrained(folder)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -29,11 +30,22 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
     from infra.registry import resolve_judge
 
     folder = resolve_judge(model)  # before the seconds that torch takes: a wrong name is told at once
+    from vital.quiet import quiet_libraries
+
+    with quiet_libraries():
+        assessed, rejected = _assess_all(folder, paths, as_json=as_json)
+    if assessed:
+        _print_table(assessed)
+    ctx.exit(int(rejected))
+
+
+def _assess_all(folder: Path, paths: tuple[str, ...], *, as_json: bool) -> "tuple[list[Assessment], bool]":
+    """Assess everything; results go out at once as JSON, or come back. Also says whether anything was rejected."""
+    from models.quality_lmm import QualityLMM
     from tasks.errors import MediaError
     from tasks.evaluation.assess import assess_path
-    from vital.quiet import load_judge
 
-    judge, assessed, rejected = load_judge(folder), [], False
+    judge, assessed, rejected = QualityLMM.from_pretrained(folder), [], False
     for named in with_progress(find_media(paths), "assess"):
         try:
             if named.problem is not None:
@@ -47,9 +59,7 @@ def assess(ctx: click.Context, paths: tuple[str, ...], model: str | None, *, as_
             click.echo(json.dumps({**dataclasses.asdict(result), "path": str(named.path)}))
         else:
             assessed.append(result)
-    if assessed:
-        _print_table(assessed)
-    ctx.exit(int(rejected))
+    return assessed, rejected
 
 
 def _print_table(results: "list[Assessment]") -> None:

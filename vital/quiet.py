@@ -1,23 +1,21 @@
-"""Loading a trained model without what torch and transformers tell their developers."""
+"""Work with a trained model without what torch and transformers tell their developers."""
 
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from models.quality_lmm import QualityLMM
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def load_judge(folder: Path) -> "QualityLMM":
-    """Load a model's folder; progress bars and warnings of the libraries are left out.
-
-    Raises:
-        MissingWeightsError, ModelError: as ``QualityLMM.from_pretrained``.
-    """
-    warnings.filterwarnings("ignore", module=r"torch|models\.vision_encoder")
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Leave out the libraries' progress bars and warnings; afterwards all is as it was."""
     from transformers.utils import logging
 
-    from models.quality_lmm import QualityLMM
-
+    shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
-    return QualityLMM.from_pretrained(folder)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch|models\.vision_encoder")
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

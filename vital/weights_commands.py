@@ -243,9 +243,10 @@ def _described(record: "WeightRecord", finding: "Finding") -> dict[str, object]:
 
 def _print_table(found: "Sequence[tuple[WeightRecord, Finding]]") -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from vital.tables import print_table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("file", "for", "state", "MB", "sha256", "licence"):
@@ -256,7 +257,7 @@ def _print_table(found: "Sequence[tuple[WeightRecord, Finding]]") -> None:
             *map(escape, (record.name, ", ".join(record.owners), finding.state, str(record.megabytes), sha256)),
             escape(record.licence),
         )
-    Console().print(table)
+    print_table(table)
     for record, finding in found:
         if finding.state == "present":
             click.echo(f"{record.name}: {record.path}")

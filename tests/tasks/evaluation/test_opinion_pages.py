@@ -2,19 +2,17 @@
 
 import copy
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from html_reader import Reader
 
 from tasks.evaluation.agreements import Sampling
 from tasks.evaluation.opinion_pages import FILES, markdown, page, write_pages
 from tasks.evaluation.opinion_study import Options, study
 from tasks.evaluation.opinion_tables import OpinionSet
-
-VOID = frozenset({"meta", "link", "br"})
 
 
 def opinion_set(*, human: bool) -> OpinionSet:
@@ -35,30 +33,6 @@ def study_of(*, human: bool) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     return study_of(human=True)
-
-
-class Reader(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 @pytest.mark.parametrize("human", [True, False])

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import plant
 import pytest
+from html_reader import Reader
 
 from tasks.errors import StageError
 from tasks.evaluation import charts, correlate, report, result_chapters
@@ -63,39 +63,6 @@ def run_on(root: Path, config: report.Config, out: Path) -> str:
     return (out / "report.html").read_text()
 
 
-class Reader(HTMLParser):
-    """Collects what the checks need: images, tables, links, ids, headings, and unclosed elements."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
-
-
-def parse(text: str) -> Reader:
-    reader = Reader()
-    reader.feed(text)
-    return reader
-
-
 def test_the_page_tells_the_whole_line(page: Path):
     text = page.read_text()
     for chapter in ("pool", "opinions", "severity", "review", "training", "benchmark", "lineage", "gate"):
@@ -115,7 +82,7 @@ def test_the_page_tells_the_whole_line(page: Path):
 
 
 def test_the_page_is_well_formed_and_accessible(page: Path):
-    found = parse(page.read_text())
+    found = Reader(page.read_text())
     assert found.wrong == []
     assert found.open == []
     assert found.all("html") == [{"lang": "en"}]
@@ -134,7 +101,7 @@ def test_the_page_is_well_formed_and_accessible(page: Path):
 
 
 def test_the_page_loads_nothing(page: Path):
-    found = parse(page.read_text())
+    found = Reader(page.read_text())
     assert found.all("script") == []
     assert "http://" not in page.read_text()
     assert "https://" not in page.read_text()
@@ -170,7 +137,7 @@ def test_a_pool_without_videos_and_a_line_without_rejects(tmp_path: Path, checko
     text = run_on(root, config, tmp_path / "out")
     assert "This pool holds no videos." in text
     assert "Nothing was rejected." in text
-    assert parse(text).open == []
+    assert Reader(text).open == []
 
 
 def test_empty_tables_leave_a_page(planted: Path, tmp_path: Path, config: report.Config):
@@ -206,7 +173,7 @@ def test_what_judges_write_is_text_and_never_markup(planted: Path, tmp_path: Pat
     text = run_on(root, config, tmp_path / "out")
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
-    assert parse(text).wrong == []
+    assert Reader(text).wrong == []
 
 
 def test_a_page_beyond_the_limit_is_refused(planted: Path, config: report.Config, tmp_path: Path):
