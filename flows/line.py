@@ -92,12 +92,16 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("register")
 
     told = {stage: str(outcome) for stage, outcome in line.outcomes.items()}
-    if not (promotes_by_default(root, chosen) if promote is None else promote):
-        return told
+    wanted = promotes_by_default(root, chosen) if promote is None else promote
+    return {**told, "promote": _offer(root, told)} if wanted else told
+
+
+def _offer(workspace: Path, outcomes: dict[str, str]) -> str:
+    """What became of the candidates; a registry that does not work takes nothing from what the stages have done."""
     try:
-        return {**told, "promote": promote_candidate(root)}
+        return promote_candidate(workspace)
     except InfraError as error:
-        raise PromotionFailedError(str(error), told) from error
+        raise PromotionFailedError(str(error), outcomes) from error
 
 
 @task(name="promote", task_run_name="promote", tags=["registry"], cache_policy=NO_CACHE, persist_result=False)
