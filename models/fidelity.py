@@ -115,29 +115,6 @@ MEASURES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 """Name -> measure; all higher is better."""
 
 
-ERROR_STRIDE: Final = 8
-"""Pixels of the picture per cell of an error map, on each side."""
-
-
-def error_map(reference_BCHW: Tensor, distorted_BCHW: Tensor) -> Tensor:
-    """Where a picture is damaged: ``[B, 3, H / 8, W / 8]`` in [0, 1), 0 is faithful.
-
-    The channels are lost or invented edges (root of one minus gradient similarity), wrong chroma, wrong tone. Ours:
-    targets teach a small network much more per picture than its one score does.
-
-    Args:
-        reference_BCHW: pristine pictures, RGB, [0, 255], sides multiples of 8.
-        distorted_BCHW: the same pictures distorted.
-    """
-    first, second = (_gradient(functional.avg_pool2d(_luma(x), 2)) for x in (reference_BCHW, distorted_BCHW))
-    edges = functional.avg_pool2d((1 - _similarity(first, second, 170.0)).clamp_min(0), ERROR_STRIDE // 2).sqrt()
-    x, y = (functional.avg_pool2d(p, ERROR_STRIDE) for p in (reference_BCHW, distorted_BCHW))
-    tone_error = (_luma(x) - _luma(y)).abs()
-    hue = [_mix(x - y, weights) ** 2 for weights in ((0.30, 0.04, -0.35), (0.34, -0.60, 0.17))]
-    chroma = (hue[0] + hue[1]).sqrt()
-    return torch.cat([edges, chroma / (chroma + 8.0), tone_error / (tone_error + 16.0)], dim=1)
-
-
 def _similarity(x: Tensor, y: Tensor, constant: float) -> Tensor:
     return (2 * x * y + constant) / (x**2 + y**2 + constant)
 

@@ -38,7 +38,7 @@ class BuiltIn:
 
     Attributes:
         name: key.
-        view: pixels -> what the network sees.
+        view: frames as a screen shows them -> what the network sees.
         inputs: names of the view's arrays, the ONNX inputs.
         sampling: which frames of a video it wants.
         idea: the published scorer whose view of quality it takes.
@@ -84,7 +84,7 @@ class BuiltInScorer:
     def raw_items(self, frames_THWC: Pixels) -> NDArray[np.float32]:
         """Uncalibrated scores ``[N]`` of the frames, or of the clips."""
         check_frames(frames_THWC)
-        return self._forward(self._built_in.view(frames_THWC, None))
+        return self._forward(self._built_in.view(views.on_screen(frames_THWC)))
 
     def raw(self, frames_THWC: Pixels) -> float:
         """Mean uncalibrated score over frames or clips."""
@@ -100,8 +100,8 @@ BUILT_INS: Final[dict[str, BuiltIn]] = {
     for scorer in (
         BuiltIn("fragments", views.fragments, ("clips",), Sampling.CLIPS, "FAST-VQA"),
         BuiltIn("two_branch", views.two_branch, ("crops", "whole"), Sampling.FRAMES, "DOVER"),
-        BuiltIn("level_probs", views.level_probs, ("pixels",), Sampling.FRAMES, "Q-Align"),
-        BuiltIn("multiscale_attention", views.multiscale_attention, ("whole",), Sampling.FRAMES, "TOPIQ"),
+        BuiltIn("level_probs", views.whole, ("pixels",), Sampling.FRAMES, "Q-Align"),
+        BuiltIn("multiscale_attention", views.whole, ("pixels",), Sampling.FRAMES, "TOPIQ"),
         BuiltIn("multi_task", views.multi_task, ("patches",), Sampling.FRAMES, "LIQE"),
         BuiltIn("ranking", views.ranking, ("crops",), Sampling.FRAMES, "QualiCLIP"),
     )

@@ -27,7 +27,7 @@ def to_onnx(name: str, network: nn.Module) -> bytes:
     built_in = BUILT_INS[name]
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, size=(2, _EXAMPLE_SIDE, _EXAMPLE_SIDE + 64, 3), dtype=np.uint8)
-    view = tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in built_in.view(frames, None))
+    view = tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in built_in.view(frames))
     axes = {
         label: {axis: f"{label}_{axis}" for axis in range(part.ndim - 1)}
         for label, part in zip(built_in.inputs, view, strict=True)

@@ -1,8 +1,9 @@
-"""The six built-in networks; each takes its view (``models/scorers/views.py``) and shares no weight with another.
+"""The six built-in networks: fixed measurements of a view (``models/scorers/views.py``), judged by a small network.
 
-``forward`` returns a dict whose ``raw`` is the uncalibrated score ``[N]``; other entries serve training only.
+Measurements (``describe``) have no weights and differ from scorer to scorer; what learns (``judge``) is never shared.
+``judge`` returns a dict whose ``raw`` is the uncalibrated score ``[N]``; other entries serve training only.
 
-Shape legend: N scored items, T frames, K crops, L positions, C channels, H height, W width.
+Shape legend: N scored items, T frames, K crops, L places, C channels, H height, W width, F figures.
 """
 
 from collections.abc import Callable
@@ -13,223 +14,334 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.levels import CENTRES
-from models.scorers.blocks import Head, Residual, Separable, Stem, mean_and_spread, unit_pixels, weighted_mean
+from models.scorers import statistics as measured
+from models.scorers.blocks import Head, Standardised, unit_pixels, weighted_mean
 
 Outputs = dict[str, Tensor]
 
 
-class Fragments(nn.Module):
-    """Spliced native fragments over time (FAST-VQA's view): per-frame features, then their mean and their changes."""
+class Measured(nn.Module):
+    """A network whose front end has no weights: training measures each sample once, and then learns to judge.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.frame = nn.Sequential(Stem(24, 4, 4), Separable(24, 32), Separable(32, 32))
-        self.trunk = nn.Sequential(
-            Separable(96, 48), Residual(48, 64, 2), Separable(64, 64), Residual(64, 72, 2), Separable(72, 72)
-        )
-        self.head = Head(144 + 4, 64, 1)
-        self.errors = nn.Conv2d(72, 3, 1)
-
-    def forward(self, clips_NTHWC: Tensor) -> Outputs:
-        """Args: uint8 ``[N, T, 192, 192, 3]``, T >= 2 (a still is shown twice)."""
-        count, length = clips_NTHWC.shape[0], clips_NTHWC.shape[1]
-        features = self.frame(unit_pixels(clips_NTHWC.flatten(0, 1)))
-        features_NTCHW = features.unflatten(0, (count, length))
-        change_NTCHW = (features_NTCHW[:, 1:] - features_NTCHW[:, :-1]).abs()
-        jerk_NCHW = (change_NTCHW - change_NTCHW.mean(dim=1, keepdim=True)).abs().mean(dim=1)
-        summary = torch.cat([features_NTCHW.mean(dim=1), change_NTCHW.mean(dim=1), jerk_NCHW], dim=1)
-        pace_NT = change_NTCHW.mean(dim=(2, 3, 4))
-        timing = torch.stack([pace_NT.mean(dim=1), pace_NT.amin(dim=1), pace_NT.amax(dim=1)], dim=1)
-        still = timing[:, 1:2] / (timing[:, 2:3] + 1e-3)
-        positions_NCHW = self.trunk(summary)
-        pooled = mean_and_spread(positions_NCHW)
-        raw = self.head(torch.cat([pooled, timing, still], dim=1)).squeeze(1)
-        return {"raw": raw, "errors": self.errors(positions_NCHW)}
-
-
-class TwoBranch(nn.Module):
-    """Technical branch on native crops plus aesthetic branch on the whole (DOVER's idea); the score is their sum."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.technical = nn.Sequential(
-            Stem(16, 5, 2), Separable(16, 32, 2), Residual(32, 32), Residual(32, 48, 2), Separable(48, 64, 2)
-        )
-        self.technical_head = Head(128, 48, 2)
-        self.aesthetic = nn.Sequential(
-            Stem(24, 4, 4), Separable(24, 32), Residual(32, 48, 2), Separable(48, 48), Residual(48, 64, 2)
-        )
-        self.aesthetic_head = Head(128 + 18, 48, 1)
-        self.errors = nn.Conv2d(64, 3, 1)
-
-    def forward(self, crops_NKHWC: Tensor, whole_NHWC: Tensor) -> Outputs:
-        """Args: uint8 ``[N, K, 128, 128, 3]`` and ``[N, 128, 128, 3]``."""
-        count, crops = crops_NKHWC.shape[0], crops_NKHWC.shape[1]
-        positions_MCHW = self.technical(unit_pixels(crops_NKHWC.flatten(0, 1)))
-        pooled = mean_and_spread(positions_MCHW)
-        scores_NK2 = self.technical_head(pooled).unflatten(0, (count, crops))
-        technical_N = weighted_mean(scores_NK2[:, :, 0], scores_NK2[:, :, 1])
-        whole = unit_pixels(whole_NHWC)
-        features = torch.cat([mean_and_spread(self.aesthetic(whole)), _tones(whole)], dim=1)
-        aesthetic_N = self.aesthetic_head(features).squeeze(1)
-        return {
-            "raw": technical_N + aesthetic_N,
-            "technical": technical_N,
-            "aesthetic": aesthetic_N,
-            "errors": self.errors(positions_MCHW),
-        }
-
-
-class LevelProbs(nn.Module):
-    """Probabilities of the five levels from block spectra of the whole picture; score = expectation (Q-Align's idea).
-
-    The front end is fixed: log energies of 8 x 8 cosine coefficients at full, half and quarter size.
+    Attributes:
+        standard: brings every figure to mean 0 and deviation 1 of the training samples.
+        describe: a view's arrays -> measurements ``[N, ..., F]``.
+        judge: measurements -> scores.
     """
 
+    standard: Standardised
+    describe: Callable[..., Tensor]
+    judge: Callable[[Tensor], Outputs]
+
+    def forward(self, *view: Tensor) -> Outputs:
+        """Scores of a view."""
+        return self.judge(self.describe(*view))
+
+
+class Fragments(Measured):
+    """Spliced native fragments over time (FAST-VQA's view): their spectra, the spectra's changes, and jerks."""
+
+    SIDE: Final = 32
+    RINGS: Final = 12
+    FIGURES: Final = 3 * (3 * RINGS + 32) + 24 + 2 * RINGS * 3 + 4
+
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("basis", _cosine_basis(), persistent=False)
-        self.register_buffer("to_opponent", _opponent(), persistent=False)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm1d(66), nn.Linear(66, 64), nn.ReLU(), nn.Linear(64, 40), nn.ReLU())
-            for _ in range(4)
-        )
-        self.norm = nn.BatchNorm1d(4 * (80 + 132) + 18)
-        self.head = Head(4 * (80 + 132) + 18, 96, 5, dropout=0.2)
+        self.register_buffer("basis", measured.cosine_basis(self.SIDE), persistent=False)
+        self.register_buffer("bands", measured.frequency_bands(self.SIDE, self.RINGS), persistent=False)
+        self.register_buffer("wide", measured.frequency_bands(self.SIDE, 4), persistent=False)
+        self.standard = Standardised(self.FIGURES)
+        self.head = Head(self.FIGURES, 64, 1)
 
-    def forward(self, pixels_NHWC: Tensor) -> Outputs:
-        """Args: uint8 ``[N, H, W, 3]``, sides multiples of 32."""
+    def describe(self, clips_NTHWC: Tensor) -> Tensor:
+        """Args: uint8 ``[N, T, 192, 192, 3]``, T >= 2 (a still is shown twice); returns ``[N, F]``."""
+        count, length = clips_NTHWC.shape[0], clips_NTHWC.shape[1]
+        planes = measured.opponent(unit_pixels(clips_NTHWC.flatten(0, 1)))
+        luma_NTLHW = self._fragments(planes[:, :1]).unflatten(0, (count, length))
+        chroma_ML = self._energies(self._fragments(planes[:, 1:2]), self._fragments(planes[:, 2:]))
+        spectra = self._spectra(luma_NTLHW)
+        energy_NTLS = spectra**2
+        banded_NTLF = measured.log_energy(energy_NTLS @ self.get_buffer("bands"))
+        square = energy_NTLS.unflatten(3, (self.SIDE, self.SIDE))
+        lines_NTLF = measured.log_energy(0.5 * (square[..., :2, :].mean(dim=3) + square[..., :2].mean(dim=4)))
+        places_NLF = torch.cat([banded_NTLF, lines_NTLF], dim=3).flatten(1, 2)
+        activity_NL = measured.log_energy(energy_NTLS[..., 1:].mean(dim=3)).flatten(1, 2)
+        still = measured.pooled(places_NLF, activity_NL)
+        colour = chroma_ML.unflatten(0, (count, length)).mean(dim=1)
+        return torch.cat([still, colour, self._motion(spectra)], dim=1)
+
+    def judge(self, figures: Tensor) -> Outputs:
+        """Args: ``[N, F]``."""
+        return {"raw": self.head(self.standard(figures)).squeeze(1)}
+
+    def _motion(self, spectra_NTLS: Tensor) -> Tensor:
+        """Energies of the changes from frame to frame, of how these vary over time, and the pace, ``[N, 76]``."""
+        change_NTLS = (spectra_NTLS[:, 1:] - spectra_NTLS[:, :-1]) ** 2
+        pace_NT = measured.log_energy(change_NTLS.mean(dim=(2, 3)))
+        change_NTF = measured.log_energy((change_NTLS @ self.get_buffer("bands")).mean(dim=2))
+        jerk_NF = (change_NTF - change_NTF.mean(dim=1, keepdim=True)).abs().mean(dim=1)
+        timing = [pace_NT.mean(dim=1), pace_NT.amin(dim=1), pace_NT.amax(dim=1), measured.spread(pace_NT, 1)]
+        return torch.cat([change_NTF.mean(dim=1), jerk_NF, torch.stack(timing, dim=1)], dim=1)
+
+    def _fragments(self, plane_M1HW: Tensor) -> Tensor:
+        """The fragments of spliced pictures, ``[M, 36, 32, 32]``."""
+        cells = plane_M1HW.squeeze(1).unflatten(2, (-1, self.SIDE)).unflatten(1, (-1, self.SIDE))
+        return cells.transpose(2, 3).flatten(1, 2)
+
+    def _spectra(self, fragments: Tensor) -> Tensor:
+        """Cosine coefficients of each fragment, its last two axes flattened."""
+        basis = self.get_buffer("basis")
+        return (basis @ fragments @ basis.T).flatten(-2)
+
+    def _energies(self, *planes_MLHW: Tensor) -> Tensor:
+        """Coarse log energies of colour planes, ``[M, 12 per plane]``."""
+        bands = [(self._spectra(plane) ** 2 @ self.get_buffer("wide")).mean(dim=1) for plane in planes_MLHW]
+        return measured.log_energy(torch.cat(bands, dim=1))
+
+
+class TwoBranch(Measured):
+    """Technical branch on native crops plus aesthetic branch on the whole (DOVER's idea); the score is their sum.
+
+    The technical branch sees how gradients and second differences are distributed at four octaves, and edges that
+    return every eight pixels; the aesthetic branch sees light and colour.
+    """
+
+    OCTAVES: Final = 4
+    CROP_FIGURES: Final = OCTAVES * (9 + 7 + 5) + 2
+    TONES: Final = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.standard = Standardised(self.CROP_FIGURES + self.TONES)
+        self.technical_head = Head(self.CROP_FIGURES, 64, 2)
+        self.aesthetic_head = Head(self.TONES, 32, 1)
+
+    def describe(self, crops_NKHWC: Tensor, whole_NHWC: Tensor) -> Tensor:
+        """Args: uint8 ``[N, K, 128, 128, 3]`` and ``[N, 128, 128, 3]``; returns ``[N, K, F]``, tones last."""
+        count, crops = crops_NKHWC.shape[0], crops_NKHWC.shape[1]
+        planes = measured.opponent(unit_pixels(crops_NKHWC.flatten(0, 1)))
+        found = [self._blocks(planes[:, :1])]
+        for octave in range(self.OCTAVES):
+            found.append(self._gradients(planes))
+            if octave + 1 < self.OCTAVES:
+                planes = measured.halved(planes)
+        technical_NKF = torch.cat(found, dim=1).unflatten(0, (count, crops))
+        tones_NKF = measured.tones(unit_pixels(whole_NHWC))[:, None].expand(-1, crops, -1)
+        return torch.cat([technical_NKF, tones_NKF], dim=2)
+
+    def judge(self, figures: Tensor) -> Outputs:
+        """Args: ``[N, K, F]``."""
+        standard = self.standard(figures)
+        scores_NK2 = self.technical_head(standard[..., : self.CROP_FIGURES])
+        technical_N = weighted_mean(scores_NK2[..., 0], scores_NK2[..., 1])
+        aesthetic_N = self.aesthetic_head(standard[:, 0, self.CROP_FIGURES :]).squeeze(1)
+        return {"raw": technical_N + aesthetic_N, "technical": technical_N, "aesthetic": aesthetic_N}
+
+    @staticmethod
+    def _gradients(planes_M3HW: Tensor) -> Tensor:
+        """Distribution of luma's gradients and second differences, and sizes of colour's, ``[M, 21]``."""
+        across, down, bend_across, bend_down = measured.differences(planes_M3HW)
+        gradient = torch.log(torch.sqrt(across[:, :1] ** 2 + down[:, :1] ** 2 + 1e-6) + 2e-3)
+        bend = torch.log(torch.sqrt(bend_across[:, :1] ** 2 + bend_down[:, :1] ** 2 + 1e-6) + 2e-3)
+        size = across.abs() + down.abs()
+        direction = torch.log(
+            (across[:, :1].abs().mean(dim=(2, 3)) + 1e-3) / (down[:, :1].abs().mean(dim=(2, 3)) + 1e-3)
+        )
+        colour = torch.log(size.mean(dim=(2, 3)) + 1e-3)
+        peak = torch.log(gradient.exp().square().mean(dim=(2, 3)))
+        return torch.cat(
+            [
+                measured.shares(gradient, -6.0, 0.0, 9),
+                measured.shares(bend, -6.0, 0.0, 7),
+                direction.abs(),
+                colour,
+                peak,
+            ],
+            dim=1,
+        )
+
+    @staticmethod
+    def _blocks(luma_M1HW: Tensor) -> Tensor:
+        """How far edges that return every eight rows or columns stand out, ``[M, 2]``."""
+        step = luma_M1HW[:, 0, :, 1:-2], luma_M1HW[:, 0, :, 2:-1]
+        jump = (step[1] - step[0]).abs() - 0.5 * (
+            (step[0] - luma_M1HW[:, 0, :, :-3]).abs() + (luma_M1HW[:, 0, :, 3:] - step[1]).abs()
+        )
+        drop = luma_M1HW[:, 0, 1:-2], luma_M1HW[:, 0, 2:-1]
+        fall = (drop[1] - drop[0]).abs() - 0.5 * (
+            (drop[0] - luma_M1HW[:, 0, :-3]).abs() + (luma_M1HW[:, 0, 3:] - drop[1]).abs()
+        )
+        profiles = torch.relu(jump).mean(dim=1), torch.relu(fall).mean(dim=2)
+        return torch.cat([measured.periods(profile, 8) for profile in profiles], dim=1)
+
+
+class LevelProbs(Measured):
+    """Probabilities of the five levels from spectra of all blocks; the score is their expectation (Q-Align's idea)."""
+
+    SCALES: Final = 3
+    FIGURES: Final = 3 * 66 * SCALES + 2 * 66
+
+    def __init__(self) -> None:
+        super().__init__()
+        basis, matrix = measured.block_basis(), measured.opponent_matrix()
+        self.register_buffer("basis", basis, persistent=False)
+        self.register_buffer("colour_basis", basis * matrix[0].view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("halving", matrix[:, :, None, None].expand(3, 3, 2, 2) / 4, persistent=False)
+        self.standard = Standardised(self.FIGURES)
+        self.head = Head(self.FIGURES, 80, 5)
+
+    def describe(self, pixels_NHWC: Tensor) -> Tensor:
+        """Args: uint8 ``[N, H, W, 3]``, sides multiples of 32; returns ``[N, F]``."""
         unit = unit_pixels(pixels_NHWC)
-        opponent = functional.conv2d(unit, self.get_buffer("to_opponent"))
-        luma = opponent[:, :1]
-        half = functional.avg_pool2d(luma, 2)
-        quarter = functional.avg_pool2d(half, 2)
-        chroma_N2HW = functional.avg_pool2d(opponent[:, 1:], 2)
-        pooled = [self._texture(scale, plane) for scale, plane in enumerate((luma, half, quarter))]
-        colour = 0.5 * (self._texture(3, chroma_N2HW[:, :1]) + self._texture(3, chroma_N2HW[:, 1:]))
-        logits_N5 = self.head(self.norm(torch.cat([*pooled, colour, _tones(unit)], dim=1)))
+        half = functional.conv2d(unit, self.get_buffer("halving"), stride=2)
+        basis = self.get_buffer("basis")
+        luma = [self._spectra(unit, self.get_buffer("colour_basis")), self._spectra(half[:, :1], basis)]
+        luma.append(self._spectra(measured.halved(half[:, :1]), basis))
+        chroma = [self._spectra(half[:, plane : plane + 1], basis).mean(dim=1) for plane in (1, 2)]
+        texture = [measured.pooled(spectra_NLF, spectra_NLF[:, :, 65]) for spectra_NLF in luma]
+        return torch.cat([*texture, *chroma], dim=1)
+
+    def judge(self, figures: Tensor) -> Outputs:
+        """Args: ``[N, F]``."""
+        logits_N5 = self.head(self.standard(figures))
         centres = torch.tensor(CENTRES, dtype=logits_N5.dtype, device=logits_N5.device)
         return {"raw": torch.softmax(logits_N5, dim=1) @ centres, "logits": logits_N5}
 
-    def _texture(self, scale: int, plane_N1HW: Tensor) -> Tensor:
-        """Mean and spread over the blocks, of their spectra and of what a perceptron makes of them, ``[N, 212]``."""
-        spectra_NLC = self._spectrum(plane_N1HW)
-        features = self.blocks[scale](spectra_NLC.flatten(0, 1)).view(spectra_NLC.shape[0], -1, 40)
-        both = torch.cat([features, spectra_NLC], dim=2)
-        mean = both.mean(dim=1)
-        variance = ((both - mean[:, None]) ** 2).mean(dim=1)
-        return torch.cat([mean, torch.sqrt(variance + 1e-6)], dim=1)
-
-    def _spectrum(self, plane_N1HW: Tensor) -> Tensor:
-        """Log energies of the 64 coefficients, signed mean and log spread of each block, ``[N, L, 66]``."""
-        count, _, height, width = plane_N1HW.shape
-        blocks = plane_N1HW.reshape(count, height // 8, 8, width // 8, 8).transpose(2, 3).reshape(count, -1, 64)
-        coefficients = blocks @ self.get_buffer("basis")
-        energies = coefficients**2
-        spread = torch.log(energies[:, :, 1:].sum(dim=2, keepdim=True) + 1e-5)
-        return torch.cat([torch.log(energies + 1e-5), coefficients[:, :, :1] / 8.0, spread], dim=2)
+    @staticmethod
+    def _spectra(planes: Tensor, basis: Tensor) -> Tensor:
+        """Log energies of the 64 coefficients, mean and log spread of each block, ``[N, L, 66]``."""
+        coefficients_NCL = functional.conv2d(planes, basis, stride=8).flatten(2)
+        energies = coefficients_NCL**2
+        spread = measured.log_energy(energies[:, 1:].sum(dim=1, keepdim=True))
+        return torch.cat([measured.log_energy(energies), coefficients_NCL[:, :1] / 8.0, spread], dim=1).transpose(1, 2)
 
 
-class MultiscaleAttention(nn.Module):
-    """Features of three scales; coarse positions look where to attend in finer ones (TOPIQ's idea)."""
+class MultiscaleAttention(Measured):
+    """Band energies of cells of the picture; coarse cells look where to attend among fine ones (TOPIQ's idea)."""
+
+    CELL: Final = 32
+    OCTAVES: Final = 4
+    COLOURED: Final = 2
+    FIGURES: Final = 3 * OCTAVES + 4 * COLOURED + 5
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
-        self.fine = nn.Sequential(Stem(24, 4, 4), Separable(24, 32), Residual(32, 32))
-        self.middle = nn.Sequential(Residual(32, 48, 2), Separable(48, 48))
-        self.coarse = nn.Sequential(Residual(48, 56, 2), Separable(56, 56))
-        self.project = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in (32, 48, 56))
-        self.queries = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.keys = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.mixes = nn.ModuleList(Head(width, width, width) for _ in range(2))
-        self.head = Head(2 * width, 64, 1)
-        self.errors = nn.Conv2d(48, 3, 1)
+        haar = measured.haar_kernels()
+        first = torch.einsum("pc,khw->pkchw", measured.opponent_matrix(), haar).flatten(0, 1)
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("next", haar[:, None].repeat(3, 1, 1, 1), persistent=False)
+        self.standard = Standardised(self.FIGURES)
+        self.fine = Head(self.FIGURES, width, width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.mix = Head(2 * width, width, width)
+        self.head = Head(4 * width, 64, 1)
 
-    def forward(self, whole_NHWC: Tensor) -> Outputs:
-        """Args: uint8 ``[N, 256, 256, 3]``."""
-        fine = self.fine(unit_pixels(whole_NHWC))
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        tokens_NLC = self._tokens(2, functional.avg_pool2d(coarse, 2))
-        finer_tokens = (
-            self._tokens(1, functional.avg_pool2d(middle, 2)),
-            self._tokens(0, functional.max_pool2d(fine, 4)),
-        )
-        for step, finer in enumerate(finer_tokens):
-            query, key = self.queries[step](tokens_NLC), self.keys[step](finer)
-            weights = torch.softmax(query @ key.transpose(1, 2) / query.shape[-1] ** 0.5, dim=-1)
-            tokens_NLC = self.norms[step](tokens_NLC + weights @ finer)
-            tokens_NLC = tokens_NLC + self.mixes[step](tokens_NLC)
-        mean = tokens_NLC.mean(dim=1)
-        spread = torch.sqrt(((tokens_NLC - mean[:, None]) ** 2).mean(dim=1) + 1e-6)
-        return {"raw": self.head(torch.cat([mean, spread], dim=1)).squeeze(1), "errors": self.errors(middle)}
+    def describe(self, pixels_NHWC: Tensor) -> Tensor:
+        """Args: uint8 ``[N, H, W, 3]``, sides multiples of 32; returns ``[N, H / 32, W / 32, F]``."""
+        wavelet = functional.conv2d(unit_pixels(pixels_NHWC), self.get_buffer("first"), stride=2)
+        cell, found = self.CELL // 2, []
+        for octave in range(self.OCTAVES):
+            low = wavelet[:, ::4]
+            if octave < self.COLOURED:
+                bands = [wavelet[:, 1:4], wavelet[:, 5:8], wavelet[:, 9:12]]
+                energy = functional.avg_pool2d(torch.cat(bands, dim=1) ** 2, cell)
+                colour = [energy[:, 3:6].sum(dim=1, keepdim=True), energy[:, 6:].sum(dim=1, keepdim=True)]
+                found.append(measured.log_energy(torch.cat([energy[:, :3], *colour], dim=1)))
+                found.append(torch.log(functional.max_pool2d(bands[0][:, :2].abs(), cell) + 2e-3))
+            else:
+                found.append(measured.log_energy(functional.avg_pool2d(wavelet[:, 1:4] ** 2, cell)))
+            if octave == 0:
+                means = functional.avg_pool2d(low, cell)
+                clipped = functional.avg_pool2d(torch.relu(low[:, :1].abs() - 0.94) * 16.0, cell)
+                found += [means, (means[:, 1:] ** 2).sum(dim=1, keepdim=True), clipped]
+            if octave + 1 < self.OCTAVES:
+                wavelet, cell = functional.conv2d(low, self.get_buffer("next"), stride=2, groups=3), cell // 2
+        return torch.cat(found, dim=1).permute(0, 2, 3, 1)
 
-    def _tokens(self, scale: int, features_NCHW: Tensor) -> Tensor:
-        return self.project[scale](features_NCHW).flatten(2).transpose(1, 2)
+    def judge(self, figures: Tensor) -> Outputs:
+        """Args: ``[N, rows, columns, F]``."""
+        fine_NHWC = self.fine(self.standard(figures))
+        fine_NLC = fine_NHWC.flatten(1, 2)
+        coarse_NLC = functional.avg_pool2d(fine_NHWC.permute(0, 3, 1, 2), 2, ceil_mode=True).flatten(2).transpose(1, 2)
+        weights = torch.softmax(self.query(coarse_NLC) @ self.key(fine_NLC).transpose(1, 2) / 7.0, dim=-1)
+        attended_NLC = self.mix(torch.cat([coarse_NLC, weights @ fine_NLC], dim=2))
+        summary = [
+            part for tokens in (fine_NLC, attended_NLC) for part in (tokens.mean(dim=1), measured.spread(tokens, 1))
+        ]
+        return {"raw": self.head(torch.cat(summary, dim=1)).squeeze(1)}
 
 
-class MultiTask(nn.Module):
-    """Native patches; heads for quality, distortion kind and severity on one trunk (LIQE's idea)."""
+class MultiTask(Measured):
+    """Residues of native patches, as steganalysis sees them; heads for quality, kind and severity (LIQE's idea)."""
 
     KINDS: Final = 27
+    FIGURES: Final = 12 * (measured.RESIDUES + 2) + 10
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            Stem(16, 3, 2), Residual(16, 24), Residual(24, 40, 2), Residual(40, 64, 2), Separable(64, 72, 2)
-        )
-        self.quality = Head(144, 64, 1)
-        self.kind = nn.Linear(144, self.KINDS)
-        self.severity = nn.Linear(144, 1)
-        self.errors = nn.Conv2d(72, 3, 1)
+        self.register_buffer("kernels", measured.residue_kernels(), persistent=False)
+        self.standard = Standardised(self.FIGURES)
+        self.trunk = nn.Sequential(nn.Linear(self.FIGURES, 96), nn.ReLU(), nn.Dropout(0.3))
+        self.quality = Head(96, 48, 2)
+        self.kind = nn.Linear(96, self.KINDS)
+        self.severity = nn.Linear(96, 1)
 
-    def forward(self, patches_NKHWC: Tensor) -> Outputs:
-        """Args: uint8 ``[N, K, 96, 96, 3]``."""
+    def describe(self, patches_NKHWC: Tensor) -> Tensor:
+        """Args: uint8 ``[N, K, 96, 96, 3]``; returns ``[N, K, F]``."""
         count, patches = patches_NKHWC.shape[0], patches_NKHWC.shape[1]
-        positions_MCHW = self.trunk(unit_pixels(patches_NKHWC.flatten(0, 1)))
-        pooled = mean_and_spread(positions_MCHW)
-        pooled_NC = pooled.unflatten(0, (count, patches)).mean(dim=1)
+        planes = measured.opponent(unit_pixels(patches_NKHWC.flatten(0, 1)))
+        kernels = self.get_buffer("kernels")
+        luma = functional.conv2d(planes[:, :1], kernels)
+        chroma = functional.conv2d(planes[:, 1:], kernels[4:5].expand(2, -1, -1, -1), groups=2)
+        common = (luma[:, 4:5] * chroma).mean(dim=(2, 3)) / (
+            torch.sqrt((luma[:, 4:5] ** 2).mean(dim=(2, 3)) * (chroma**2).mean(dim=(2, 3))) + 1e-6
+        )
+        plain = [planes.mean(dim=(2, 3)), measured.spread(planes, (2, 3))]
+        plain += [planes[:, :1].amax(dim=(2, 3)), planes[:, :1].amin(dim=(2, 3))]
+        figures = [measured.residue_statistics(luma), measured.residue_statistics(chroma), common, *plain]
+        return torch.cat(figures, dim=1).unflatten(0, (count, patches))
+
+    def judge(self, figures: Tensor) -> Outputs:
+        """Args: ``[N, K, F]``."""
+        trunk_NKC = self.trunk(self.standard(figures))
+        quality_NK2 = self.quality(trunk_NKC)
         return {
-            "raw": self.quality(pooled_NC).squeeze(1),
-            "kind": self.kind(pooled_NC),
-            "severity": self.severity(pooled_NC).squeeze(1),
-            "errors": self.errors(positions_MCHW),
+            "raw": weighted_mean(quality_NK2[..., 0], quality_NK2[..., 1]),
+            "kind": self.kind(trunk_NKC).mean(dim=1),
+            "severity": self.severity(trunk_NKC).mean(dim=(1, 2)),
         }
 
 
-class Ranking(nn.Module):
-    """Locally normalised luminance at half size, learnt from pairs alone (QualiCLIP's training, natural-scene view)."""
+class Ranking(Measured):
+    """Natural-scene statistics of native crops at three scales, learnt from pairs alone (QualiCLIP's training)."""
+
+    SCALES: Final = 3
+    FIGURES: Final = 46 * SCALES
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("to_opponent", _opponent(), persistent=False)
-        self.trunk = nn.Sequential(
-            Stem(24, 5, 2, inputs=5), Separable(24, 40, 2), Residual(40, 40), Residual(40, 56, 2), Separable(56, 64, 2)
-        )
-        self.norm = nn.BatchNorm1d(128 + 42)
-        self.head = Head(128 + 42, 64, 2)
-        self.errors = nn.Conv2d(64, 3, 1)
+        self.standard = Standardised(self.FIGURES)
+        self.head = Head(self.FIGURES, 64, 2)
 
-    def forward(self, crops_NKHWC: Tensor) -> Outputs:
-        """Args: uint8 ``[N, K, 128, 128, 3]``."""
+    def describe(self, crops_NKHWC: Tensor) -> Tensor:
+        """Args: uint8 ``[N, K, 160, 160, 3]``; returns ``[N, K, F]``."""
         count, crops = crops_NKHWC.shape[0], crops_NKHWC.shape[1]
-        opponent = functional.conv2d(unit_pixels(crops_NKHWC.flatten(0, 1)), self.get_buffer("to_opponent"))
-        luma = opponent[:, :1]
-        mean = _smoothed(_smoothed(luma, 5), 3)
-        centred = luma - mean
-        spread = torch.sqrt(_smoothed(centred**2, 7) + 1e-6)
-        normal, log_spread = centred / (spread + 0.02), torch.log(spread + 0.01)
-        positions_MCHW = self.trunk(torch.cat([normal, log_spread, mean, opponent[:, 1:]], dim=1))
-        features = torch.cat([mean_and_spread(positions_MCHW), _scene_statistics(normal, log_spread)], dim=1)
-        scores_NK2 = self.head(self.norm(features)).unflatten(0, (count, crops))
-        return {
-            "raw": weighted_mean(scores_NK2[:, :, 0], scores_NK2[:, :, 1]),
-            "errors": self.errors(positions_MCHW),
-        }
+        luma = measured.opponent(unit_pixels(crops_NKHWC.flatten(0, 1)))[:, :1]
+        found = []
+        for scale in range(self.SCALES):
+            found.append(measured.scene_statistics(luma))
+            if scale + 1 < self.SCALES:
+                luma = measured.halved(luma)
+        return torch.cat(found, dim=1).unflatten(0, (count, crops))
+
+    def judge(self, figures: Tensor) -> Outputs:
+        """Args: ``[N, K, F]``."""
+        scores_NK2 = self.head(self.standard(figures))
+        return {"raw": weighted_mean(scores_NK2[..., 0], scores_NK2[..., 1])}
 
 
-NETWORKS: Final[dict[str, Callable[[], nn.Module]]] = {
+NETWORKS: Final[dict[str, Callable[[], Measured]]] = {
     "fragments": Fragments,
     "two_branch": TwoBranch,
     "level_probs": LevelProbs,
@@ -250,61 +362,3 @@ class RawOnly(nn.Module):
     def forward(self, *view: Tensor) -> Tensor:
         """Raw scores ``[N]`` of a view."""
         return self.network(*view)["raw"]
-
-
-def _tones(unit_NCHW: Tensor) -> Tensor:
-    """Shares of dark to bright pixels in eight soft bins, and mean and spread of the opponent colours, ``[N, 18]``."""
-    luma = unit_NCHW.mean(dim=1, keepdim=True)
-    shares = _shares(functional.avg_pool2d(luma, 4), -1.0, 1.0, 8)
-    opponent = torch.cat(
-        [luma, unit_NCHW[:, :1] - unit_NCHW[:, 1:2], 0.5 * (unit_NCHW[:, :1] + unit_NCHW[:, 1:2]) - unit_NCHW[:, 2:]],
-        dim=1,
-    )
-    colourful = torch.sqrt(opponent[:, 1:2] ** 2 + opponent[:, 2:] ** 2 + 1e-6)
-    clipped = torch.relu(unit_NCHW.abs().amax(dim=1, keepdim=True) - 0.96) * 25.0
-    return torch.cat([shares, mean_and_spread(torch.cat([opponent, colourful, clipped], dim=1))], dim=1)
-
-
-def _smoothed(x_NCHW: Tensor, side: int) -> Tensor:
-    """Local mean over a square window; beyond the border nothing counts."""
-    return functional.avg_pool2d(x_NCHW, side, 1, side // 2, count_include_pad=False)
-
-
-def _scene_statistics(normal_N1HW: Tensor, log_spread_N1HW: Tensor) -> Tensor:
-    """Shape of normalised luminance, of products of neighbours, and of local contrast (BRISQUE's view), ``[N, 42]``."""
-    found = [_shares(normal_N1HW, -2.5, 2.5, 10), _shares(log_spread_N1HW, -4.5, -0.5, 12)]
-    neighbours = (
-        normal_N1HW[:, :, :, 1:] * normal_N1HW[:, :, :, :-1],
-        normal_N1HW[:, :, 1:] * normal_N1HW[:, :, :-1],
-        normal_N1HW[:, :, 1:, 1:] * normal_N1HW[:, :, :-1, :-1],
-        normal_N1HW[:, :, 1:, :-1] * normal_N1HW[:, :, :-1, 1:],
-    )
-    for product in neighbours:
-        positive, negative = torch.relu(product), torch.relu(-product)
-        found += [
-            p.mean(dim=(2, 3)) for p in (positive, negative, torch.sqrt(positive + 1e-4), torch.sqrt(negative + 1e-4))
-        ]
-    found += [(normal_N1HW**power).mean(dim=(2, 3)) for power in (2, 3, 4)]
-    found.append(log_spread_N1HW.std(dim=(2, 3)))
-    return torch.cat(found, dim=1)
-
-
-def _shares(x_N1HW: Tensor, low: float, high: float, bins: int) -> Tensor:
-    """Shares of values in soft, overlapping bins between ``low`` and ``high``, ``[N, bins]``."""
-    centres = torch.linspace(low, high, bins, device=x_N1HW.device).view(1, bins, 1, 1)
-    width = (high - low) / (bins - 1)
-    return torch.relu(1.0 - (x_N1HW - centres).abs() / width).mean(dim=(2, 3))
-
-
-def _opponent() -> Tensor:
-    """RGB -> luma and two colour differences, as a 1 x 1 convolution ``[3, 3, 1, 1]``."""
-    rows = [[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]]
-    return torch.tensor(rows).view(3, 3, 1, 1)
-
-
-def _cosine_basis() -> Tensor:
-    """The 64 orthonormal 8 x 8 cosine functions as columns, ``[64, 64]``, low frequencies first in each direction."""
-    index = torch.arange(8, dtype=torch.float64)
-    rows = torch.cos(torch.pi / 8 * (index[None, :] + 0.5) * index[:, None]) * (2 / 8) ** 0.5
-    rows[0] = rows[0] / 2**0.5
-    return torch.einsum("ih,jw->hwij", rows, rows).reshape(64, 64).float()

@@ -23,6 +23,10 @@ MIXTURE: Final = "mixture"
 KINDS: Final = (PRISTINE, *IMAGE_TYPES, MIXTURE)
 """Names of what can be wrong with a still sample; the multi-task scorer learns to tell them apart."""
 
+_SMALL_CHANCE: Final = 0.35
+_SMALL_FACTOR: Final = (1.25, 5.5)
+"""Least and largest reduction of pictures that come small; they are enlarged to the screen as views do it."""
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -109,9 +113,20 @@ def render_clips(photo: Pixels, rendering: Rendering, seed: Sequence[int]) -> It
 
 
 def camera_chain(pristine: Pixels, rng: np.random.Generator) -> Pixels:
-    """Damage a photograph as cameras, editors and the net do, in that order; each link acts with its own chance."""
+    """Damage a photograph as cameras, editors and the net do, in that order; each link acts with its own chance.
+
+    A third of the pictures is small: they are reduced, damaged at that size, and enlarged again.
+    """
     image = Image.fromarray(pristine)
-    size = image.size
+    if rng.random() < _SMALL_CHANCE:
+        factor = float(np.exp(rng.uniform(*np.log(_SMALL_FACTOR))))
+        image = image.resize((round(image.width / factor), round(image.height / factor)), Image.Resampling.LANCZOS)
+    damaged = _damaged(image, rng)
+    size = (pristine.shape[1], pristine.shape[0])
+    return np.asarray(damaged if damaged.size == size else damaged.resize(size, Image.Resampling.BICUBIC))
+
+
+def _damaged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     links = rng.random(8) < np.array([0.45, 0.5, 0.5, 0.5, 0.25, 0.3, 0.25, 0.7])
     if links[0]:
         image = _resampled(image, rng)
@@ -131,7 +146,7 @@ def camera_chain(pristine: Pixels, rng: np.random.Generator) -> Pixels:
         image = _resampled(image, rng)
     if links[7]:
         image = _recompressed(image, rng)
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC) if image.size != size else image)
+    return image
 
 
 def _single(pristine: Pixels, rng: np.random.Generator) -> Version:

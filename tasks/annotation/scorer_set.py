@@ -26,7 +26,7 @@ from tasks.shards import atomic, digest, write_json
 
 Floats = NDArray[np.float64]
 
-_SAMPLES_VERSION: Final = 2
+_SAMPLES_VERSION: Final = 3
 """Raised when the renderer or a measure changes what it makes."""
 _CLIP_FRAMES_MEASURED: Final = (1, 5)
 """Frames of a clip whose fidelity stands for the clip's: one early, one late."""
@@ -71,7 +71,6 @@ class TrainingSet:
     """Samples of all photographs: memory-mapped arrays, one per photograph, and their labels."""
 
     arrays: tuple[NDArray[np.uint8], ...]
-    maps: tuple[NDArray[np.uint8], ...]
     place_N2: NDArray[np.int64]
     labels: Labels
 
@@ -79,13 +78,6 @@ class TrainingSet:
         """Pixels of one sample: ``[H, W, 3]``, or ``[T, H, W, 3]`` of a clip."""
         array, row = self.place_N2[index]
         return self.arrays[array][row]
-
-    def errors(self, index: int) -> Pixels:
-        """Error map of a still as a picture of its size: ``[H, W, 3]``, 0 faithful, to 255."""
-        array, row = self.place_N2[index]
-        cells = self.maps[array][row]
-        factor = self.arrays[array].shape[1] // len(cells)
-        return cells.repeat(factor, axis=0).repeat(factor, axis=1)
 
     def __len__(self) -> int:
         return len(self.place_N2)
@@ -134,17 +126,14 @@ def load_set(folders: Sequence[Path], reference: Sequence[Path], *, clips: bool)
         clips: open the clips.
     """
     part = "clips" if clips else "stills"
-    arrays, maps, places, rows = [], [], [], []
+    arrays, places, rows = [], [], []
     for number, folder in enumerate(folders):
         found = _rows(folder, part)
         arrays.append(np.load(folder / f"{part}.npy", mmap_mode="r"))
-        maps.append(np.load(folder / "maps.npy", mmap_mode="r"))
         places += [(number, row) for row in range(len(found))]
         rows += [{**row, "photo": number} for row in found]
     scale = [row["fidelity"] for folder in reference for row in _rows(folder, "stills")]
-    return TrainingSet(
-        tuple(arrays), tuple(maps), np.array(places, dtype=np.int64).reshape(-1, 2), _labels(rows, scale)
-    )
+    return TrainingSet(tuple(arrays), np.array(places, dtype=np.int64).reshape(-1, 2), _labels(rows, scale))
 
 
 def _rows(folder: Path, part: str) -> list[dict[str, Any]]:
@@ -177,12 +166,11 @@ def _render_photograph(path: Path, rendering: Rendering, seed: int, folder: Path
     torch.set_num_threads(1)
     data = path.read_bytes()
     photo, own_seed = decode_image(data), [seed, int(digest(data)[:8], 16)]
-    stills, maps, still_rows = [], [], []
+    stills, still_rows = [], []
     for group, versions in enumerate(render_crops(photo, rendering, own_seed)):
         pixels = np.stack([version.pixels_HWC for version in versions])
         fidelity = _fidelity(np.repeat(pixels[:1], len(pixels), axis=0), pixels)
         stills.append(pixels)
-        maps.append(_error_maps(np.repeat(pixels[:1], len(pixels), axis=0), pixels))
         for version, row in zip(versions, fidelity, strict=True):
             strength = None if np.isnan(version.strength) else version.strength
             still_rows.append(
@@ -200,7 +188,6 @@ def _render_photograph(path: Path, rendering: Rendering, seed: int, folder: Path
             {"group": group, "kind": clip.kind, "strength": None, "smoothness": clip.smoothness, "fidelity": fidelity}
         )
     _save_array(folder / "stills.npy", np.concatenate(stills))
-    _save_array(folder / "maps.npy", np.concatenate(maps))
     _save_array(folder / "clips.npy", np.stack(clips))
     write_json(folder / "labels.json", {"stills": still_rows, "clips": clip_rows})
 
@@ -214,16 +201,6 @@ def _fidelity(reference_NHWC: Pixels, distorted_NHWC: Pixels) -> list[dict[str, 
     with torch.inference_mode():
         measures = {name: values.tolist() for name, values in measure(first, second).items()}
     return [{name: values[row] for name, values in measures.items()} for row in range(len(first))]
-
-
-def _error_maps(reference_NHWC: Pixels, distorted_NHWC: Pixels) -> Pixels:
-    import torch  # noqa: PLC0415 - only training pays for it
-
-    from models.fidelity import error_map  # noqa: PLC0415 - it needs torch
-
-    first, second = (torch.from_numpy(x).permute(0, 3, 1, 2).float() for x in (reference_NHWC, distorted_NHWC))
-    with torch.inference_mode():
-        return (error_map(first, second) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _save_array(path: Path, array: NDArray[np.uint8]) -> None:

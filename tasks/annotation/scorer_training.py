@@ -1,14 +1,16 @@
-"""Train one built-in scorer from the rendered set: a resumable loop whose every step depends on seed and number alone.
+"""Train one built-in scorer: measure every sample once, then learn to judge the measurements, step by resumable step.
 
-Shape legend: N samples.
+Every step depends on the seed and its number alone, and sums run on one thread, so a machine gives the same weights
+again. Shape legend: N samples, F figures.
 """
 
 import io
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 import numpy as np
@@ -19,25 +21,24 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from models.errors import ModelError
+from models.scorers import blocks, losses, networks, statistics, views
 from models.scorers.built_in import BUILT_INS
 from models.scorers.losses import QUALITY_LOSSES, correlation_loss, level_loss
-from models.scorers.networks import NETWORKS, Outputs
-from models.scorers.views import View
+from models.scorers.networks import NETWORKS, Measured, Outputs
+from models.scorers.protocol import Sampling
 from tasks.annotation.scorer_samples import KINDS
 from tasks.annotation.scorer_set import Floats, TrainingSet
 from tasks.errors import StageError
-from tasks.shards import atomic
+from tasks.shards import atomic, digest
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT_STEPS: Final = 40
-_CLIP_BATCH_SHARE: Final = 0.375
-"""Clips have eight frames: a batch of them is smaller."""
+_CHECKPOINT_STEPS: Final = 200
+_CLIP_BATCH_SHARE: Final = 0.5
+"""There are fewer clips than stills: a batch of them is smaller."""
 _WARM_UP: Final = 0.1
 _CLIP_NORM: Final = 5.0
-_ERROR_WEIGHT: Final = 20.0
-"""Weight of the dense error maps; their squared errors are some fiftieths."""
-_SCORED_AT_ONCE: Final = 16
+_MEASURED_AT_ONCE: Final = 4
 _LEVELS: Final = "levels"
 _HELPER_WEIGHT: Final = 0.5
 """Weight of what only helps: branch targets of two_branch, kind and severity of multi_task."""
@@ -56,8 +57,6 @@ class ScorerRecipe:
         rate: peak learning rate of AdamW.
         weight_decay: of AdamW.
         clip_share: share of the steps that see clips.
-        settle_at: share of the steps after which batch normalisation uses its running statistics, as inference does.
-        bf16: compute in bfloat16 where autocast does.
     """
 
     target: dict[str, float]
@@ -68,8 +67,6 @@ class ScorerRecipe:
     rate: float
     weight_decay: float
     clip_share: float
-    settle_at: float
-    bf16: bool
 
     def __post_init__(self) -> None:
         if self.loss != _LEVELS and self.loss not in QUALITY_LOSSES:
@@ -78,20 +75,28 @@ class ScorerRecipe:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One step's input: a view and what is known of its samples."""
+class Figures:
+    """Measurements of all samples by one scorer's front end, ``[N, ..., F]``; of clips only where it sees motion."""
 
-    view: tuple[Tensor, ...]
+    stills: Tensor
+    clips: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input: measurements and what is known of their samples."""
+
+    figures: Tensor
     target_N: Tensor
     tone_N: Tensor
     kind_N: Tensor
     strength_N: Tensor
-    errors: Tensor | None
+    still: bool
 
 
 @dataclass(frozen=True)
 class Material:
-    """Stills and clips of the training contents, with the scorer's target of each."""
+    """Stills and clips, and which of them are of the training contents."""
 
     stills: TrainingSet
     clips: TrainingSet
@@ -99,12 +104,31 @@ class Material:
     clip_rows: NDArray[np.int64]
 
 
-def train(name: str, recipe: ScorerRecipe, material: Material, seed: int, checkpoint: Path) -> nn.Module:
+def measure_all(name: str, material: Material, cache: Path, key: str) -> Figures:
+    """Measurements of every sample; they are kept in ``cache``, by what was measured and the code that measures.
+
+    Args:
+        name: of a built-in scorer.
+        material: all samples.
+        cache: folder.
+        key: of the rendered set.
+    """
+    torch.set_num_threads(1)
+    identity = digest(name, key, *_sources(networks, statistics, views))
+    stills = _measured(name, material.stills, cache / f"{name}-{identity}-stills.npy")
+    moving = BUILT_INS[name].sampling is Sampling.CLIPS
+    return Figures(stills, _measured(name, material.clips, cache / f"{name}-{identity}-clips.npy") if moving else None)
+
+
+def train(
+    name: str, recipe: ScorerRecipe, material: Material, figures: Figures, seed: int, checkpoint: Path
+) -> Measured:
     """Train ``name`` to the end of its recipe, from ``checkpoint`` if it is there.
 
     Args:
         material: the samples to learn from.
-        seed: with the step's number it decides initial weights, batches, crops and dropout.
+        figures: their measurements.
+        seed: with the step's number it decides initial weights, batches and dropout.
         checkpoint: file that survives a kill; one per (recipe, seed, set).
 
     Raises:
@@ -113,23 +137,17 @@ def train(name: str, recipe: ScorerRecipe, material: Material, seed: int, checkp
     torch.set_num_threads(1)  # sums in one order on any machine; train two scorers at once to use two cores
     torch.manual_seed(seed)
     network = NETWORKS[name]().train()
+    network.standard.fit(_typical(material, figures))
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     first = _restore(checkpoint, network, optimiser)
-    batches = _Batches(name, recipe, material, seed)
-    with ThreadPoolExecutor(1) as loader, tqdm(total=recipe.steps, initial=first, desc=name, unit="step") as bar:
-        coming = loader.submit(batches.make, first)
+    batches = _Batches(recipe, material, figures, seed)
+    with tqdm(total=recipe.steps, initial=first, desc=name, unit="step") as bar:
         for step in range(first, recipe.steps):
-            batch = coming.result()
-            if step + 1 < recipe.steps:
-                coming = loader.submit(batches.make, step + 1)
-            if step >= recipe.settle_at * recipe.steps:
-                _settle(network)
+            batch = batches.make(step)
             torch.manual_seed(seed * 1_000_003 + step)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * _schedule(step, recipe.steps)
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-                outputs = network(*batch.view)
-            loss = _loss(name, recipe, {key: value.float() for key, value in outputs.items()}, batch)
+            loss = _loss(name, recipe, network.judge(batch.figures), batch)
             if not math.isfinite(loss.item()):
                 msg = f"{name}: the loss is {loss.item()} at step {step}; lower its rate in the recipe"
                 raise StageError(msg)
@@ -138,75 +156,88 @@ def train(name: str, recipe: ScorerRecipe, material: Material, seed: int, checkp
             nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
             optimiser.step()
             bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
             if (step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == recipe.steps:
+                bar.set_postfix(loss=f"{loss.item():.3f}")
                 _save(checkpoint, network, optimiser, step + 1)
     return network.eval()
 
 
-def raw_scores(name: str, network: nn.Module, samples: TrainingSet, rows: NDArray[np.int64]) -> Floats:
-    """Raw scores of samples by the fixed views of inference, ``[N]``."""
+def learning_code() -> str:
+    """Hash of the code that decides what is learnt: a checkpoint of other code is not continued."""
+    own = sys.modules[__name__]
+    return digest(*_sources(blocks, losses, networks, own, statistics, views))
+
+
+def raw_scores(network: Measured, figures: Tensor, rows: NDArray[np.int64]) -> Floats:
+    """Raw scores of samples from their measurements, ``[N]``."""
     network.eval()
-    scores: list[float] = []
     with torch.inference_mode():
-        for start in range(0, len(rows), _SCORED_AT_ONCE):
-            pixels = [samples.sample(int(row)) for row in rows[start : start + _SCORED_AT_ONCE]]
-            views = [BUILT_INS[name].view(p if p.ndim == 4 else p[None], None) for p in pixels]
-            view = _tensors(tuple(np.concatenate(parts) for parts in zip(*views, strict=True)))
-            items = network(*view)["raw"].double().split([len(parts[0]) for parts in views])
-            scores += [part.mean().item() for part in items]
-    return np.array(scores)
+        return network.judge(figures[torch.from_numpy(rows)])["raw"].double().numpy()
 
 
 class _Batches:
     """Makes the batch of any step from the step's number."""
 
-    def __init__(self, name: str, recipe: ScorerRecipe, material: Material, seed: int) -> None:
-        self._name, self._recipe, self._material, self._seed = name, recipe, material, seed
+    def __init__(self, recipe: ScorerRecipe, material: Material, figures: Figures, seed: int) -> None:
+        self._recipe, self._material, self._figures, self._seed = recipe, material, figures, seed
         labels = material.stills.labels
-        self._target = labels.target(recipe.target)
-        self._clip_target = material.clips.labels.target(recipe.target)
-        self._tone = labels.target({"tone": 1.0})
-        self._strength = labels.strength_N
-        self._kind = np.array([KINDS.index(kind) for kind in labels.kind_N])
-        self._groups = [
-            rows for group in np.unique(labels.group_N[material.rows])
-            if len(rows := material.rows[labels.group_N[material.rows] == group])
-        ]  # fmt: skip
+        self._target = torch.from_numpy(labels.target(recipe.target)).float()
+        self._clip_target = torch.from_numpy(material.clips.labels.target(recipe.target)).float()
+        self._tone = torch.from_numpy(labels.target({"tone": 1.0})).float()
+        self._strength = torch.from_numpy(labels.strength_N).float()
+        self._kind = torch.tensor([KINDS.index(kind) for kind in labels.kind_N])
+        groups = labels.group_N[material.rows]
+        self._groups = [material.rows[groups == group] for group in np.unique(groups)]
 
     def make(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])
-        if rng.random() < self._recipe.clip_share:
-            count = max(2, round(self._recipe.batch * _CLIP_BATCH_SHARE))
-            rows = rng.choice(self._material.clip_rows, size=count, replace=False)
+        clips, count = self._figures.clips, self._recipe.batch // self._recipe.versions
+        if clips is not None and rng.random() < self._recipe.clip_share:
+            count = min(len(self._material.clip_rows), max(2, round(self._recipe.batch * _CLIP_BATCH_SHARE)))
+            rows = torch.from_numpy(rng.choice(self._material.clip_rows, size=count, replace=False))
             none = torch.full((count,), float("nan"))
-            view = self._view([self._material.clips.sample(int(row)) for row in rows], rng)
-            target = torch.from_numpy(self._clip_target[rows]).float()
-            return Batch(view, target, none, torch.zeros(count, dtype=torch.long), none, None)
-        chosen = rng.choice(len(self._groups), size=self._recipe.batch // self._recipe.versions, replace=False)
-        rows = np.concatenate(
-            [rng.choice(self._groups[group], size=self._recipe.versions, replace=False) for group in chosen]
-        )
-        stills = self._material.stills
-        drawn = int(rng.integers(2**31))
-        view = self._view([stills.sample(int(row))[None] for row in rows], np.random.default_rng(drawn))
-        maps = self._view([stills.errors(int(row))[None] for row in rows], np.random.default_rng(drawn))[0]
-        return Batch(
-            view,
-            torch.from_numpy(self._target[rows]).float(),
-            torch.from_numpy(self._tone[rows]).float(),
-            torch.from_numpy(self._kind[rows]),
-            torch.from_numpy(self._strength[rows]).float(),
-            (maps[:, 0] if self._name == "fragments" else maps.flatten(0, -4)).permute(0, 3, 1, 2).float() / 255.0,
-        )
-
-    def _view(self, samples: list[NDArray[np.uint8]], rng: np.random.Generator) -> tuple[Tensor, ...]:
-        views = [BUILT_INS[self._name].view(frames, rng) for frames in samples]
-        return _tensors(tuple(np.concatenate(parts) for parts in zip(*views, strict=True)))
+            return Batch(clips[rows], self._clip_target[rows], none, none.long(), none, still=False)
+        chosen = rng.choice(len(self._groups), size=min(count, len(self._groups)), replace=False)
+        drawn = [
+            rng.choice(self._groups[group], size=min(self._recipe.versions, len(self._groups[group])), replace=False)
+            for group in chosen
+        ]
+        rows = torch.from_numpy(np.concatenate(drawn))
+        known = (self._target[rows], self._tone[rows], self._kind[rows], self._strength[rows])
+        return Batch(self._figures.stills[rows], *known, still=True)
 
 
-def _tensors(view: View) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(np.ascontiguousarray(part)) for part in view)
+def _sources(*modules: ModuleType) -> list[bytes]:
+    return [Path(str(module.__file__)).read_bytes() for module in modules]
+
+
+def _typical(material: Material, figures: Figures) -> Tensor:
+    """Measurements that decide what is normal: of the training contents, clips counting as much as stills."""
+    stills = figures.stills[torch.from_numpy(material.rows)]
+    if figures.clips is None:
+        return stills
+    clips = figures.clips[torch.from_numpy(material.clip_rows)]
+    return torch.cat([stills, clips.repeat_interleave(max(1, len(stills) // len(clips)), dim=0)])
+
+
+def _measured(name: str, samples: TrainingSet, path: Path) -> Tensor:
+    if path.is_file():
+        return torch.from_numpy(np.load(path))
+    network, view, found = NETWORKS[name]().eval(), BUILT_INS[name].view, []
+    with torch.inference_mode(), tqdm(total=len(samples), desc=f"measure {name}", unit="sample") as bar:
+        for start in range(0, len(samples), _MEASURED_AT_ONCE):
+            wanted = range(start, min(start + _MEASURED_AT_ONCE, len(samples)))
+            pixels = [samples.sample(row) for row in wanted]
+            seen = [view(frames if frames.ndim == 4 else frames[None]) for frames in pixels]
+            parts = (np.concatenate(part) for part in zip(*seen, strict=True))
+            found.append(network.describe(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts)))
+            bar.update(len(wanted))
+    figures = torch.cat(found)
+    buffer = io.BytesIO()
+    np.save(buffer, figures.numpy())
+    with atomic(path) as file:
+        file.write(buffer.getbuffer())
+    return figures
 
 
 def _loss(name: str, recipe: ScorerRecipe, outputs: Outputs, batch: Batch) -> Tensor:
@@ -214,30 +245,15 @@ def _loss(name: str, recipe: ScorerRecipe, outputs: Outputs, batch: Batch) -> Te
     if recipe.loss == _LEVELS:
         return level_loss(outputs["logits"], batch.target_N)
     loss = QUALITY_LOSSES[recipe.loss](outputs["raw"], batch.target_N)
-    if batch.errors is not None:
-        height, width = outputs["errors"].shape[-2:]
-        cells = functional.adaptive_avg_pool2d(batch.errors, (height, width))
-        loss = loss + _ERROR_WEIGHT * functional.mse_loss(outputs["errors"], cells)
-    if name == "two_branch":
+    if name == "two_branch" and batch.still:
         structure = correlation_loss(outputs["technical"], batch.target_N)
         loss = loss + _HELPER_WEIGHT * (structure + correlation_loss(outputs["aesthetic"], batch.tone_N))
-    if name == "multi_task":
+    if name == "multi_task" and batch.still:
         known = ~torch.isnan(batch.strength_N)
         errors_N = functional.smooth_l1_loss(outputs["severity"], batch.strength_N.nan_to_num(), reduction="none")
         severity = (errors_N * known).sum() / known.sum().clamp_min(1)
         loss = loss + _HELPER_WEIGHT * (functional.cross_entropy(outputs["kind"], batch.kind_N) + severity)
     return loss
-
-
-def _settle(network: nn.Module) -> None:
-    """Let batch normalisation use its running statistics from now on.
-
-    A batch holds few contents, and clips or stills alone, so its own statistics are not those of inference; a network
-    that has only seen its batches' would be lost there.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.eval()
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -1,8 +1,8 @@
 """``python -m tasks.annotation.train_scorers``: train the built-in scorers from pristine photographs alone.
 
 Renders the training set into a cache folder, trains each network of the recipe, calibrates it on the training contents
-against full-reference measures, and writes ``<name>.safetensors``, ``<name>.onnx`` and the card ``<name>.json``. Both
-rendering and training continue after a kill. No human score is read anywhere.
+against full-reference measures, and writes ``<name>.safetensors``, ``<name>.onnx``, the card ``<name>.json`` and, when
+all are trained, ``MODEL_CARD.md``. Both rendering and training continue after a kill. No human score is read anywhere.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from typing import Any, Final
 
 import numpy as np
 import yaml
-from scipy.stats import rankdata
 
 from models.distortions import GENERATOR
 from models.errors import ModelError
 from models.scorers.built_in import BUILT_INS, WEIGHTS
 from models.scorers.protocol import Calibration
 from models.scorers.views import LONGEST, SHORTEST
-from tasks.annotation.scorer_samples import PRISTINE, Rendering
+from tasks.annotation.scorer_card import HeldOut, srcc, write_card
+from tasks.annotation.scorer_samples import Rendering
 from tasks.annotation.scorer_set import Floats, TrainingSet, find_photographs, load_set, render_all
-from tasks.annotation.scorer_training import Material, ScorerRecipe, raw_scores, train
+from tasks.annotation.scorer_training import Material, ScorerRecipe, learning_code, measure_all, raw_scores, train
 from tasks.errors import ConfigError, VitalError
 from tasks.shards import atomic, digest, write_json
 from tasks.stage import build_config
@@ -38,7 +38,6 @@ RECIPE: Final = Path(__file__).resolve().parents[2] / "models/scorers/training.y
 _HASH_DIGITS: Final = 12
 _LEAST_SLOPE: Final = 1e-3
 """Smallest rise from knot to knot: a calibration never makes two raw scores equal."""
-_FEWEST_FOR_FIGURE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Recipe:
         held_out: photographs kept for the figures.
         knots: of each calibration.
         calibration_samples: training samples a calibration is fitted on.
-        figure_samples: held-out samples the figures are computed on.
         calibration_target: measures that define the common scale.
         rendering: how samples are made.
         scorers: name -> how it is trained.
@@ -60,7 +58,6 @@ class Recipe:
     held_out: int
     knots: int
     calibration_samples: int
-    figure_samples: int
     calibration_target: dict[str, float]
     rendering: Rendering
     scorers: dict[str, ScorerRecipe]
@@ -68,18 +65,32 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rendered samples and which photographs are for training."""
+    """Rendered samples and which photographs are for training; ``sources`` are the names of their folders."""
 
     stills: TrainingSet
     clips: TrainingSet
     training_photos: int
     photos: int
+    sources: tuple[str, ...]
     key: str
 
     def rows(self, *, training: bool, clips: bool = False) -> np.ndarray:
         """Indices of the samples of training, or of held-out, contents."""
         photo_N = (self.clips if clips else self.stills).labels.photo_N
         return np.flatnonzero((photo_N < self.training_photos) == training)
+
+    def held_out(self, mixture: dict[str, float]) -> HeldOut:
+        """What is known of the stills of held-out contents."""
+        rows, labels = self.rows(training=False), self.stills.labels
+        return HeldOut(labels.target(mixture)[rows], labels.kind_N[rows])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A scorer's card, and its calibrated scores of the stills of held-out contents."""
+
+    card: dict[str, Any]
+    held_out_N: Floats
 
 
 def main() -> int:
@@ -97,8 +108,14 @@ def main() -> int:
     try:
         recipe = read_recipe(arguments.recipe)
         data = prepare(arguments.pristine, recipe, arguments.seed, arguments.cache, arguments.workers)
-        for name in [arguments.only] if arguments.only else list(BUILT_INS):
-            train_one(name, recipe, data, arguments.seed, arguments.cache, arguments.out)
+        names = [arguments.only] if arguments.only else list(BUILT_INS)
+        trained = {
+            name: train_one(name, recipe, data, arguments.seed, arguments.cache, arguments.out) for name in names
+        }
+        if not arguments.only:
+            mean_N = np.mean([one.held_out_N for one in trained.values()], axis=0)
+            cards = {name: one.card for name, one in trained.items()}
+            write_card(arguments.out, cards, data.held_out(recipe.calibration_target).figures(mean_N))
     except (VitalError, ModelError) as error:
         log.error("train_scorers failed: %s", error)  # noqa: TRY400 - one line, no traceback
         return 1
@@ -130,10 +147,10 @@ def prepare(folders: Sequence[Path], recipe: Recipe, seed: int, cache: Path, wor
     reference = rendered[:training]
     stills, clips = (load_set(rendered, reference, clips=part) for part in (False, True))
     key = digest([folder.name for folder in rendered], training)
-    return TrainingData(stills, clips, training, len(rendered), key)
+    return TrainingData(stills, clips, training, len(rendered), tuple(folder.resolve().name for folder in folders), key)
 
 
-def train_one(name: str, recipe: Recipe, data: TrainingData, seed: int, cache: Path, out: Path) -> None:
+def train_one(name: str, recipe: Recipe, data: TrainingData, seed: int, cache: Path, out: Path) -> Trained:
     """Train, calibrate, measure, export and write one scorer; the card is written last."""
     from models.scorers.export import to_onnx, to_safetensors  # noqa: PLC0415 - needs torch
 
@@ -142,17 +159,26 @@ def train_one(name: str, recipe: Recipe, data: TrainingData, seed: int, cache: P
         msg = f"the recipe has no scorer {name!r}"
         raise ConfigError(msg)
     rows, clip_rows = data.rows(training=True), data.rows(training=True, clips=True)
-    key = digest(name, dataclasses.asdict(own), seed, data.key)
+    key = digest(name, dataclasses.asdict(own), seed, data.key, learning_code())
     material = Material(data.stills, data.clips, rows, clip_rows)
-    network = train(name, own, material, seed, cache / "checkpoints" / f"{name}-{key}.pt")
+    measured = measure_all(name, material, cache / "figures", data.key)
+    network = train(name, own, material, measured, seed, cache / "checkpoints" / f"{name}-{key}.pt")
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(rows, size=min(recipe.calibration_samples, len(rows)), replace=False))
     target = data.stills.labels.target(recipe.calibration_target)
-    calibration = fit_calibration(raw_scores(name, network, data.stills, chosen), target[chosen], recipe.knots)
+    calibration = fit_calibration(raw_scores(network, measured.stills, chosen), target[chosen], recipe.knots)
     weights, twin = to_safetensors(network), to_onnx(name, network)
-    figures = _figures(name, network, recipe, data, calibration)
+    held_out_N = _calibrated(calibration, raw_scores(network, measured.stills, data.rows(training=False)))
+    figures = data.held_out(recipe.calibration_target).figures(held_out_N)
+    if measured.clips is not None:
+        held_out = data.rows(training=False, clips=True)
+        clip_target = data.clips.labels.target(recipe.calibration_target)[held_out]
+        figures |= {
+            "clips": len(held_out),
+            "srcc_clips": srcc(raw_scores(network, measured.clips, held_out), clip_target),
+        }
     knots = dataclasses.asdict(calibration)
-    identity = digest(weights, knots, SHORTEST, LONGEST)[:_HASH_DIGITS]
+    identity = digest(weights, twin, knots, SHORTEST, LONGEST)[:_HASH_DIGITS]
     for suffix, content in (("safetensors", weights), ("onnx", twin)):
         with atomic(out / f"{name}.{suffix}") as file:
             file.write(content)
@@ -166,6 +192,7 @@ def train_one(name: str, recipe: Recipe, data: TrainingData, seed: int, cache: P
             "recipe": dataclasses.asdict(own),
             "seed": seed,
             "generator": GENERATOR,
+            "sources": list(data.sources),
             "photographs": data.photos,
             "held_out": data.photos - data.training_photos,
             "samples": len(rows),
@@ -176,6 +203,11 @@ def train_one(name: str, recipe: Recipe, data: TrainingData, seed: int, cache: P
     }
     write_json(out / f"{name}.json", card)
     log.info("%s %s: SRCC %.3f on held-out contents", name, card["version"], figures["srcc"])
+    return Trained(card, held_out_N)
+
+
+def _calibrated(calibration: Calibration, raw_N: Floats) -> Floats:
+    return np.array([calibration(raw) for raw in raw_N])
 
 
 def fit_calibration(raw_N: Floats, target_N: Floats, knots: int) -> Calibration:
@@ -202,36 +234,6 @@ def fit_calibration(raw_N: Floats, target_N: Floats, knots: int) -> Calibration:
     slope = (quality[-1] - quality[0]) / (raw[-1] - raw[0])
     low, high = raw[0] - quality[0] / slope, raw[-1] + (1 - quality[-1]) / slope
     return Calibration(tuple(float(x) for x in (low, *raw, high)), tuple(float(x) for x in (0.0, *quality, 1.0)))
-
-
-def _figures(name: str, network: Any, recipe: Recipe, data: TrainingData, calibration: Calibration) -> dict[str, Any]:
-    """Agreement with the common target on held-out contents: over all, by kind of distortion, and on clips."""
-    rows = data.rows(training=False)
-    rows = np.sort(np.random.default_rng(0).choice(rows, size=min(recipe.figure_samples, len(rows)), replace=False))
-    labels = data.stills.labels
-    score = np.array([calibration(raw) for raw in raw_scores(name, network, data.stills, rows)])
-    target, kinds = labels.target(recipe.calibration_target)[rows], labels.kind_N[rows]
-    by_kind = {
-        str(kind): _srcc(score[kinds == kind], target[kinds == kind])
-        for kind in sorted(set(kinds) - {PRISTINE})
-        if (kinds == kind).sum() >= _FEWEST_FOR_FIGURE
-    }
-    clip_rows = data.rows(training=False, clips=True)
-    clip_score = raw_scores(name, network, data.clips, clip_rows)
-    clip_target = data.clips.labels.target(recipe.calibration_target)[clip_rows]
-    return {
-        "samples": len(rows),
-        "srcc": _srcc(score, target),
-        "mean_absolute_error": round(float(np.abs(score - target).mean()), 4),
-        "pristine_mean": round(float(score[kinds == PRISTINE].mean()), 4),
-        "srcc_by_kind": by_kind,
-        "clips": len(clip_rows),
-        "srcc_clips": _srcc(clip_score, clip_target),
-    }
-
-
-def _srcc(first: Floats, second: Floats) -> float:
-    return round(float(np.corrcoef(rankdata(first), rankdata(second))[0, 1]), 4)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,7 @@ def _rank_correlation(x: list[float], y: list[float]) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-NOISE = pytest.mark.xfail(reason="white noise passes for detail with some of the shipped scorers: see docs/scorers.md")
-
-
-@pytest.mark.parametrize(
-    ("kind", "least"),
-    [("gaussian_blur", 0.9), ("jpeg", 0.8), pytest.param("white_noise", 0.7, marks=NOISE)],
-)
+@pytest.mark.parametrize(("kind", "least"), [("gaussian_blur", 0.9), ("jpeg", 0.8), ("white_noise", 0.7)])
 def test_the_mean_opinion_orders_severities(
     kind: str, least: float, scorers: dict[str, Scorer], photos: list[np.ndarray]
 ) -> None:

@@ -6,14 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.scorers import BUILT_INS, CLIP_FRAMES
-from models.scorers.views import LONGEST, SHORTEST, fit, fragments, multi_task
+from models.scorers.views import LEAST, LONGEST, SHORTEST, fragments, on_screen, size_on_screen
 
 SHAPES = {
     "fragments": [(2, 192, 192, 3)],
     "two_branch": [(6, 128, 128, 3), (128, 128, 3)],
-    "multiscale_attention": [(256, 256, 3)],
     "multi_task": [(9, 96, 96, 3)],
-    "ranking": [(6, 128, 128, 3)],
+    "ranking": [(6, 160, 160, 3)],
 }
 
 
@@ -26,13 +25,13 @@ def _picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_every_size_gives_the_same_shapes(height: int, width: int) -> None:
     picture = _picture(height, width)
     for name, shapes in SHAPES.items():
-        assert [part.shape[1:] for part in BUILT_INS[name].view(picture, None)] == shapes
+        assert [part.shape[1:] for part in BUILT_INS[name].view(on_screen(picture))] == shapes
 
 
 @pytest.mark.parametrize("size", [(16, 900), (3000, 40), (2400, 3200)])
 def test_extreme_shapes_are_seen_too(size: tuple[int, int]) -> None:
     for built_in in BUILT_INS.values():
-        assert all(part.dtype == np.uint8 and part.size for part in built_in.view(_picture(*size), None))
+        assert all(part.dtype == np.uint8 and part.size for part in built_in.view(on_screen(_picture(*size))))
 
 
 def test_fragments_are_native_pixels_at_the_same_place_in_every_frame() -> None:
@@ -55,19 +54,28 @@ def test_long_inputs_are_cut_into_runs_and_a_still_is_shown_twice() -> None:
     assert (still[:, 0] == still[:, 1]).all()
 
 
-@settings(max_examples=20, deadline=None)
-@given(height=st.integers(20, 2500), width=st.integers(20, 2500))
-def test_viewing_size_keeps_its_bounds(height: int, width: int) -> None:
-    fitted = fit(np.zeros((height, width, 3), dtype=np.uint8))
-    assert min(fitted.shape[:2]) >= SHORTEST
-    assert max(fitted.shape[:2]) <= max(LONGEST, round(SHORTEST * max(height, width) / min(height, width)) + 1)
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(16, 6000), width=st.integers(16, 6000))
+def test_pictures_fill_the_screen_and_keep_their_shape(height: int, width: int) -> None:
+    rows, columns = size_on_screen(height, width)
+    assert LEAST <= min(rows, columns) <= max(SHORTEST, min(height, width))
+    assert max(rows, columns) <= LONGEST
+    if max(height, width) <= 6 * min(height, width):
+        assert rows / columns == pytest.approx(height / width, rel=0.01)
+        assert min(rows, columns) >= SHORTEST or max(rows, columns) == LONGEST
     if min(height, width) >= SHORTEST and max(height, width) <= LONGEST:
-        assert fitted.shape[:2] == (height, width)
+        assert (rows, columns) == (height, width)
 
 
-def test_training_draws_other_crops_and_inference_never_does() -> None:
-    picture = _picture(384, 384)
-    drawn = [multi_task(picture, np.random.default_rng(seed))[0] for seed in (1, 1, 2)]
-    assert (drawn[0] == drawn[1]).all()
-    assert (drawn[0] != drawn[2]).any()
-    assert (multi_task(picture)[0] == multi_task(picture)[0]).all()
+def test_what_fits_the_screen_is_not_touched_and_the_rest_is_resized_frame_by_frame() -> None:
+    native = _picture(SHORTEST, LONGEST)
+    assert on_screen(native) is native
+    small = np.concatenate([_picture(90, 160, 1), _picture(90, 160, 2)])
+    enlarged = on_screen(small)
+    assert enlarged.shape == (2, SHORTEST, LONGEST, 3)
+    assert (enlarged[1] == on_screen(small[1:])[0]).all()
+
+
+def test_whole_pictures_lose_less_than_a_cell() -> None:
+    (pixels,) = BUILT_INS["level_probs"].view(_picture(735, 1001))
+    assert pixels.shape == (1, 704, 992, 3)
