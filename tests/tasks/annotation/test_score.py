@@ -16,15 +16,12 @@ from PIL import Image
 
 from infra.object_store import open_store
 from models.distortions import distort_clip, distort_image
-from models.scorers import Excerpt, Sampling, Scorer
 from models.scorers.built_in import BuiltInScorer
-from tasks.annotation import score
-from tasks.annotation.opinions import FrameRule
-from tasks.annotation.score import Config, opinion_version, run
+from tasks.annotation.panel import Job, Panel, Seen
+from tasks.annotation.score import Config, run
 from tasks.errors import StageError
-from tasks.media import Limits
 from tasks.memo import OpinionMemo
-from tasks.records import CANDIDATES, OPINIONS, REJECTS, Modality
+from tasks.records import CANDIDATES, OPINIONS, REJECTS
 from tasks.shards import digest, frame_of, read_table, write_archive, write_table
 from tasks.stage import Place
 from tests.infra import conftest as infra_fixtures
@@ -91,13 +88,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def _computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the scorers asked per decoded medium."""
     asked: list[int] = []
-    original = score.scores_of
+    original = Panel.look
 
-    def counting(data: bytes, scorers: list[Scorer], rule: FrameRule, limits: Limits) -> np.ndarray:
-        asked.append(len(scorers))
-        return original(data, scorers, rule, limits)
+    def counting(self: Panel, job: Job, data: bytes) -> Seen:
+        asked.append(len(job.wanted))
+        return original(self, job, data)
 
-    monkeypatch.setattr(score, "scores_of", counting)
+    monkeypatch.setattr(Panel, "look", counting)
     return asked
 
 
@@ -117,19 +114,6 @@ def test_every_candidate_gets_a_row_of_six_scores(place: Place) -> None:
     assert report.below_parent > 0.8
     assert set(report.scorers) == set(NAMES)
     assert len(report.srcc) == 15
-
-
-def test_an_opinion_of_a_scorer_that_chooses_its_frames_depends_on_its_version_alone() -> None:
-    class Own:
-        name, version, sampling = "own", "3", Excerpt(lambda _: ())
-
-    class Clips:
-        name, version, sampling = "clips", "3", Sampling.CLIPS
-
-    rule = FrameRule(4, 2)
-    found = [[opinion_version(scorer, modality, rule, "onnx") for modality in Modality] for scorer in (Own(), Clips())]  # type: ignore[arg-type]
-    assert dict(zip(Modality, found[0], strict=True)) == {Modality.IMAGE: "3", Modality.VIDEO: "3"}
-    assert dict(zip(Modality, found[1], strict=True)) == {Modality.IMAGE: "3", Modality.VIDEO: "3+2clips"}
 
 
 def test_the_memo_pays_for_media_seen_before_and_a_new_version_for_itself_alone(

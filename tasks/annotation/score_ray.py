@@ -1,0 +1,249 @@
+"""The stage ``score`` on a Ray cluster, by Ray Data: actors on CPUs decode and score, actors on GPUs share passes.
+
+What is computed is the panel's affair, as on one machine: jobs travel in the same groups, every forward pass has the
+same threads and the same shape, so scores are the same to the last bit on processors of the same kind. Rows hold where
+media lie, not their bytes: workspace and checkout must be at the same path on all machines. Ray is imported when an
+engine is opened, not before. ``RAY_ADDRESS`` names a running cluster; without it one is started on loopback for the
+time of the run.
+"""
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from types import ModuleType
+from typing import Any, Final
+
+import pyarrow as pa
+
+from infra.errors import InfraError
+from infra.workspace import CHECKOUT
+from models.errors import ModelError
+from tasks.annotation.panel import Job, Judged, Panel, PanelConfig, Seat, Seen, group_size, groups_of
+from tasks.errors import StageError, VitalError
+from tasks.pool import read_media
+from tasks.stage import Place
+
+log = logging.getLogger(__name__)
+
+_STORE_BYTES: Final = 1 << 30
+"""Object store of a cluster that is started here; Ray writes to disk what does not fit."""
+_BLOCKS_PER_CPU: Final = 4
+_MOST_GROUPS_IN_BLOCK: Final = 64
+"""Blocks of jobs are small, so that all actors have work to the end and a lost actor repeats little."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every actor is told."""
+
+    config: PanelConfig
+    place: Place
+    seats: tuple[Seat, ...]
+
+    @property
+    def shares(self) -> bool:
+        return any(seat.shared for seat in self.seats)
+
+    @property
+    def gpus(self) -> int:
+        return int(any(seat.runtime is not None and seat.runtime.device == "cuda" for seat in self.seats))
+
+
+@contextmanager
+def ray_engine(config: PanelConfig, place: Place) -> Iterator["RayEngine"]:
+    """Connect to the cluster of ``RAY_ADDRESS``, or start one here, and load the scorers once to admit them.
+
+    Raises:
+        StageError: Ray is not installed, or the cluster lacks what the scorers ask for.
+        ModelError: a scorer is unknown or its weights are missing.
+    """
+    ray = _import_ray()
+    ours = not ray.is_initialized()
+    if ours:
+        _start(ray)
+    try:
+        resolved = _resolved(ray, config)
+        yield RayEngine(ray, resolved, place, _seats(ray, resolved))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+class RayEngine:
+    """Scores on a cluster.
+
+    Attributes:
+        seats: the admitted scorers, in order.
+    """
+
+    def __init__(self, ray: Any, config: PanelConfig, place: Place, seats: tuple[Seat, ...]) -> None:
+        self._ray, self._task, self.seats = ray, _Task(config, place, seats), seats
+
+    def judged(self, jobs: Sequence[Job]) -> Iterator[Judged]:
+        """Judge all jobs, each group as soon as it is done, in any order.
+
+        Raises:
+            StageError: a machine or Ray failed, or what the scorers raised.
+        """
+        if not jobs:
+            return
+        rows = self._dataset(list(groups_of(jobs, group_size(self.seats)))).iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        )
+        try:
+            for table in rows:
+                for payload in table.column("group").to_pylist():
+                    yield pickle.loads(payload)  # noqa: S301 - our own actors wrote it
+        except self._ray.exceptions.RayError as error:
+            raise _cause(error) from error
+
+    def _dataset(self, groups: list[list[Job]]) -> Any:
+        data, task = self._ray.data, self._task
+        cpus = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        size = min(max(len(groups) // (_BLOCKS_PER_CPU * cpus), 1), _MOST_GROUPS_IN_BLOCK)
+        _quieten(data)
+        dataset = data.from_arrow([_table(map(pickle.dumps, block)) for block in groups_of(groups, size)]).map_batches(
+            _Lookers,
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_constructor_args=(task,),
+            num_cpus=1,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=cpus),
+        )
+        if not task.shares:
+            return dataset
+        most = max(1, int(self._ray.cluster_resources().get("GPU", 1))) if task.gpus else 1
+        return dataset.map_batches(
+            _Judges,
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_constructor_args=(task,),
+            num_cpus=0 if task.gpus else 1,
+            num_gpus=task.gpus,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=most),
+        )
+
+
+class _Lookers:
+    """An actor on a CPU: decodes a group of media and asks the scorers that take a medium at a time."""
+
+    def __init__(self, task: _Task) -> None:
+        self._task, self._panel = task, Panel.load(task.config, task.seats, shared=False)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A row with a group of jobs -> a row with what was seen of them, or with their outcomes if that is all."""
+        return _table(map(self._row, table.column("group").to_pylist()))
+
+    def _row(self, payload: bytes) -> bytes:
+        jobs: list[Job] = pickle.loads(payload)  # noqa: S301 - the driver wrote it
+        seen = [self._panel.look(job, read_media(self._task.place, job.row)) for job in jobs]
+        if self._task.shares:
+            return pickle.dumps(seen, protocol=pickle.HIGHEST_PROTOCOL)
+        waited_s, worked_s = sum(one.decode_s for one in seen), sum(one.score_s for one in seen)
+        return pickle.dumps(Judged(self._panel.judge(seen), waited_s, worked_s))
+
+
+class _Judges:
+    """An actor with a GPU, or with a CPU where shared passes run on one."""
+
+    def __init__(self, task: _Task) -> None:
+        self._panel, self._idle_since = Panel.load(task.config, task.seats, shared=True), perf_counter()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A row with what was seen of a group -> a row with its outcomes."""
+        return _table(map(self._row, table.column("group").to_pylist()))
+
+    def _row(self, payload: bytes) -> bytes:
+        group: list[Seen] = pickle.loads(payload)  # noqa: S301 - an actor of this run wrote it
+        started = perf_counter()
+        outcomes = self._panel.judge(group)
+        ended = perf_counter()
+        waited_s, self._idle_since = started - self._idle_since, ended
+        return pickle.dumps(Judged(outcomes, waited_s, ended - started))
+
+
+def _table(payloads: Any) -> pa.Table:
+    return pa.table({"group": pa.array(list(payloads), pa.large_binary())})
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray  # noqa: PLC0415 - seconds and 200 MB that only this engine pays for
+        import ray.data  # noqa: PLC0415
+    except ImportError as error:
+        msg = f"score.engine is ray, and Ray does not import ({error}): install it with pip install 'ray[data]'"
+        raise StageError(msg) from error
+    return ray
+
+
+def _start(ray: ModuleType | Any) -> None:
+    """Connect to the named cluster, or start one on loopback; its workers import this checkout's code."""
+    common: dict[str, Any] = {
+        "runtime_env": {"env_vars": {"PYTHONPATH": str(CHECKOUT)}},
+        "logging_level": logging.WARNING,
+    }
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        log.info("score: on the Ray cluster at %s", address)
+        ray.init(address=address, **common)
+        return
+    log.info("score: RAY_ADDRESS is not set; starting Ray on this machine for the time of the run")
+    ray.init(
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        **common,
+    )
+
+
+def _quieten(data: Any) -> None:
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1  # every group travels on, and is saved, as soon as it is done
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _resolved(ray: Any, config: PanelConfig) -> PanelConfig:
+    """The configuration with ``auto`` decided by what the cluster has, not by what this machine has."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    if config.torch.device == "auto":
+        return replace(config, torch=replace(config.torch, device="cuda" if gpus else "cpu"))
+    if config.torch.device == "cuda" and not gpus:
+        raise StageError("score.torch.device is cuda, and the Ray cluster has no GPU: set it to auto or cpu")
+    return config
+
+
+def _seats(ray: Any, config: PanelConfig) -> tuple[Seat, ...]:
+    """Convene the panel where its scorers will run, to learn their seats."""
+    needs = {"num_cpus": 1, "num_gpus": int(config.torch.device == "cuda")}
+    try:
+        return ray.get(ray.remote(**needs)(_convene).remote(config))
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+
+
+def _convene(config: PanelConfig) -> tuple[Seat, ...]:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return Panel.convene(config).seats
+
+
+def _cause(error: BaseException) -> Exception:
+    """The error of ours that a worker raised, or a line about Ray's."""
+    found: BaseException | None = error
+    while found is not None:
+        for candidate in (found, getattr(found, "cause", None)):
+            if isinstance(candidate, VitalError | ModelError | InfraError) and not hasattr(
+                candidate, "as_instanceof_cause"
+            ):
+                return candidate
+        found = getattr(found, "cause", None) or found.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return StageError(f"Ray failed: {lines[-1] if lines else type(error).__name__}")
