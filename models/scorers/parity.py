@@ -31,7 +31,8 @@ class Parity:
     Attributes:
         runtime: what the scorer runs in from now on.
         difference: largest absolute difference of its calibrated scores over the probes; infinite if there was none.
-        spread: largest minus smallest score of a probe in the exact runtime.
+        spread: largest minus smallest score of telling probes in the exact runtime; telling is what lies off the ends
+            of the scale by more than the tolerance.
         kept: whether the runtime is the one that was asked for.
     """
 
@@ -58,8 +59,9 @@ def probes(sampling: Sampling | Excerpt) -> list[Pixels]:
 def settle(scorer: TorchScorer, wanted: Runtime, tolerance: float) -> Parity:
     """Let a scorer run as wanted if its scores of the probes stay within the tolerance, else exactly.
 
-    A comparison that could not fail does not count: where all probes get about the same score (they spread by less than
-    ten tolerances), or the wanted runtime gives no number, the scorer runs exactly.
+    A comparison that could not fail does not count: where the scores of telling probes spread by less than ten
+    tolerances, or fewer than a third of the probes are telling, or the wanted runtime gives no number, the scorer runs
+    exactly.
 
     Args:
         scorer: runs in the chosen runtime afterwards.
@@ -74,7 +76,8 @@ def settle(scorer: TorchScorer, wanted: Runtime, tolerance: float) -> Parity:
         return Parity(wanted, 0.0, 0.0, kept=True)
     media = probes(scorer.sampling)
     exact = np.array(scorer.score_many(media))
-    spread = float(np.ptp(exact))
+    telling = exact[np.abs(exact - 0.5) < 0.5 - tolerance]
+    spread = float(np.ptp(telling)) if len(telling) >= len(exact) / 3 else 0.0
     scorer.run_as(wanted)
     difference = _difference(scorer, media, exact)
     kept = difference <= tolerance and spread >= 10 * tolerance
