@@ -10,11 +10,10 @@ time of the run.
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
-from types import ModuleType
 from typing import Any, Final
 
 import pyarrow as pa
@@ -87,86 +86,97 @@ class RayEngine:
         """Judge all jobs, each group as soon as it is done, in any order.
 
         Raises:
-            StageError: a machine or Ray failed, or what the scorers raised.
+            StageError: a machine or Ray failed, or what the panel raised.
         """
         if not jobs:
             return
-        rows = self._dataset(list(groups_of(jobs, group_size(self.seats)))).iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        )
+        groups = list(groups_of(jobs, group_size(self.seats)))
         try:
-            for table in rows:
+            for table in self._dataset(groups).iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
                 for payload in table.column("group").to_pylist():
-                    yield pickle.loads(payload)  # noqa: S301 - our own actors wrote it
+                    found = pickle.loads(payload)  # noqa: S301 - our own actors wrote it
+                    if isinstance(found, _Failure):
+                        raise StageError(found.message)
+                    yield found
         except self._ray.exceptions.RayError as error:
-            raise _cause(error) from error
+            raise _told(error) from error
 
     def _dataset(self, groups: list[list[Job]]) -> Any:
-        data, task = self._ray.data, self._task
-        cpus = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        data, task, found = self._ray.data, self._task, self._ray.cluster_resources()
+        cpus = max(1, int(found.get("CPU", 1)) - int(task.shares and not task.gpus))
         size = min(max(len(groups) // (_BLOCKS_PER_CPU * cpus), 1), _MOST_GROUPS_IN_BLOCK)
         _quieten(data)
+        common: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "fn_constructor_args": (task,)}
         dataset = data.from_arrow([_table(map(pickle.dumps, block)) for block in groups_of(groups, size)]).map_batches(
-            _Lookers,
-            batch_size=1,
-            batch_format="pyarrow",
-            fn_constructor_args=(task,),
-            num_cpus=1,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=cpus),
+            _Lookers, num_cpus=1, compute=data.ActorPoolStrategy(min_size=1, max_size=cpus), **common
         )
         if not task.shares:
             return dataset
-        most = max(1, int(self._ray.cluster_resources().get("GPU", 1))) if task.gpus else 1
-        return dataset.map_batches(
-            _Judges,
-            batch_size=1,
-            batch_format="pyarrow",
-            fn_constructor_args=(task,),
-            num_cpus=0 if task.gpus else 1,
-            num_gpus=task.gpus,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=most),
-        )
+        if not task.gpus:
+            return dataset.map_batches(_Judges, num_cpus=1, compute=data.ActorPoolStrategy(size=1), **common)
+        most = data.ActorPoolStrategy(min_size=1, max_size=max(1, int(found.get("GPU", 1))))
+        return dataset.map_batches(_Judges, num_cpus=0, num_gpus=task.gpus, compute=most, **common)
 
 
-class _Lookers:
+@dataclass(frozen=True)
+class _Failure:
+    """An expected error of an actor; Ray Data itself would keep its text alone, in the midst of a trace."""
+
+    message: str
+
+
+class _Actor:
+    """Works on tables of one column, a pickled group per row; a failure is handed on as it is."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A row with a group -> a row with what was made of it."""
+        return _table(map(self._row, table.column("group").to_pylist()))
+
+    def _row(self, payload: bytes) -> bytes:
+        found = pickle.loads(payload)  # noqa: S301 - the driver or an actor of this run wrote it
+        try:
+            made = found if isinstance(found, _Failure) else self.made_of(found)
+        except (VitalError, ModelError, InfraError) as error:
+            made = _Failure(str(error))
+        return pickle.dumps(made, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def made_of(self, group: list[Any]) -> Any:
+        """What this actor makes of a group."""
+        raise NotImplementedError
+
+
+class _Lookers(_Actor):
     """An actor on a CPU: decodes a group of media and asks the scorers that take a medium at a time."""
 
     def __init__(self, task: _Task) -> None:
         self._task, self._panel = task, Panel.load(task.config, task.seats, shared=False)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """A row with a group of jobs -> a row with what was seen of them, or with their outcomes if that is all."""
-        return _table(map(self._row, table.column("group").to_pylist()))
-
-    def _row(self, payload: bytes) -> bytes:
-        jobs: list[Job] = pickle.loads(payload)  # noqa: S301 - the driver wrote it
-        seen = [self._panel.look(job, read_media(self._task.place, job.row)) for job in jobs]
+    def made_of(self, group: list[Job]) -> list[Seen] | Judged:
+        """What was seen of each medium, or the outcomes if nobody else is to be asked."""
+        seen = [self._panel.look(job, read_media(self._task.place, job.row)) for job in group]
         if self._task.shares:
-            return pickle.dumps(seen, protocol=pickle.HIGHEST_PROTOCOL)
+            return seen
         waited_s, worked_s = sum(one.decode_s for one in seen), sum(one.score_s for one in seen)
-        return pickle.dumps(Judged(self._panel.judge(seen), waited_s, worked_s))
+        return Judged(self._panel.judge(seen), waited_s, worked_s)
 
 
-class _Judges:
+class _Judges(_Actor):
     """An actor with a GPU, or with a CPU where shared passes run on one."""
 
     def __init__(self, task: _Task) -> None:
         self._panel, self._idle_since = Panel.load(task.config, task.seats, shared=True), perf_counter()
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """A row with what was seen of a group -> a row with its outcomes."""
-        return _table(map(self._row, table.column("group").to_pylist()))
-
-    def _row(self, payload: bytes) -> bytes:
-        group: list[Seen] = pickle.loads(payload)  # noqa: S301 - an actor of this run wrote it
+    def made_of(self, group: list[Seen]) -> Judged:
+        """The outcomes; what lies between two groups is waiting."""
         started = perf_counter()
         outcomes = self._panel.judge(group)
-        ended = perf_counter()
-        waited_s, self._idle_since = started - self._idle_since, ended
-        return pickle.dumps(Judged(outcomes, waited_s, ended - started))
+        waited_s, self._idle_since = started - self._idle_since, perf_counter()
+        return Judged(outcomes, waited_s, self._idle_since - started)
 
 
-def _table(payloads: Any) -> pa.Table:
+def _table(payloads: Iterable[bytes]) -> pa.Table:
     return pa.table({"group": pa.array(list(payloads), pa.large_binary())})
 
 
@@ -181,7 +191,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _start(ray: ModuleType | Any) -> None:
+def _start(ray: Any) -> None:
     """Connect to the named cluster, or start one on loopback; its workers import this checkout's code."""
     common: dict[str, Any] = {
         "runtime_env": {"env_vars": {"PYTHONPATH": str(CHECKOUT)}},
@@ -211,8 +221,6 @@ def _quieten(data: Any) -> None:
 
 def _resolved(ray: Any, config: PanelConfig) -> PanelConfig:
     """The configuration with ``auto`` decided by what the cluster has, not by what this machine has."""
-    from dataclasses import replace  # noqa: PLC0415
-
     gpus = ray.cluster_resources().get("GPU", 0) >= 1
     if config.torch.device == "auto":
         return replace(config, torch=replace(config.torch, device="cuda" if gpus else "cpu"))
@@ -227,7 +235,7 @@ def _seats(ray: Any, config: PanelConfig) -> tuple[Seat, ...]:
     try:
         return ray.get(ray.remote(**needs)(_convene).remote(config))
     except ray.exceptions.RayError as error:
-        raise _cause(error) from error
+        raise _told(error) from error
 
 
 def _convene(config: PanelConfig) -> tuple[Seat, ...]:
@@ -235,15 +243,10 @@ def _convene(config: PanelConfig) -> tuple[Seat, ...]:
     return Panel.convene(config).seats
 
 
-def _cause(error: BaseException) -> Exception:
-    """The error of ours that a worker raised, or a line about Ray's."""
-    found: BaseException | None = error
-    while found is not None:
-        for candidate in (found, getattr(found, "cause", None)):
-            if isinstance(candidate, VitalError | ModelError | InfraError) and not hasattr(
-                candidate, "as_instanceof_cause"
-            ):
-                return candidate
-        found = getattr(found, "cause", None) or found.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return StageError(f"Ray failed: {lines[-1] if lines else type(error).__name__}")
+def _told(error: Exception) -> Exception:
+    """An expected error of a remote function as it was raised there; of all else a line below Ray's trace."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, VitalError | ModelError | InfraError):
+        return cause
+    log.error("score: Ray failed: %s", error)
+    return StageError(f"Ray failed ({type(error).__name__}): its trace stands above")
