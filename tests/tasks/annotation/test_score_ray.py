@@ -122,7 +122,7 @@ def test_a_killed_run_keeps_what_was_done_and_leaves_no_process(place: Place, mo
     deadline = time.monotonic() + 200
     while not list(store.rglob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # as the leash of vital run does (infra/process_group.py)
     process.wait()
     saved = len(list(store.rglob("*.parquet")))
     assert saved >= 1
