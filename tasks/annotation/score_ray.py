@@ -105,17 +105,20 @@ class RayEngine:
 
     def _dataset(self, groups: list[list[Job]]) -> Any:
         data, task, found = self._ray.data, self._task, self._ray.cluster_resources()
-        cpus = max(1, int(found.get("CPU", 1)) - int(task.shares and not task.gpus))
+        all_cpus = max(1, int(found.get("CPU", 1)))
+        spared = int(task.shares and not task.gpus and all_cpus > 1)  # one CPU for the judge
+        cpus = all_cpus - spared
         size = min(max(len(groups) // (_BLOCKS_PER_CPU * cpus), 1), _MOST_GROUPS_IN_BLOCK)
         _quieten(data)
         common: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "fn_constructor_args": (task,)}
-        dataset = data.from_arrow([_table(map(pickle.dumps, block)) for block in groups_of(groups, size)]).map_batches(
+        rows = [{"group": pickle.dumps(group)} for group in groups]
+        dataset = data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
             _Lookers, num_cpus=1, compute=data.ActorPoolStrategy(min_size=1, max_size=cpus), **common
         )
         if not task.shares:
             return dataset
         if not task.gpus:
-            return dataset.map_batches(_Judges, num_cpus=1, compute=data.ActorPoolStrategy(size=1), **common)
+            return dataset.map_batches(_Judges, num_cpus=spared, compute=data.ActorPoolStrategy(size=1), **common)
         most = data.ActorPoolStrategy(min_size=1, max_size=max(1, int(found.get("GPU", 1))))
         return dataset.map_batches(_Judges, num_cpus=0, num_gpus=task.gpus, compute=most, **common)
 
