@@ -63,6 +63,7 @@ _BROKEN: Final = (
 )
 """What Pillow's plugins raise on broken files; a decoder that runs out of memory or is interrupted still says so."""
 _GROUND: Final = 128
+_UNKNOWN: Final = "not an image or video format that VITAL reads"
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own bound refuses before decoding
 warnings.filterwarnings(
@@ -218,6 +219,19 @@ def iterate_video(data: bytes, limits: Limits | None = None) -> Iterator[Pixels]
     return _reading(data, limits or Limits()).frames()
 
 
+def kind_of(data: bytes, limits: Limits | None = None) -> str:
+    """``image`` or ``video``, by the first bytes alone.
+
+    Raises:
+        MediaError: ``empty``, ``too_large`` or ``unknown_format``.
+    """
+    if is_video(data, limits):
+        return "video"
+    if _image_format(data) is None:
+        raise MediaError("unknown_format", _UNKNOWN)
+    return "image"
+
+
 def _reading(data: bytes, limits: Limits) -> "Reading":
     from tasks.video import Reading  # noqa: PLC0415 - images do not pay for PyAV
 
@@ -259,7 +273,7 @@ def _decode_image(data: bytes, limits: Limits) -> tuple[Pixels, str]:
     is_video(data, limits)
     name = _image_format(data)
     if name is None:
-        raise MediaError("unknown_format", "not an image or video format that VITAL reads")
+        raise MediaError("unknown_format", _UNKNOWN)
     if name == "HEIF":
         import pillow_heif  # noqa: PLC0415 - 40 ms that only HEIC files pay
 

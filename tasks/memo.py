@@ -56,6 +56,15 @@ class OpinionMemo:
             known.update(zip(table.column("content").to_pylist(), table.column("score").to_pylist(), strict=True))
         return known
 
+    def versions(self, scorer: str) -> int:
+        """How many versions of a scorer have opinions.
+
+        Raises:
+            InfraError: the store cannot be reached.
+        """
+        folder = f"{_folder(scorer)}/"
+        return len({key.removeprefix(folder).partition("/")[0] for key in self._store.list(folder)})
+
     def add(self, scorer: str, version: str, scores: Mapping[str, float]) -> None:
         """Remember scores of one scorer version, content hash -> score.
 
@@ -71,6 +80,11 @@ class OpinionMemo:
         self._store.put_if_absent(f"{_prefix(scorer, version)}/{digest(list(rows.items()))}.parquet", buffer.getvalue())
 
 
+def _folder(scorer: str) -> str:
+    """Folder of one scorer; a name may hold any character, a key may not."""
+    return f"opinions/{digest(scorer)[:8]}-{''.join(c for c in scorer if c.isalnum() or c == '_')}"
+
+
 def _prefix(scorer: str, version: str) -> str:
     """Folder of one scorer version; a version may hold any character, its hash none that a key forbids."""
-    return f"opinions/{digest(scorer)[:8]}-{''.join(c for c in scorer if c.isalnum() or c == '_')}/{digest(version)}"
+    return f"{_folder(scorer)}/{digest(version)}"

@@ -10,9 +10,11 @@ from models.scorers.catalogue import (
     missing_weights,
     records,
     register_scorer,
+    scorer_sampling,
     scorer_version,
 )
 from models.scorers.protocol import CLIP_FRAMES, Calibration, Excerpt, Gathering, Sampling, Scorer, Strip
+from models.scorers.runtime import Runtime, TorchScorer
 
 __all__ = [
     "BUILT_INS",
@@ -20,14 +22,17 @@ __all__ = [
     "Calibration",
     "Excerpt",
     "Gathering",
+    "Runtime",
     "Sampling",
     "Scorer",
     "ScorerRecord",
     "Strip",
+    "TorchScorer",
     "load_built_in",
     "load_scorer",
     "missing_weights",
     "records",
     "register_scorer",
+    "scorer_sampling",
     "scorer_version",
 ]

@@ -8,8 +8,15 @@ from typing import Final, TypeVar
 
 from models.errors import ModelError
 from models.scorers.built_in import BUILT_INS, Backend, built_in_version, load_built_in
-from models.scorers.official import OFFICIAL, WeightFile, load_official, official_version, weight_files
-from models.scorers.protocol import Scorer
+from models.scorers.official import (
+    OFFICIAL,
+    WeightFile,
+    load_official,
+    official_sampling,
+    official_version,
+    weight_files,
+)
+from models.scorers.protocol import Excerpt, Sampling, Scorer
 
 ENTRY_POINTS: Final = "vital.scorers"
 """Group of entry points: each names a callable without arguments that returns a Scorer."""
@@ -117,6 +124,17 @@ def scorer_version(name: str, folder: Path | None = None) -> str:
     if name in OFFICIAL:
         return official_version(name)
     return load_scorer(name).version
+
+
+def scorer_sampling(name: str) -> Sampling | Excerpt:
+    """What a scorer sees of a medium, without loading weights where that is possible.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    if name in BUILT_INS:
+        return BUILT_INS[name].sampling
+    return official_sampling(name) if name in OFFICIAL else load_scorer(name).sampling
 
 
 def _third_party() -> dict[str, Callable[[], object]]:

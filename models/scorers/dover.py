@@ -7,6 +7,7 @@ non-commercial licence, is not used.
 Shape legend: N clips, C channels, T frames or time steps, H and W height and width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from models.errors import ModelError
 from models.scorers.convnext_3d import ConvNeXt3D
-from models.scorers.fast_vqa import FORMS, QualityHead, clips_of, logistic, mean_quality
+from models.scorers.fast_vqa import FORMS, QualityHead, clips_of, logistic, mean_qualities
 from models.scorers.official import official_version
 from models.scorers.official_checkpoint import fill
 from models.scorers.protocol import Excerpt, Pixels, Strip
+from models.scorers.runtime import Runtime, place
 from models.scorers.video_swin import VideoSwin
 from models.scorers.video_views import FragmentClips, Runs, squeeze
 
@@ -83,7 +85,7 @@ class DoverScorer:
 
     def __init__(self, network: Dover) -> None:
         self._network = network
-        self._sampling = Excerpt(strips)
+        self._sampling, self._runtime = dover_sampling(), Runtime()
 
     @property
     def name(self) -> str:
@@ -100,20 +102,27 @@ class DoverScorer:
         """Clips of fragments, then one clip of whole frames."""
         return self._sampling
 
+    @property
+    def runtime(self) -> Runtime:
+        """How the network runs."""
+        return self._runtime
+
+    def run_as(self, runtime: Runtime) -> None:
+        """Run in another way from now on.
+
+        Raises:
+            ModelError: this machine has no such device.
+        """
+        place(self._network, runtime)
+        self._runtime = runtime
+
     def branches(self, frames_THWC: Pixels) -> Branches:
         """Raw scores of the branches, each the mean over its clips.
 
         Raises:
             ModelError: the frames are neither one still nor an excerpt.
         """
-        clips = clips_of(frames_THWC, self._sampling, LENGTH, SIDE)
-        if len(clips) < 2 * LENGTH:
-            raise ModelError("an excerpt for DOVER has clips of fragments and one of whole frames")
-        technical, aesthetic = clips[:-LENGTH], clips[-LENGTH:]
-        return Branches(
-            mean_quality(self._network.technical, technical, LENGTH),
-            mean_quality(self._network.aesthetic, aesthetic, LENGTH),
-        )
+        return self._branches([frames_THWC])[0]
 
     def raw(self, frames_THWC: Pixels) -> float:
         """Weighted sum of the standardised branches."""
@@ -121,13 +130,35 @@ class DoverScorer:
 
     def score(self, frames_THWC: Pixels) -> float:
         """Logistic function of :meth:`raw`, in [0, 1]."""
-        return logistic(self.raw(frames_THWC))
+        return self.score_many([frames_THWC])[0]
+
+    def score_many(self, media: Sequence[Pixels]) -> list[float]:
+        """Scores of several media, whose clips share forward passes, branch by branch.
+
+        Raises:
+            ModelError: the frames of one are neither one still nor an excerpt.
+        """
+        return [logistic(fuse(branches)) for branches in self._branches(media)]
+
+    def _branches(self, media: Sequence[Pixels]) -> list[Branches]:
+        clips = [clips_of(frames_THWC, self._sampling, LENGTH, SIDE) for frames_THWC in media]
+        if min(map(len, clips)) < 2 * LENGTH:
+            raise ModelError("an excerpt for DOVER has clips of fragments and one of whole frames")
+        network, runtime = self._network, self._runtime
+        technical = mean_qualities(network.technical, [seen[:-LENGTH] for seen in clips], LENGTH, runtime)
+        aesthetic = mean_qualities(network.aesthetic, [seen[-LENGTH:] for seen in clips], LENGTH, runtime)
+        return [Branches(*pair) for pair in zip(technical, aesthetic, strict=True)]
 
 
 def strips(total: int) -> tuple[Strip, ...]:
     """What DOVER sees of a medium of ``total`` frames: the technical clips, then the aesthetic one."""
     whole = [index for run in _AESTHETIC.indices(total) for index in run]
     return (*_TECHNICAL.strips(total), Strip(whole, _squeeze))
+
+
+def dover_sampling() -> Excerpt:
+    """What DOVER sees of a medium, without its weights."""
+    return Excerpt(strips)
 
 
 def fuse(branches: Branches) -> float:

@@ -7,7 +7,7 @@ Shape legend: N clips, C channels, T frames or time steps, H and W height and wi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from models.errors import ModelError
 from models.scorers.official import official_version
 from models.scorers.official_checkpoint import fill
 from models.scorers.protocol import Excerpt, Pixels, check_frames
+from models.scorers.runtime import Runtime, in_format, passes, place
 from models.scorers.video_swin import FEATURES, SwinForm, VideoSwin
 from models.scorers.video_views import FRAGMENT, FragmentClips, Runs, normalised
 
@@ -87,7 +88,7 @@ class FastVqaScorer:
 
     def __init__(self, name: str, network: FastVqa) -> None:
         self._name, self._network, self._form = name, network, FORMS[name]
-        self._sampling = Excerpt(self._form.views.strips)
+        self._sampling, self._runtime = fast_vqa_sampling(name), Runtime()
 
     @property
     def name(self) -> str:
@@ -104,19 +105,44 @@ class FastVqaScorer:
         """Clips of fragments."""
         return self._sampling
 
+    @property
+    def runtime(self) -> Runtime:
+        """How the network runs."""
+        return self._runtime
+
+    def run_as(self, runtime: Runtime) -> None:
+        """Run in another way from now on.
+
+        Raises:
+            ModelError: this machine has no such device.
+        """
+        place(self._network, runtime)
+        self._runtime = runtime
+
     def raw(self, frames_THWC: Pixels) -> float:
         """Mean raw score; its scale has no meaning but the order.
 
         Raises:
             ModelError: the frames are neither one still nor an excerpt.
         """
-        views, side = self._form.views, self._form.views.cells * FRAGMENT
-        clips = clips_of(frames_THWC, self._sampling, views.clips.length, side)
-        return mean_quality(self._network, clips, views.clips.length)
+        return self._raws([frames_THWC])[0]
 
     def score(self, frames_THWC: Pixels) -> float:
         """Logistic function of the standardised raw score, in [0, 1]."""
-        return logistic((self.raw(frames_THWC) - self._form.mean) / self._form.std)
+        return self.score_many([frames_THWC])[0]
+
+    def score_many(self, media: Sequence[Pixels]) -> list[float]:
+        """Scores of several media, whose clips share forward passes.
+
+        Raises:
+            ModelError: the frames of one are neither one still nor an excerpt.
+        """
+        return [logistic((raw - self._form.mean) / self._form.std) for raw in self._raws(media)]
+
+    def _raws(self, media: Sequence[Pixels]) -> list[float]:
+        views, side = self._form.views, self._form.views.cells * FRAGMENT
+        clips = [clips_of(frames_THWC, self._sampling, views.clips.length, side) for frames_THWC in media]
+        return mean_qualities(self._network, clips, views.clips.length, self._runtime)
 
 
 def load_fast_vqa(name: str, path: Path) -> FastVqaScorer:
@@ -133,6 +159,11 @@ def load_fast_vqa(name: str, path: Path) -> FastVqaScorer:
     network = FastVqa(FORMS[name].swin)
     fill(network, path)
     return FastVqaScorer(name, network)
+
+
+def fast_vqa_sampling(name: str) -> Excerpt:
+    """What FAST-VQA sees of a medium, without its weights."""
+    return Excerpt(FORMS[name].views.strips)
 
 
 def clips_of(frames_THWC: Pixels, sampling: Excerpt, length: int, side: int) -> Pixels:
@@ -153,11 +184,26 @@ def clips_of(frames_THWC: Pixels, sampling: Excerpt, length: int, side: int) -> 
     return frames_THWC
 
 
-def mean_quality(network: Callable[[Tensor], Tensor], frames_THWC: Pixels, length: int) -> float:
-    """Mean of the local scores of all clips, one clip at a time: memory and numbers do not depend on their number."""
-    clips = (frames_THWC[start : start + length] for start in range(0, len(frames_THWC), length))
-    with torch.inference_mode():
-        return float(np.mean([network(normalised(clip, length)).mean().item() for clip in clips]))
+def mean_qualities(
+    network: Callable[[Tensor], Tensor], media: Sequence[Pixels], length: int, runtime: Runtime
+) -> list[float]:
+    """Mean of the local scores of all clips of each medium.
+
+    Every pass has ``runtime.rows`` clips, the last one copies of its last clip where there are too few: a clip goes
+    through a computation of the same shape in any company, and memory does not depend on the number of clips.
+    """
+    owners = [index for index, medium in enumerate(media) for _ in range(0, len(medium), length)]
+    clips = [medium[start : start + length] for medium in media for start in range(0, len(medium), length)]
+    found: list[list[float]] = [[] for _ in media]
+    with passes(runtime):
+        for start in range(0, len(clips), runtime.rows):
+            part = clips[start : start + runtime.rows]
+            full = part + part[-1:] * (runtime.rows - len(part))
+            seen_NCTHW = torch.cat([normalised(clip, length, runtime.device) for clip in full])
+            local_NTHW = network(in_format(seen_NCTHW, runtime)).float().cpu()
+            for offset in range(len(part)):
+                found[owners[start + offset]].append(local_NTHW[offset].mean().item())
+    return [float(np.mean(scores)) for scores in found]
 
 
 def logistic(standard: float) -> float:

@@ -6,6 +6,7 @@ PolyForm Noncommercial licence; the built-in scorers are the default.
 
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from models.errors import MissingWeightsError, ModelError
-from models.scorers.protocol import Calibration, Pixels, Sampling, Scorer, check_frames
+from models.scorers.protocol import Calibration, Excerpt, Pixels, Sampling, Scorer, check_frames
+from models.scorers.runtime import Runtime, in_format, passes, place
 
 _PYIQA_HOST: Final = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
 _CLIP_HOST: Final = "https://openaipublic.azureedge.net/clip/models"
@@ -125,11 +127,15 @@ _OUR_REVISION: Final = 1
 
 
 class PyiqaScorer:
-    """One of pyiqa's metrics as a Scorer; frames are scored one by one, their mean is the raw score."""
+    """One of pyiqa's metrics as a Scorer; the raw score is the mean over the frames.
+
+    Frames of one medium share forward passes, media do not: photographs differ in size, and the shape of a pass, on
+    which the last digits depend, must not depend on what else is scored.
+    """
 
     def __init__(self, name: str, metric: Any) -> None:
         model = OFFICIAL[name]
-        self._name, self._metric = name, metric
+        self._name, self._metric, self._runtime = name, metric, Runtime()
         self._calibration = Calibration((model.lowest, model.highest), (0.0, 1.0))
 
     @property
@@ -147,18 +153,45 @@ class PyiqaScorer:
         """Single frames."""
         return Sampling.FRAMES
 
-    def raw(self, frames_THWC: Pixels) -> float:
-        """Mean of the metric over the frames, in its own range."""
-        import torch  # noqa: PLC0415 - only official scorers pay for it
+    @property
+    def runtime(self) -> Runtime:
+        """How the metric runs."""
+        return self._runtime
 
+    def run_as(self, runtime: Runtime) -> None:
+        """Run in another way from now on.
+
+        Raises:
+            ModelError: this machine has no such device.
+        """
+        place(self._metric, runtime)
+        self._runtime = runtime
+
+    def raw(self, frames_THWC: Pixels) -> float:
+        """Mean of the metric over the frames, in its own range.
+
+        Raises:
+            ModelError: the frames have another shape or type, or the metric does not give a score per frame.
+        """
         check_frames(frames_THWC)
-        with torch.inference_mode():
-            frames = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 255.0
-            return float(np.mean([self._metric(frame[None]).item() for frame in frames]))
+        runtime, scores = self._runtime, []
+        with passes(runtime):
+            for start in range(0, len(frames_THWC), runtime.rows):
+                frames_NHWC = frames_THWC[start : start + runtime.rows]
+                found = self._metric(in_format(_unit(frames_NHWC).to(runtime.device), runtime))
+                if found.numel() != len(frames_NHWC):
+                    msg = f"{self._name} does not score {len(frames_NHWC)} frames in a pass: score.torch.rows must be 1"
+                    raise ModelError(msg)
+                scores += found.float().flatten().tolist()
+        return float(np.mean(scores))
 
     def score(self, frames_THWC: Pixels) -> float:
         """Raw score mapped linearly from the declared range to [0, 1]; values beyond it are cut off."""
         return self._calibration(self.raw(frames_THWC))
+
+    def score_many(self, media: Sequence[Pixels]) -> list[float]:
+        """Scores of several media, one after the other."""
+        return [self.score(frames_THWC) for frames_THWC in media]
 
 
 def weight_files(name: str) -> tuple[WeightFile, ...]:
@@ -203,6 +236,23 @@ def load_official(name: str) -> Scorer:
     except (RuntimeError, KeyError, OSError, pickle.UnpicklingError) as error:
         msg = f"{name}: the weights do not load ({' '.join(str(error).split())[:200]}): replace the files"
         raise ModelError(msg) from error
+
+
+def official_sampling(name: str) -> Sampling | Excerpt:
+    """What an official scorer sees of a medium, without its weights."""
+    if OFFICIAL[name].metric is not None:
+        return Sampling.FRAMES
+    from models.scorers.dover import dover_sampling  # noqa: PLC0415 - torch, which only official scorers pay for
+    from models.scorers.fast_vqa import fast_vqa_sampling  # noqa: PLC0415
+
+    return dover_sampling() if name == "dover" else fast_vqa_sampling(name)
+
+
+def _unit(frames_NHWC: Pixels) -> Any:
+    """Frames as a tensor ``[N, 3, H, W]`` of [0, 1]."""
+    import torch  # noqa: PLC0415 - only official scorers pay for it
+
+    return torch.from_numpy(np.ascontiguousarray(frames_NHWC)).permute(0, 3, 1, 2).float() / 255.0
 
 
 def _load_ours(name: str) -> Scorer:

@@ -143,8 +143,8 @@ def squeeze(frame_HWC: Pixels, side: int) -> Pixels:
     return squeezed_C1HW.round().to(torch.uint8)[:, 0].permute(1, 2, 0).numpy()
 
 
-def normalised(frames_THWC: Pixels, length: int) -> Tensor:
-    """Clips ``[N, C, length, H, W]`` of frames, by ImageNet's mean and standard deviation."""
-    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-    values_THWC = (torch.from_numpy(np.ascontiguousarray(frames_THWC)) - mean) / std
+def normalised(frames_THWC: Pixels, length: int, device: str = "cpu") -> Tensor:
+    """Clips ``[N, C, length, H, W]`` of frames, by ImageNet's mean and standard deviation; pixels travel as bytes."""
+    mean, std = torch.tensor(_MEAN, device=device), torch.tensor(_STD, device=device)
+    values_THWC = (torch.from_numpy(np.ascontiguousarray(frames_THWC)).to(device) - mean) / std
     return values_THWC.unflatten(0, (-1, length)).permute(0, 4, 1, 2, 3)

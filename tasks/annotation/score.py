@@ -1,17 +1,17 @@
 """Score every candidate: six calibrated scores, their mean and spread, and the distribution over the five levels.
 
-Scores come from the opinion store where it has them; only what is missing is computed, medium by medium, each decoded
-once for all scorers that need it. Finished batches go to the store at once, so a killed run loses one batch.
+Scores come from the opinion store where it has them; only what is missing is computed, each medium decoded once for all
+scorers that need it, by the engine that the parameters name. Finished batches go to the store at once, so a killed run
+loses one batch.
 """
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from models.distortions import strength
 from models.opinion import summarise
-from models.scorers import Excerpt, Sampling, Scorer, missing_weights
-from tasks.annotation.opinions import FrameRule, load_scorers, scores_of
-from tasks.errors import MediaError, StageError
-from tasks.media import ADMITTED
+from models.scorers import missing_weights
+from tasks.annotation.opinions import FrameRule
+from tasks.annotation.panel import Job, Judged, PanelConfig, Seat, TorchConfig, opinion_version
+from tasks.annotation.score_local import LocalEngine
+from tasks.errors import StageError
 from tasks.memo import OpinionMemo, open_memo
-from tasks.pool import load_candidates, read_media
+from tasks.pool import load_candidates
 from tasks.records import OPINIONS, REJECTS, Modality
 from tasks.shards import frame_of, write_table
 from tasks.stage import Place
@@ -49,6 +50,9 @@ class Config:
         backend: runtime of the built-in scorers.
         batch: candidates per batch; a killed run loses at most one batch.
         max_reject_share: share of unreadable candidates above which the stage fails.
+        engine: ``local``, or ``ray`` for a cluster; both give the same scores.
+        ahead: decoded media that wait for scorers at most, on one machine: memory, not results.
+        torch: how scorers run that take a runtime.
     """
 
     scorers: tuple[str, ...]
@@ -57,13 +61,21 @@ class Config:
     backend: Literal["onnx", "torch"]
     batch: int
     max_reject_share: float
+    engine: Literal["local", "ray"] = "local"
+    ahead: int = 16
+    torch: TorchConfig = field(default_factory=TorchConfig)
 
     def __post_init__(self) -> None:
         if not self.scorers or len(set(self.scorers)) != len(self.scorers):
             raise ValueError("scorers must be one or more different names")
-        if self.batch < 1 or not 0.0 <= self.max_reject_share < 1.0:
-            raise ValueError("batch must be at least 1 and max_reject_share in [0, 1)")
+        if min(self.batch, self.ahead) < 1 or not 0.0 <= self.max_reject_share < 1.0:
+            raise ValueError("batch and ahead must be at least 1 and max_reject_share in [0, 1)")
         FrameRule(self.frames, self.clips)
+
+    @property
+    def panel(self) -> PanelConfig:
+        """Who scores, and what they see."""
+        return PanelConfig(self.scorers, self.backend, FrameRule(self.frames, self.clips), self.torch)
 
 
 @dataclass(frozen=True)
@@ -120,117 +132,136 @@ def run(config: Config, place: Place) -> Report:
     candidates = load_candidates(place)
     if candidates.empty:
         raise StageError("there is no candidate to score: collect found no usable media")
-    engine = _Engine(config, place, open_memo(place.root))
-    scores, rejected = engine.score(candidates)
+    memo = open_memo(place.root)
+    with _engine(config, place) as engine:
+        ledger = _Ledger(config, engine.seats, memo)
+        _compute(ledger, engine, candidates, config.batch)
+        seats = engine.seats
+    scores, rejected = ledger.by_candidate(candidates)
     kept = candidates.loc[candidates["id"].isin(list(scores))].reset_index(drop=True)
     if len(rejected) > config.max_reject_share * len(candidates):
-        first = next(iter(rejected.values()))
+        first = next(iter(rejected.values()))[1]
         msg = (
             f"{len(rejected)} of {len(candidates)} candidates cannot be scored, more than max_reject_share "
             f"{config.max_reject_share:g}; for example: {first}"
         )
         raise StageError(msg)
     scores_NS = np.array([scores[key] for key in kept["id"]])
-    opinions = _opinions(kept, scores_NS, config, engine.versions)
+    opinions = _opinions(kept, scores_NS, config, ledger.versions)
     write_table(place.out / "opinions.parquet", OPINIONS, opinions)
     rejects = [
-        {"stage": _STAGE, "id": key, "reason": error.reason, "detail": str(error)} for key, error in rejected.items()
+        {"stage": _STAGE, "id": key, "reason": reason, "detail": detail} for key, (reason, detail) in rejected.items()
     ]
     write_table(place.out / "rejects.parquet", REJECTS, frame_of(REJECTS, rejects))
-    return _report(candidates, kept, opinions, scores_NS, engine)
+    return _report(candidates, kept, opinions, scores_NS, seats)
 
 
-class _Engine:
-    """Scores candidates through the memo; threads share the scorers, each forward pass runs on one thread."""
+class Engine(Protocol):
+    """Where scores are computed."""
 
-    def __init__(self, config: Config, place: Place, memo: OpinionMemo) -> None:
-        self._config, self._place, self._memo = config, place, memo
-        self._rule = FrameRule(config.frames, config.clips)
-        self.scorers = load_scorers(config.scorers, config.backend, threads=1)
-        self.versions = {
-            modality: [opinion_version(scorer, modality, self._rule, config.backend) for scorer in self.scorers]
-            for modality in Modality
-        }
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """The admitted scorers, in order."""
+        ...
 
-    def score(self, candidates: pd.DataFrame) -> tuple[dict[str, Floats], dict[str, MediaError]]:
-        """Scores ``[S]`` by candidate id, and the errors of those that cannot be scored."""
-        known = {
-            (scorer.name, version): self._memo.lookup(scorer.name, version)
+    def judged(self, jobs: Sequence[Job]) -> Iterator[Judged]:
+        """Judge all jobs, a group as soon as it is done."""
+        ...
+
+
+@contextmanager
+def _engine(config: Config, place: Place) -> Iterator[Engine]:
+    if config.engine == "local":
+        yield LocalEngine(config.panel, place, config.ahead)
+        return
+    from tasks.annotation.score_ray import ray_engine  # noqa: PLC0415 - one machine does without
+
+    with ray_engine(config.panel, place) as engine:
+        yield engine
+
+
+class _Ledger:
+    """What is known of every content: scores of the opinion store, and those that this run adds to it."""
+
+    def __init__(self, config: Config, seats: Sequence[Seat], memo: OpinionMemo) -> None:
+        self._memo, self._seats = memo, seats
+        self.versions = {m: [opinion_version(seat, m, config.panel) for seat in seats] for m in Modality}
+        self._known = {
+            (seat.name, version): memo.lookup(seat.name, version)
             for versions in self.versions.values()
-            for scorer, version in zip(self.scorers, versions, strict=True)
+            for seat, version in zip(seats, versions, strict=True)
         }
-        contents = candidates.drop_duplicates("bytes_sha256")
-        todo = [row for row in contents.to_dict("records") if any(self._wanted(row, known))]
-        log.info("score: %d of %d contents need computing", len(todo), len(contents))
-        failed: dict[str, MediaError] = {}
-        workers = os.cpu_count() or 1
-        with ThreadPoolExecutor(workers) as pool, tqdm(total=len(todo), desc=_STAGE, unit="medium") as bar:
-            for start in range(0, len(todo), self._config.batch):
-                futures = [
-                    (row, pool.submit(self._compute, row, self._wanted(row, known)))
-                    for row in todo[start : start + self._config.batch]
-                ]
-                self._flush(self._gather(futures, failed, bar), known)
+        self._problems: dict[str, tuple[str, str]] = {}
+
+    def jobs(self, candidates: pd.DataFrame) -> list[Job]:
+        """What must be computed, content by content."""
+        contents = candidates.drop_duplicates("bytes_sha256").to_dict("records")
+        jobs = [Job(row["bytes_sha256"], _lean(row), tuple(self._missing(row))) for row in contents]
+        return [job for job in jobs if job.wanted]
+
+    def save(self, fresh: Sequence[tuple[Job, Mapping[str, float], tuple[str, str] | None]]) -> None:
+        """Remember the scores of jobs that are done."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for job, scores, problem in fresh:
+            if problem is not None:
+                self._problems[job.content] = problem
+            for name, version in self._keys(job.row["modality"]):
+                if name in scores:
+                    found.setdefault((name, version), {})[job.content] = scores[name]
+        for (name, version), scores in found.items():
+            self._memo.add(name, version, scores)
+            self._known[name, version].update(scores)
+
+    def by_candidate(self, candidates: pd.DataFrame) -> tuple[dict[str, Floats], dict[str, tuple[str, str]]]:
+        """Scores ``[S]`` by candidate id, and reason and message for those that cannot be scored."""
         scores: dict[str, Floats] = {}
-        rejected: dict[str, MediaError] = {}
+        rejected: dict[str, tuple[str, str]] = {}
         for row in candidates.to_dict("records"):
             content = row["bytes_sha256"]
-            if content in failed:
-                rejected[row["id"]] = failed[content]
+            if content in self._problems:
+                rejected[row["id"]] = self._problems[content]
             else:
-                versions = zip(self.scorers, self.versions[Modality(row["modality"])], strict=True)
-                scores[row["id"]] = np.array([known[scorer.name, version][content] for scorer, version in versions])
+                scores[row["id"]] = np.array([self._known[key][content] for key in self._keys(row["modality"])])
         return scores, rejected
 
-    def _wanted(self, row: dict[Any, Any], known: dict[tuple[str, str], dict[str, float]]) -> list[bool]:
-        """Which scorers have no score of this content yet, ``[S]``."""
-        versions = self.versions[Modality(row["modality"])]
-        return [
-            row["bytes_sha256"] not in known[scorer.name, version]
-            for scorer, version in zip(self.scorers, versions, strict=True)
-        ]
+    def _missing(self, row: Mapping[Any, Any]) -> Iterator[str]:
+        for name, version in self._keys(row["modality"]):
+            if row["bytes_sha256"] not in self._known[name, version]:
+                yield name
 
-    def _compute(self, row: dict[Any, Any], wanted: list[bool]) -> dict[tuple[str, str], float]:
-        chosen = [index for index, is_wanted in enumerate(wanted) if is_wanted]
-        data = read_media(self._place, row)
-        scores = scores_of(data, [self.scorers[index] for index in chosen], self._rule, ADMITTED)
-        versions = self.versions[Modality(row["modality"])]
-        names = [(self.scorers[index].name, versions[index]) for index in chosen]
-        return dict(zip(names, map(float, scores), strict=True))
-
-    def _gather(
-        self,
-        futures: Sequence[tuple[dict[Any, Any], Future[dict[tuple[str, str], float]]]],
-        failed: dict[str, MediaError],
-        bar: "tqdm[Any]",
-    ) -> Iterator[tuple[str, dict[tuple[str, str], float]]]:
-        for row, future in futures:
-            try:
-                yield row["bytes_sha256"], future.result()
-            except MediaError as error:
-                failed[row["bytes_sha256"]] = error
-            bar.update()
-
-    def _flush(
-        self,
-        computed: Iterator[tuple[str, dict[tuple[str, str], float]]],
-        known: dict[tuple[str, str], dict[str, float]],
-    ) -> None:
-        fresh: dict[tuple[str, str], dict[str, float]] = {}
-        for content, scores in computed:
-            for key, score in scores.items():
-                fresh.setdefault(key, {})[content] = score
-        for (name, version), scores in fresh.items():
-            self._memo.add(name, version, scores)
-            known[name, version].update(scores)
+    def _keys(self, modality: str) -> Iterator[tuple[str, str]]:
+        """Name and version of each seat."""
+        for seat, version in zip(self._seats, self.versions[Modality(modality)], strict=True):
+            yield seat.name, version
 
 
-def opinion_version(scorer: Scorer, modality: Modality, rule: FrameRule, backend: str) -> str:
-    """What an opinion of this scorer depends on besides the content: its version, and how videos are sampled."""
-    version = scorer.version if backend == "onnx" else f"{scorer.version}+{backend}"
-    if modality is Modality.IMAGE or isinstance(scorer.sampling, Excerpt):  # an excerpt's rule is the scorer's own
-        return version
-    return f"{version}+{rule.clips}clips" if scorer.sampling is Sampling.CLIPS else f"{version}+{rule.frames}frames"
+def _compute(ledger: _Ledger, engine: Engine, candidates: pd.DataFrame, batch: int) -> None:
+    """Compute what is missing; what is done is saved by batches, also when something fails."""
+    jobs = ledger.jobs(candidates)
+    log.info("score: %d of %d contents need computing", len(jobs), candidates["bytes_sha256"].nunique())
+    by_content = {job.content: job for job in jobs}
+    fresh: list[tuple[Job, Mapping[str, float], tuple[str, str] | None]] = []
+    waited_s = worked_s = 0.0
+    with tqdm(total=len(jobs), desc=_STAGE, unit="medium") as bar:
+        try:
+            for judged in engine.judged(jobs):
+                waited_s, worked_s = waited_s + judged.waited_s, worked_s + judged.worked_s
+                for outcome in judged.outcomes:
+                    fresh.append((by_content[outcome.content], outcome.scores, outcome.problem))
+                    if len(fresh) >= batch:
+                        ledger.save(fresh)
+                        fresh.clear()
+                bar.update(len(judged.outcomes))
+        finally:
+            ledger.save(fresh)
+    if jobs:
+        share = waited_s / max(waited_s + worked_s, 1e-9)
+        log.info("score: decode-wait share %.2f: scorers waited %.1f s, worked %.1f s", share, waited_s, worked_s)
+
+
+def _lean(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """What is needed to read a medium."""
+    return {name: row[name] for name in ("stage", "shard", "offset", "length", "modality")}
 
 
 def _opinions(
@@ -253,9 +284,9 @@ def _opinions(
 
 
 def _report(
-    candidates: pd.DataFrame, kept: pd.DataFrame, opinions: pd.DataFrame, scores_NS: Floats, engine: _Engine
+    candidates: pd.DataFrame, kept: pd.DataFrame, opinions: pd.DataFrame, scores_NS: Floats, seats: Sequence[Seat]
 ) -> Report:
-    names = [scorer.name for scorer in engine.scorers]
+    names = [seat.name for seat in seats]
     mu = opinions["mu"].to_numpy()
     severity = _severity_srcc(kept, mu)
     return Report(
@@ -267,13 +298,13 @@ def _report(
         sigma_mean=_rounded(opinions["sigma"].mean()),
         mu_clamped=int(np.count_nonzero(opinions["mu_clamped"].to_numpy())),
         scorers={
-            scorer.name: ScorerSummary(
-                scorer.version,
+            seat.name: ScorerSummary(
+                seat.full_version,
                 _rounded(scores_NS[:, index].mean()),
                 _rounded(scores_NS[:, index].std()),
                 _srcc(scores_NS[:, index], np.delete(scores_NS, index, axis=1).mean(axis=1)) if len(names) > 1 else 1.0,
             )
-            for index, scorer in enumerate(engine.scorers)
+            for index, seat in enumerate(seats)
         },
         srcc={
             f"{names[i]}~{names[j]}": _srcc(scores_NS[:, i], scores_NS[:, j])

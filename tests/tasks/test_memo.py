@@ -26,6 +26,14 @@ def test_another_version_or_scorer_knows_nothing(memo: OpinionMemo) -> None:
     assert memo.lookup("rank", "1+abc") == {}
 
 
+def test_versions_are_counted_by_scorer(memo: OpinionMemo) -> None:
+    assert memo.versions("ranking") == 0
+    for version, content in (("1", "a"), ("1", "b"), ("2", "a")):
+        memo.add("ranking", version, {content: 0.5})
+    memo.add("rank", "3", {"a": 0.5})
+    assert (memo.versions("ranking"), memo.versions("rank")) == (2, 1)
+
+
 def test_equal_work_is_one_object_and_nothing_is_no_object(memo: OpinionMemo, tmp_path: Path) -> None:
     for scores in ({"a": 0.5, "b": 0.25}, {"b": 0.25, "a": 0.5}, {}):
         memo.add("ranking", "odd/version ../ü", scores)

@@ -68,6 +68,7 @@ def test_every_command_has_help(command: str, vital: Vital):
         (["status", "--pool", "docs"], "holds no run yet: vital run with the same options makes one"),
         (["registry", "list", "--repo", "/"], "/ is not a git repository"),
         (["score", ""], "an empty name names no file"),
+        (["score", "--explain-cache", "README.md"], "README.md: not an image or video format"),
         (["score", "--scorer", "nobody", "README.md"], "unknown scorer 'nobody'; known are fragments, "),
         (["score", "--scorer", "dover", "README.md"], "dover needs its official weights: put DOVER.pth into"),
         (["status", "--workspace", "tasks"], "holds no run yet"),
@@ -150,6 +151,23 @@ def test_named_scorers_alone_are_asked(media: Path, vital: Vital):
     everyone = json.loads(vital("score", "--json", media / "coffee.jpg").stdout)["scores"]
     assert told["scores"] == {name: everyone[name] for name in ("level_probs", "ranking")}
     assert told["mu"] == pytest.approx((everyone["level_probs"] + everyone["ranking"]) / 2)
+
+
+def test_the_cache_is_explained_without_computing(media: Path, vital: Vital):
+    asked = ("score", "--explain-cache", "--scorer", "ranking", "--scorer", "dover")
+    done = vital(*asked, "--json", media, media / "coffee.jpg")
+    assert done.returncode == 0, done.stderr
+    plans = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(plan["scorer"], plan["modality"]) for plan in plans] == [("ranking", "image"), ("dover", "image")]
+    assert all(plan["cached"] + plan["to_compute"] == 2 for plan in plans)
+    assert plans[1]["version"].startswith("vital-1+DOVER.pth")
+    table = vital(*asked, media)
+    assert table.returncode == 0, table.stderr
+    assert "to compute" in table.stdout
+    assert plans[0]["why"] in table.stdout
+    unknown = vital("score", "--explain-cache", "--scorer", "nobody", media)
+    assert unknown.returncode == 1
+    assert "unknown scorer 'nobody'" in unknown.stderr
 
 
 def test_the_table_names_every_file_and_succeeds(media: Path, vital: Vital):

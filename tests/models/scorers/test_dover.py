@@ -147,7 +147,10 @@ def test_the_checkpoint_in_its_place_is_loaded_by_name(
     assert scorer.version == scorer_version("dover") == "vital-1+DOVER.pth"
     still = frames("still", 1, 250, 260)
     with monkeypatch.context() as patched:  # one short clip says which weights were loaded
-        patched.setattr("models.scorers.dover.mean_quality", lambda branch, seen, _: branch(_short(seen)).mean().item())
+        patched.setattr(
+            "models.scorers.dover.mean_qualities",
+            lambda branch, media, *_: [branch(_short(seen)).mean().item() for seen in media],
+        )
         assert scorer.raw(still) == DoverScorer(network).raw(still)
     torch.save({name: value for name, value in network.state_dict().items() if "aesthetic_head" not in name}, path)
     with pytest.raises(ModelError, match=r"DOVER\.pth does not fit Dover: 4 missing: aesthetic_head\.fc_hid\.bias"):

@@ -1,6 +1,5 @@
 """The stage ``score``: a complete table, the memo's economy, and the same bytes after a kill."""
 
-import io
 import os
 import signal
 import subprocess
@@ -12,22 +11,18 @@ import numpy as np
 import pytest
 import skimage.data
 from click.testing import CliRunner
-from PIL import Image
 
 from infra.object_store import open_store
-from models.distortions import distort_clip, distort_image
-from models.scorers import Excerpt, Sampling, Scorer
 from models.scorers.built_in import BuiltInScorer
-from tasks.annotation import score
-from tasks.annotation.opinions import FrameRule
-from tasks.annotation.score import Config, opinion_version, run
+from tasks.annotation.panel import Job, Panel, Seen
+from tasks.annotation.score import Config, run
 from tasks.errors import StageError
-from tasks.media import Limits
 from tasks.memo import OpinionMemo
-from tasks.records import CANDIDATES, OPINIONS, REJECTS, Modality
-from tasks.shards import digest, frame_of, read_table, write_archive, write_table
+from tasks.records import CANDIDATES, OPINIONS, REJECTS
+from tasks.shards import frame_of, read_table, write_table
 from tasks.stage import Place
 from tests.infra import conftest as infra_fixtures
+from tests.tasks.annotation.scored_pool import make_pool, png, publish, row
 from vital.store_commands import store as store_command
 
 s3_endpoint = infra_fixtures.s3_endpoint
@@ -35,69 +30,24 @@ bucket = infra_fixtures.bucket
 
 NAMES = ("fragments", "two_branch", "level_probs", "multiscale_attention", "multi_task", "ranking")
 CONFIG = Config(scorers=NAMES, frames=2, clips=1, backend="onnx", batch=4, max_reject_share=0.5)
-PHOTOS = ("astronaut", "coffee", "chelsea")
-CELLS = (("gaussian_blur", 2), ("gaussian_blur", 5), ("white_noise", 4), ("jpeg", 5))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _row(key: str, data: bytes, **values: object) -> dict[str, object]:
-    row = dict.fromkeys(CANDIDATES.columns)
-    row |= {
-        "id": key, "content_id": key, "split": "train", "modality": "image", "mime": "image/png", "width": 1,
-        "height": 1, "frames": 1, "fps": 0.0, "duration_s": 0.0, "source": key, "bytes_sha256": digest(data),
-        "severity": 0, "seed": 0,
-    }  # fmt: skip
-    return row | values
-
-
-def _publish(place: Place, stage: str, media: dict[str, bytes], rows: list[dict[str, object]]) -> None:
-    folder = place.root / "artifacts" / stage
-    placed = write_archive(folder / "media" / "a.tar", media.items())
-    for row in rows:
-        found = placed[str(row["id"])]
-        row |= {"shard": found.shard, "offset": found.offset, "length": found.length}
-    write_table(folder / "candidates.parquet", CANDIDATES, frame_of(CANDIDATES, rows))
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.delenv("VITAL_STORE", raising=False)
-    here = Place(tmp_path, tmp_path / "work", tmp_path / "work" / "out")
-    here.out.mkdir(parents=True)
-    photos = {name: getattr(skimage.data, name)()[:256, :320, :3] for name in PHOTOS}
-    media = {name: _png(pixels) for name, pixels in photos.items()}
-    panned = [photos["astronaut"][step : step + 200, step : step + 300] for step in range(12)]
-    media["clip"] = distort_clip(panned, 25.0, "h264_compression", 1, 0)
-    rows = [_row(name, data) for name, data in media.items()]
-    rows[-1] |= {"modality": "video", "frames": 12, "fps": 25.0, "mime": "video/mp4"}
-    _publish(here, "collect", media, rows)
-    children, child_rows = {}, []
-    for name, pixels in photos.items():
-        for kind, severity in CELLS:
-            key = f"{name}-{kind}-{severity}"
-            children[key] = _png(distort_image(pixels, kind, severity, 1))
-            child_rows.append(
-                _row(key, children[key], content_id=name, parent_id=name, distortion=kind, severity=severity)
-            )
-    _publish(here, "distort", children, child_rows)
-    return here
+    return make_pool(tmp_path)
 
 
 def _computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the scorers asked per decoded medium."""
     asked: list[int] = []
-    original = score.scores_of
+    original = Panel.look
 
-    def counting(data: bytes, scorers: list[Scorer], rule: FrameRule, limits: Limits) -> np.ndarray:
-        asked.append(len(scorers))
-        return original(data, scorers, rule, limits)
+    def counting(self: Panel, job: Job, data: bytes) -> Seen:
+        asked.append(len(job.wanted))
+        return original(self, job, data)
 
-    monkeypatch.setattr(score, "scores_of", counting)
+    monkeypatch.setattr(Panel, "look", counting)
     return asked
 
 
@@ -117,19 +67,6 @@ def test_every_candidate_gets_a_row_of_six_scores(place: Place) -> None:
     assert report.below_parent > 0.8
     assert set(report.scorers) == set(NAMES)
     assert len(report.srcc) == 15
-
-
-def test_an_opinion_of_a_scorer_that_chooses_its_frames_depends_on_its_version_alone() -> None:
-    class Own:
-        name, version, sampling = "own", "3", Excerpt(lambda _: ())
-
-    class Clips:
-        name, version, sampling = "clips", "3", Sampling.CLIPS
-
-    rule = FrameRule(4, 2)
-    found = [[opinion_version(scorer, modality, rule, "onnx") for modality in Modality] for scorer in (Own(), Clips())]  # type: ignore[arg-type]
-    assert dict(zip(Modality, found[0], strict=True)) == {Modality.IMAGE: "3", Modality.VIDEO: "3"}
-    assert dict(zip(Modality, found[1], strict=True)) == {Modality.IMAGE: "3", Modality.VIDEO: "3+2clips"}
 
 
 def test_the_memo_pays_for_media_seen_before_and_a_new_version_for_itself_alone(
@@ -177,9 +114,9 @@ def test_opinions_move_with_the_store_and_another_workspace_pays_for_none(
 
 
 def test_what_cannot_be_decoded_is_a_reject_with_a_reason_and_too_many_fail(place: Place) -> None:
-    good, broken = _png(skimage.data.coffee()), _png(skimage.data.chelsea())[:500]
+    good, broken = png(skimage.data.coffee()), png(skimage.data.chelsea())[:500]
     media = {"good": good, "same": good, "broken": broken}
-    _publish(place, "collect", media, [_row(key, data) for key, data in media.items()])
+    publish(place, "collect", media, [row(key, data) for key, data in media.items()])
     report = run(CONFIG, place)
     rejects = read_table(place.out / "rejects.parquet", REJECTS)
     assert rejects[["stage", "id", "reason"]].to_numpy().tolist() == [["score", "broken", "truncated"]]
