@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.errors import MissingWeightsError, ModelError
 from models.scorers import views
 from models.scorers.protocol import Calibration, Pixels, Sampling, check_frames
+from models.scorers.screen import on_screen
 from models.scorers.views import View, ViewFunction
 
 Backend = Literal["onnx", "torch"]
@@ -82,9 +83,9 @@ class BuiltInScorer:
         return self._built_in.sampling
 
     def raw_items(self, frames_THWC: Pixels) -> NDArray[np.float32]:
-        """Uncalibrated scores ``[N]`` of the frames, or of the clips."""
+        """Uncalibrated scores ``[N]`` of the frames, or of the clips; of any size, the screen's is theirs."""
         check_frames(frames_THWC)
-        return self._forward(self._built_in.view(views.on_screen(frames_THWC)))
+        return self._forward(self._built_in.view(on_screen(frames_THWC)))
 
     def raw(self, frames_THWC: Pixels) -> float:
         """Mean uncalibrated score over frames or clips."""
@@ -98,12 +99,12 @@ class BuiltInScorer:
 BUILT_INS: Final[dict[str, BuiltIn]] = {
     scorer.name: scorer
     for scorer in (
-        BuiltIn("fragments", views.fragments, ("clips",), Sampling.CLIPS, "FAST-VQA"),
-        BuiltIn("two_branch", views.two_branch, ("crops", "whole"), Sampling.FRAMES, "DOVER"),
-        BuiltIn("level_probs", views.whole, ("pixels",), Sampling.FRAMES, "Q-Align"),
-        BuiltIn("multiscale_attention", views.whole, ("pixels",), Sampling.FRAMES, "TOPIQ"),
-        BuiltIn("multi_task", views.multi_task, ("patches",), Sampling.FRAMES, "LIQE"),
-        BuiltIn("ranking", views.ranking, ("crops",), Sampling.FRAMES, "QualiCLIP"),
+        BuiltIn("fragments", views.fragments, ("clips",), Sampling.SCREEN_CLIPS, "FAST-VQA"),
+        BuiltIn("two_branch", views.two_branch, ("crops", "whole"), Sampling.SCREEN_FRAMES, "DOVER"),
+        BuiltIn("level_probs", views.whole, ("pixels",), Sampling.SCREEN_FRAMES, "Q-Align"),
+        BuiltIn("multiscale_attention", views.whole, ("pixels",), Sampling.SCREEN_FRAMES, "TOPIQ"),
+        BuiltIn("multi_task", views.multi_task, ("patches",), Sampling.SCREEN_FRAMES, "LIQE"),
+        BuiltIn("ranking", views.ranking, ("crops",), Sampling.SCREEN_FRAMES, "QualiCLIP"),
     )
 }
 """Name -> built-in scorer, in the order of the paper's six."""

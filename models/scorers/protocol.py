@@ -18,12 +18,29 @@ CLIP_FRAMES: Final = 8
 
 
 class Sampling(StrEnum):
-    """The two common ways to see a video, whole frames by the stage's rule; of an image it is the one frame."""
+    """The common ways to see a video, whole frames by the stage's rule; of an image it is the one frame.
+
+    Scorers of one way share what they see: frames are brought to the screen's size once for all of them.
+    """
 
     FRAMES = "frames"
     """Single frames spread evenly over the video; the raw score is the mean of theirs."""
     CLIPS = "clips"
     """Runs of ``CLIP_FRAMES`` consecutive frames spread evenly, one after the other along T."""
+    SCREEN_FRAMES = "screen_frames"
+    """As ``FRAMES``, at the size of a screen (``models/scorers/screen.py``)."""
+    SCREEN_CLIPS = "screen_clips"
+    """As ``CLIPS``, at the size of a screen."""
+
+    @property
+    def clips(self) -> bool:
+        """Whether it is runs of frames."""
+        return self in {Sampling.CLIPS, Sampling.SCREEN_CLIPS}
+
+    @property
+    def screen(self) -> bool:
+        """Whether frames come at the size of a screen."""
+        return self in {Sampling.SCREEN_FRAMES, Sampling.SCREEN_CLIPS}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What each built-in scorer looks at: fixed crops and sizes of the picture at the size at which a screen shows it.
 
-``on_screen`` comes first; the views take its frames, which have no side below ``LEAST``.
+Frames come as ``models/scorers/screen.py`` gives them, with no side below ``LEAST``.
 
 Pure NumPy and Pillow on uint8, shared by the torch and the ONNX backend, so that both see the same bytes. A view is a
 tuple of arrays whose first axis counts what is scored: frames, or clips.
@@ -18,13 +18,6 @@ from models.scorers.protocol import CLIP_FRAMES, Pixels
 
 View = tuple[Pixels, ...]
 ViewFunction = Callable[[Pixels], View]
-
-SHORTEST: Final = 720
-"""Rows of the screen: a picture whose shorter side is below this is enlarged to it, as far as LONGEST allows."""
-LONGEST: Final = 1280
-"""Columns of the screen: a picture whose longer side is above this is reduced to it."""
-LEAST: Final = 192
-"""No side is smaller than this; only pictures longer than wide by more than six are squeezed for it."""
 
 _FRAGMENT: Final = 32
 _GRID: Final = 6
@@ -71,22 +64,6 @@ def multi_task(frames_THWC: Pixels) -> View:
 def ranking(frames_THWC: Pixels) -> View:
     """Six crops in a 2 x 3 grid, ``[N, 6, 160, 160, 3]``."""
     return (np.stack([_crops(frame, _CROP, (2, 3)) for frame in frames_THWC]),)
-
-
-def size_on_screen(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which a picture is judged: its shape kept, between SHORTEST rows and LONGEST columns."""
-    scale = min(max(1.0, SHORTEST / min(height, width)), LONGEST / max(height, width))
-    return max(LEAST, round(height * scale)), max(LEAST, round(width * scale))
-
-
-def on_screen(frames_THWC: Pixels) -> Pixels:
-    """Bring frames to the size at which they are judged; many pictures have it already."""
-    height, width = size_on_screen(frames_THWC.shape[1], frames_THWC.shape[2])
-    if (height, width) == frames_THWC.shape[1:3]:
-        return frames_THWC
-    size = (width, height)
-    images = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0) for frame in frames_THWC]
-    return np.stack([np.asarray(image) for image in images])
 
 
 def _glance(frame_HWC: Pixels) -> Pixels:

@@ -17,6 +17,7 @@ from models.levels import level_of
 from models.opinion import summarise
 from models.scorers import BUILT_INS, CLIP_FRAMES, Excerpt, Gathering, Sampling, Scorer, load_scorer
 from models.scorers.built_in import Backend
+from models.scorers.screen import on_screen
 from tasks.errors import MediaError
 from tasks.media import Limits, Pixels, decode_image, is_video, read_file, watch_video
 
@@ -75,7 +76,7 @@ class _Audience:
 
     def __init__(self, samplings: Sequence[Sampling | Excerpt], rule: FrameRule) -> None:
         self._samplings, self._rule = tuple(dict.fromkeys(samplings)), rule
-        self._whole: dict[int, Pixels] = {}
+        self._whole: dict[tuple[bool, int], Pixels] = {}
         self._places: dict[Sampling, list[int]] = {}
         self._gatherings: dict[Excerpt, Gathering] = {}
 
@@ -86,8 +87,7 @@ class _Audience:
             if isinstance(sampling, Excerpt):
                 self._gatherings[sampling] = Gathering(sampling.strips(total))
             else:
-                clips = sampling is Sampling.CLIPS
-                self._places[sampling] = self._rule.runs(total) if clips else self._rule.singles(total)
+                self._places[sampling] = self._rule.runs(total) if sampling.clips else self._rule.singles(total)
         excerpts = (gathering.wanted for gathering in self._gatherings.values())
         return sorted(set().union(*self._places.values(), *excerpts))
 
@@ -97,8 +97,8 @@ class _Audience:
         Raises:
             MediaError: ``unsupported``, a scorer cannot see frames of this shape.
         """
-        if any(index in places for places in self._places.values()):
-            self._whole[index] = frame_HWC
+        for screen in {sampling.screen for sampling, places in self._places.items() if index in places}:
+            self._whole[screen, index] = on_screen(frame_HWC[None])[0] if screen else frame_HWC
         try:
             for gathering in self._gatherings.values():
                 gathering.see(index, frame_HWC)
@@ -107,7 +107,10 @@ class _Audience:
 
     def frames(self) -> Frames:
         """What was gathered."""
-        whole = {key: np.stack([self._whole[index] for index in places]) for key, places in self._places.items()}
+        whole = {
+            sampling: np.stack([self._whole[sampling.screen, index] for index in places])
+            for sampling, places in self._places.items()
+        }
         return Frames({**whole, **{key: gathering.gathered() for key, gathering in self._gatherings.items()}})
 
 

@@ -115,7 +115,7 @@ def opinion_version(seat: Seat, modality: Modality, config: PanelConfig) -> str:
     version += seat.runtime.suffix if seat.runtime else ""
     if modality is Modality.IMAGE or isinstance(seat.sampling, Excerpt):  # an excerpt's rule is the scorer's own
         return version
-    return f"{version}+{rule.clips}clips" if seat.sampling is Sampling.CLIPS else f"{version}+{rule.frames}frames"
+    return f"{version}+{rule.clips}clips" if seat.sampling.clips else f"{version}+{rule.frames}frames"
 
 
 @dataclass(frozen=True)

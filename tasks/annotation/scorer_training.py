@@ -25,7 +25,6 @@ from models.scorers import blocks, losses, networks, statistics, views
 from models.scorers.built_in import BUILT_INS
 from models.scorers.losses import QUALITY_LOSSES, correlation_loss, level_loss
 from models.scorers.networks import NETWORKS, Measured, Outputs
-from models.scorers.protocol import Sampling
 from tasks.annotation.scorer_samples import KINDS
 from tasks.annotation.scorer_set import Floats, TrainingSet
 from tasks.errors import StageError
@@ -116,7 +115,7 @@ def measure_all(name: str, material: Material, cache: Path, key: str) -> Figures
     torch.set_num_threads(1)
     identity = digest(name, key, *_sources(networks, statistics, views))
     stills = _measured(name, material.stills, cache / f"{name}-{identity}-stills.npy")
-    moving = BUILT_INS[name].sampling is Sampling.CLIPS
+    moving = BUILT_INS[name].sampling.clips
     return Figures(stills, _measured(name, material.clips, cache / f"{name}-{identity}-clips.npy") if moving else None)
 
 

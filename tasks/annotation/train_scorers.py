@@ -23,7 +23,7 @@ from models.distortions import GENERATOR
 from models.errors import ModelError
 from models.scorers.built_in import BUILT_INS, WEIGHTS
 from models.scorers.protocol import Calibration
-from models.scorers.views import LONGEST, SHORTEST
+from models.scorers.screen import LONGEST, SHORTEST
 from tasks.annotation.scorer_card import HeldOut, srcc, write_card
 from tasks.annotation.scorer_samples import Rendering
 from tasks.annotation.scorer_set import Floats, TrainingSet, find_photographs, load_set, render_all

@@ -47,7 +47,7 @@ def test_onnx_and_torch_agree(name: str, photos: list[np.ndarray]) -> None:
 def test_raw_scores_do_not_depend_on_the_batch(name: str, backend: str, photos: list[np.ndarray]) -> None:
     scorer = load_built_in(name, backend)  # type: ignore[arg-type]
     sized = [np.asarray(Image.fromarray(photo[0]).resize((448, 416)))[None] for photo in photos]
-    if scorer.sampling is Sampling.CLIPS:
+    if scorer.sampling is Sampling.SCREEN_CLIPS:
         sized = [np.repeat(photo, CLIP_FRAMES, axis=0) for photo in sized]
     alone = np.concatenate([scorer.raw_items(photo) for photo in sized])
     together = scorer.raw_items(np.concatenate(sized))

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.scorers import BUILT_INS, CLIP_FRAMES
-from models.scorers.views import LEAST, LONGEST, SHORTEST, fragments, on_screen, size_on_screen
+from models.scorers.screen import on_screen
+from models.scorers.views import fragments
 
 SHAPES = {
     "fragments": [(2, 192, 192, 3)],
@@ -52,28 +53,6 @@ def test_long_inputs_are_cut_into_runs_and_a_still_is_shown_twice() -> None:
     assert fragments(np.repeat(_picture(400, 400), 5, axis=0))[0].shape[:2] == (1, 5)
     still = fragments(_picture(400, 400))[0]
     assert (still[:, 0] == still[:, 1]).all()
-
-
-@settings(max_examples=50, deadline=None)
-@given(height=st.integers(16, 6000), width=st.integers(16, 6000))
-def test_pictures_fill_the_screen_and_keep_their_shape(height: int, width: int) -> None:
-    rows, columns = size_on_screen(height, width)
-    assert LEAST <= min(rows, columns) <= max(SHORTEST, min(height, width))
-    assert max(rows, columns) <= LONGEST
-    if max(height, width) <= 6 * min(height, width):
-        assert rows / columns == pytest.approx(height / width, rel=0.01)
-        assert min(rows, columns) >= SHORTEST or max(rows, columns) == LONGEST
-    if min(height, width) >= SHORTEST and max(height, width) <= LONGEST:
-        assert (rows, columns) == (height, width)
-
-
-def test_what_fits_the_screen_is_not_touched_and_the_rest_is_resized_frame_by_frame() -> None:
-    native = _picture(SHORTEST, LONGEST)
-    assert on_screen(native) is native
-    small = np.concatenate([_picture(90, 160, 1), _picture(90, 160, 2)])
-    enlarged = on_screen(small)
-    assert enlarged.shape == (2, SHORTEST, LONGEST, 3)
-    assert (enlarged[1] == on_screen(small[1:])[0]).all()
 
 
 def test_whole_pictures_lose_less_than_a_cell() -> None:

@@ -16,6 +16,7 @@ from models.distortions import distort_clip
 from models.errors import ModelError
 from models.levels import CENTRES, LEVELS
 from models.scorers import BUILT_INS, CLIP_FRAMES, Excerpt, Sampling, Strip
+from models.scorers.screen import on_screen
 from tasks.annotation import opinions
 from tasks.annotation.opinions import FrameRule, decode_frames, load_scorers, opinion_of, score_path
 from tasks.errors import MediaError
@@ -74,6 +75,8 @@ def test_videos_give_both_kinds_of_frames(clip: bytes) -> None:
     assert (frames.for_sampling(Sampling.FRAMES) == everything[rule.singles(45)]).all()
     assert (frames.for_sampling(Sampling.CLIPS) == everything[rule.runs(45)]).all()
     assert frames.for_sampling(Sampling.CLIPS).shape == (2 * CLIP_FRAMES, 300, 400, 3)
+    for whole, screen in ((Sampling.FRAMES, Sampling.SCREEN_FRAMES), (Sampling.CLIPS, Sampling.SCREEN_CLIPS)):
+        assert (frames.for_sampling(screen) == on_screen(frames.for_sampling(whole))).all()
 
 
 class Longest:
