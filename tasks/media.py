@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import MediaError
 from tasks.integrity import check_integrity
@@ -63,6 +63,8 @@ _BROKEN: Final = (
 )
 """What Pillow's plugins raise on broken files; a decoder that runs out of memory or is interrupted still says so."""
 _GROUND: Final = 128
+_STRIP: Final = 64
+"""Rows that are copied at a time, few enough for a processor's cache."""
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own bound refuses before decoding
 warnings.filterwarnings(
@@ -314,13 +316,23 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if upright.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (_GROUND, _GROUND, _GROUND, 255))
-        return np.asarray(Image.alpha_composite(ground, layer).convert("RGB"))
-    return np.asarray(upright.convert("RGB"))
+        return _pixels(Image.alpha_composite(ground, layer).convert("RGB"))
+    return _pixels(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    """Samples ``[H, W, 3]`` of an RGB image, taken in strips: of a whole image, Pillow joins many small copies."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _STRIP):
+        end = min(top + _STRIP, image.height)
+        pixels[top:end] = np.asarray(image.crop((0, top, image.width, end)))
+    return pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; metadata that cannot be parsed has none."""
+    """Apply the EXIF orientation; metadata that cannot be parsed has none. An upright image is not copied."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except _BROKEN:
         return image
