@@ -44,6 +44,8 @@ _MIMES: Final = {
 }
 _HEIF_BRANDS: Final = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_STRIP: Final = 64
+"""Rows that are copied at a time, few enough for a processor's cache."""
 _QUICKTIME_ATOMS: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 _MANY_IMAGES: Final = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF"})
 """Formats in which several images mean an animation or pages; in MPO and HEIC the first is the photograph."""
@@ -63,8 +65,6 @@ _BROKEN: Final = (
 )
 """What Pillow's plugins raise on broken files; a decoder that runs out of memory or is interrupted still says so."""
 _GROUND: Final = 128
-_STRIP: Final = 64
-"""Rows that are copied at a time, few enough for a processor's cache."""
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own bound refuses before decoding
 warnings.filterwarnings(
