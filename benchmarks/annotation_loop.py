@@ -129,6 +129,17 @@ class PeerScorer:
         return unit_score(self.raw(frames_THWC))
 
 
+class Ready:
+    """What is registered for a scorer that exists already."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.name, self._scorer = scorer.name, scorer
+
+    def __call__(self) -> Scorer:
+        """The scorer."""
+        return self._scorer
+
+
 def unit_score(value: float) -> float:
     """Values of pyiqa's metrics, 0 to about 100, as shares."""
     return min(max(value / 100, 0.0), 1.0)
@@ -330,8 +341,7 @@ def main() -> None:
         real = real_metrics(arguments.params, root)
         peers = [PeerScorer(name, metric) for name, metric in real.items()]
         for scorer in (*cheap, *peers):
-            maker = type("Maker", (), {"name": scorer.name, "__new__": lambda _, scorer=scorer: scorer})
-            register_scorer(maker)
+            register_scorer(Ready(scorer))
         pool = Pool(root / "large", photographs(arguments.pictures, LARGE), ".jpg", list(MEASURES))
         Contest("decode-bound, 12 megapixels", cheap_metrics, cheap, by_peer, 1e-5).hold(pool, arguments.rounds)
         print_parts(pool, cheap_metrics, cheap, 2 * arguments.rounds)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ CHECKOUT: Final = Path(__file__).resolve().parents[3]
 BATCH: Final = 3
 IN_HAND: Final = os.cpu_count() or 1
 """Media that the cores may be at beside the batch; they are not in the store either when the kill comes."""
-PHASES: Final = ("start", "work", "store", "tables", "publish")
+PHASES: Final[tuple[str, ...]] = ("start", "work", "store", "tables", "publish")
 SHORTEST_S: Final = 0.0005
 SCORER: Final = """
 import hashlib
@@ -77,12 +78,14 @@ def _media() -> dict[str, bytes]:
 def _row(key: str, data: bytes) -> dict[str, object]:
     clip = key.startswith("clip")
     kind = {"modality": "video", "mime": "video/mp4", "frames": 12, "fps": 24.0, "duration_s": 0.5}
-    row = dict.fromkeys(CANDIDATES.columns) | {
+    row: dict[str, object] = dict.fromkeys(CANDIDATES.columns) | {
         "id": key, "content_id": key, "split": "train", "modality": "image", "mime": "image/png", "width": 128,
         "height": 96, "frames": 1, "fps": 0.0, "duration_s": 0.0, "source": key, "bytes_sha256": digest(data),
         "severity": 0, "seed": 0,
     }  # fmt: skip
-    return row | kind if clip else row
+    if clip:
+        row |= kind
+    return row
 
 
 @dataclass
@@ -240,13 +243,13 @@ def _check(plant: Plant, known: dict[tuple[str, str], float], quiet: Plant, expe
     assert {name for name in found if name.startswith("artifacts/")} in (set(), set(expected) - {"metrics/score.json"})
 
 
-def _disturb(root: Path, quiet: Plant, phases: Iterator[str], kills: int, draw: np.random.Generator) -> dict[str, int]:
+def _disturb(root: Path, quiet: Plant, phases: Iterator[str], kills: int, draw: np.random.Generator) -> Counter[str]:
     """Kill, start again, and when all is done start with a new workspace, until enough was killed; kills by phase."""
     expected, start_s = quiet.published(), _start_seconds(quiet)
-    done = dict.fromkeys(PHASES, 0)
+    done: Counter[str] = Counter()
     for generation in range(kills + 1):
         plant = Plant.build(root / f"killed{generation}", quiet.site)
-        while sum(done.values()) < kills:
+        while done.total() < kills:
             phase, known = next(phases), plant.opinions()
             if not _kill(plant, _moment(plant, phase, draw, start_s), expected):
                 break
@@ -257,7 +260,7 @@ def _disturb(root: Path, quiet: Plant, phases: Iterator[str], kills: int, draw: 
         assert plant.opinions() == quiet.opinions()
         assert not list((plant.root / ".work").rglob("*.tmp"))
         assert not [path for path in (plant.root / "artifacts").iterdir() if not _visible(path)]
-        if sum(done.values()) >= kills:
+        if done.total() >= kills:
             plant.finish()
             assert plant.asked() == []
             return done
@@ -295,7 +298,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Plant:
 def test_a_score_stage_that_is_killed_ends_with_the_bytes_of_one_that_is_not(quiet: Plant, tmp_path: Path) -> None:
     phases = ("work", "store", "tables", "publish")
     done = _disturb(tmp_path, quiet, cycle(phases), len(phases), np.random.default_rng(7))
-    assert sum(done.values()) == len(phases)
+    assert done.total() == len(phases)
 
 
 @pytest.mark.long
@@ -303,7 +306,7 @@ def test_a_score_stage_that_is_killed_ends_with_the_bytes_of_one_that_is_not(qui
 def test_sixty_kills_of_the_score_stage_tear_nothing_and_cost_a_batch_each(quiet: Plant, tmp_path: Path) -> None:
     draw = np.random.default_rng(20)
     done = _disturb(tmp_path, quiet, _drawn(draw, PHASES), 60, draw)
-    assert min(done.values()) >= 3, done
+    assert min(done[phase] for phase in PHASES) >= 3, done
 
 
 def _drawn(draw: np.random.Generator, phases: Sequence[str]) -> Iterator[str]:
