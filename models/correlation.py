@@ -29,6 +29,8 @@ _WIDTHS: Final = np.geomspace(0.02, 2.0, 15)
 _MIN_SAMPLES: Final = 3
 _CHUNK: Final = 4_000_000
 """Elements of the largest temporary array."""
+_PIECE: Final = 100_000
+"""Elements of a temporary array that stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def bootstrap(
     with np.errstate(invalid="ignore", divide="ignore"):
         rmse_B = np.sqrt(weights_BG @ squares_G / count_B)
     return {
-        "srcc": srcc_replicates(score_N, target_N, group_N, weights_BG),
+        "srcc": srcc_replicates(score_N, target_N, group_N, multiplicities_BG),
         "krcc": _krcc_replicates(score_N, target_N, group_N, weights_BG),
         "plcc": _plcc_replicates(score_N, target_N, group_N, weights_BG),
         "plcc_fitted": fitted_B,
@@ -167,40 +169,66 @@ def interval(values_B: ArrayLike, confidence: float, max_undefined: float) -> tu
     return float(low), float(high)
 
 
-def srcc_replicates(
-    score_N: Floats, target_N: Floats, group_N: Integers, multiplicities_BG: Integers | Floats
-) -> Floats:
+def srcc_replicates(score_N: Floats, target_N: Floats, group_N: Integers, multiplicities_BG: Integers) -> Floats:
     """SRCC ``[B]`` with mid-ranks of the replicated samples; arguments as :func:`bootstrap`."""
-    weights_BG = multiplicities_BG.astype(np.float64)
-    found = []
-    step = max(1, _CHUNK // max(1, len(score_N)))
+    return srcc_replicates_many(score_N[None], target_N, group_N, multiplicities_BG)[0]
+
+
+def srcc_replicates_many(scores_KN: Floats, target_N: Floats, group_N: Integers, multiplicities_BG: Integers) -> Floats:
+    """SRCC ``[K, B]`` of K predictions with one target, whose ranks are computed once for all of them.
+
+    No replicate is ever sorted: the values are, once, and the ranks of a replicate are running sums of multiplicities
+    in that order. Twice a mid-rank less its mean, ``before + up to - total``, is a whole number, so moments are exact
+    as long as they stay below 2^53 (some 100,000 samples).
+    """
+    orders, target = [_Order.of(score_N, group_N) for score_N in scores_KN], _Order.of(target_N, group_N)
+    weights_BG = multiplicities_BG.astype(np.int32)
+    found_KB = np.empty((len(orders), len(weights_BG)))
+    step = max(1, _PIECE // max(1, len(target_N)))
     for start in range(0, len(weights_BG), step):
-        weights_bN = weights_BG[start : start + step][:, group_N]
-        found.append(
-            _weighted_correlation(_mid_ranks(score_N, weights_bN), _mid_ranks(target_N, weights_bN), weights_bN)
-        )
-    return np.concatenate(found)
+        weights_bG = weights_BG[start : start + step]
+        target_bN, target_variance_b = target.ranks(weights_bG)
+        target_bN *= np.take(weights_bG, group_N, axis=1)
+        for k, order in enumerate(orders):
+            rank_bN, variance_b = order.ranks(weights_bG)
+            with np.errstate(invalid="ignore"):  # 0 / 0 where one side is constant
+                found_b = _dot(rank_bN, target_bN) / np.sqrt(variance_b * target_variance_b)
+            found_KB[k, start : start + step] = found_b
+    return found_KB
 
 
-def _mid_ranks(values_N: Floats, weights_bN: Floats) -> Floats:
-    """Ranks ``[b, N]`` that each value has when sample ``n`` occurs ``weights[b, n]`` times; ties share their mean."""
-    order = np.argsort(values_N, kind="stable")
-    _, first, tie = np.unique(values_N[order], return_index=True, return_inverse=True)
-    last = np.append(first[1:], len(values_N)) - 1
-    running = np.concatenate([np.zeros((len(weights_bN), 1)), np.cumsum(weights_bN[:, order], axis=1)], axis=1)
-    middle = (running[:, first] + running[:, last + 1] + 1) / 2
-    ranks = np.empty_like(weights_bN)
-    ranks[:, order] = middle[:, tie]
-    return ranks
+@dataclass(frozen=True)
+class _Order:
+    """Values in rising order: what ranks of any replicate are made of (``T`` runs of equal values).
+
+    Attributes:
+        group_N: group of each sample, in the order of the values.
+        edge_T: where the runs begin in that order, and where the last one ends, ``T + 1`` places.
+        tie_N: run of each sample, in the order of the samples.
+    """
+
+    group_N: Integers
+    edge_T: Integers
+    tie_N: Integers
+
+    @classmethod
+    def of(cls, values_N: Floats, group_N: Integers) -> "_Order":
+        _, tie_N, size_T = np.unique(values_N, return_inverse=True, return_counts=True)
+        return cls(group_N[np.argsort(values_N)], np.append(0, np.cumsum(size_T)), tie_N)
+
+    def ranks(self, weights_bG: NDArray[np.int32]) -> tuple[Floats, Floats]:
+        """Twice the centred mid-rank of each sample ``[b, N]`` and its sum of squares over the replicate ``[b]``."""
+        running = np.zeros((len(weights_bG), len(self.group_N) + 1), dtype=np.int32)
+        np.cumsum(np.take(weights_bG, self.group_N, axis=1), axis=1, out=running[:, 1:])
+        edge_bT = np.take(running, self.edge_T, axis=1) if len(self.edge_T) < running.shape[1] else running
+        before_bT, upto_bT = edge_bT[:, :-1], edge_bT[:, 1:]
+        rank_bT = (before_bT + upto_bT - running[:, -1:]).astype(np.float64)
+        return np.take(rank_bT, self.tie_N, axis=1), _dot((upto_bT - before_bT) * rank_bT, rank_bT)
 
 
-def _weighted_correlation(x_bN: Floats, y_bN: Floats, weights_bN: Floats) -> Floats:
-    total_b = weights_bN.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x_bN = x_bN - (weights_bN * x_bN).sum(axis=1, keepdims=True) / total_b
-        y_bN = y_bN - (weights_bN * y_bN).sum(axis=1, keepdims=True) / total_b
-        covariance_b = (weights_bN * x_bN * y_bN).sum(axis=1)
-        return covariance_b / np.sqrt((weights_bN * x_bN**2).sum(axis=1) * (weights_bN * y_bN**2).sum(axis=1))
+def _dot(x_bN: Floats, y_bN: Floats) -> Floats:
+    """Products of rows ``[b]``, not by BLAS: its threads wait for each other longer than such short rows take."""
+    return np.einsum("bn,bn->b", x_bN, y_bN)
 
 
 def _krcc_replicates(score_N: Floats, target_N: Floats, group_N: Integers, weights_BG: Floats) -> Floats:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import MediaError
 from tasks.integrity import check_integrity
@@ -44,6 +44,8 @@ _MIMES: Final = {
 }
 _HEIF_BRANDS: Final = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_STRIP: Final = 64
+"""Rows that are copied at a time, few enough for a processor's cache."""
 _QUICKTIME_ATOMS: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 _MANY_IMAGES: Final = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF"})
 """Formats in which several images mean an animation or pages; in MPO and HEIC the first is the photograph."""
@@ -328,13 +330,23 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if upright.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (_GROUND, _GROUND, _GROUND, 255))
-        return np.asarray(Image.alpha_composite(ground, layer).convert("RGB"))
-    return np.asarray(upright.convert("RGB"))
+        return _pixels(Image.alpha_composite(ground, layer).convert("RGB"))
+    return _pixels(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    """Samples ``[H, W, 3]`` of an RGB image, taken in strips: of a whole image, Pillow joins many small copies."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _STRIP):
+        end = min(top + _STRIP, image.height)
+        pixels[top:end] = np.asarray(image.crop((0, top, image.width, end)))
+    return pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; metadata that cannot be parsed has none."""
+    """Apply the EXIF orientation; metadata that cannot be parsed has none. An upright image is not copied."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except _BROKEN:
         return image

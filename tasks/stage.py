@@ -218,14 +218,19 @@ def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, A
 
 
 def _publish(name: str, root: Path, out: Path, report: dict[str, Any]) -> None:
-    """Make ``out`` the stage's published folder in one rename; the bytes are shared by hard links, not copied."""
-    target, fresh = root / "artifacts" / name, root / "artifacts" / f".{name}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
+    """Make ``out`` the stage's published folder in one rename; the bytes are shared by hard links, not copied.
+
+    What was published before is renamed away first: removed in its place, it could be seen, and left, in part.
+    """
+    target, fresh, old = (root / "artifacts" / part for part in (name, f".{name}.new", f".{name}.old"))
+    for rest in (fresh, old):
+        shutil.rmtree(rest, ignore_errors=True)
     fresh.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(out, fresh, copy_function=os.link)
     if target.exists():
-        shutil.rmtree(target)
+        target.rename(old)
     fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
     write_json(root / "metrics" / f"{name}.json", report)
 
 

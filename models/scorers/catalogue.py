@@ -81,11 +81,10 @@ def missing_weights(names: Sequence[str]) -> list[str]:
     """
     known, lines = records(), []
     for name in names:
-        if name in _third_party():
-            continue
-        if name not in known:
+        if name in known:
+            lines += [f"{name}: {file.instruction}" for file in known[name].weights if not file.path.exists()]
+        elif name not in _third_party():
             raise ModelError(_unknown(name))
-        lines += [f"{name}: {file.instruction}" for file in known[name].weights if not file.path.exists()]
     return lines
 
 

@@ -1,12 +1,14 @@
 """How opinions are measured: rank correlations with intervals by content, and spreads on contents not fitted on."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.correlation import fit_logistic, interval, resamples, srcc, srcc_replicates
+from models.correlation import fit_logistic, interval, resamples, srcc, srcc_replicates_many
 from models.errors import ModelError
 from models.opinion_spread import SPREADS, Needs, Rated
 from tasks.errors import StageError
@@ -36,6 +38,20 @@ class Measure:
         self._draws: dict[bytes, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._known: dict[tuple[bytes, bytes], tuple[float | None, Floats | None, str]] = {}
 
+    def prepare(self, firsts: Iterable[Floats], second_N: Floats) -> None:
+        """Measure several columns with the same other one in one pass; :meth:`srcc` and :meth:`gain` then know them.
+
+        Nothing but time depends on it.
+        """
+        alike: dict[bytes, dict[bytes, Floats]] = defaultdict(dict)
+        for first_N in firsts:
+            known = np.isfinite(first_N) & np.isfinite(second_N)
+            alike[known.tobytes()][first_N.tobytes()] = first_N
+        for columns in alike.values():
+            new = {key: first_N for key, first_N in columns.items() if (key, second_N.tobytes()) not in self._known}
+            if new:
+                self._measure(np.stack(list(new.values())), second_N)
+
     def srcc(self, first_N: Floats, second_N: Floats) -> Cell:
         """SRCC of the samples for which both are finite."""
         return self._cell(*self._replicates(first_N, second_N))
@@ -51,22 +67,27 @@ class Measure:
         """Value, replicates ``[B]`` and note; each pair of columns is measured once."""
         key = first_N.tobytes(), second_N.tobytes()
         if key not in self._known:
-            self._known[key] = self._resampled(first_N, second_N)
-            self._bar.update()
+            self._measure(first_N[None], second_N)
         return self._known[key]
 
-    def _resampled(self, first_N: Floats, second_N: Floats) -> tuple[float | None, Floats | None, str]:
-        known = np.isfinite(first_N) & np.isfinite(second_N)
-        x, y, groups = first_N[known], second_N[known], self._content_N[known]
-        if len(x) < self._sampling.min_samples:
-            return None, None, f"{len(x)} samples are too few"
-        value = srcc(x, y)
-        if value is None:
-            return None, None, "one side is constant"
-        contents = len(np.unique(groups))
-        if contents < self._sampling.min_contents:
-            return value, None, f"{contents} contents are too few for an interval"
-        return value, srcc_replicates(x, y, *self._draw(known)), ""
+    def _measure(self, firsts_KN: Floats, second_N: Floats) -> None:
+        """Learn value, replicates and note of columns that are finite for the same samples."""
+        known = np.isfinite(firsts_KN[0]) & np.isfinite(second_N)
+        x_Kn, y_n = firsts_KN[:, known], second_N[known]
+        few = len(y_n) < self._sampling.min_samples
+        values = [None if few else srcc(x_n, y_n) for x_n in x_Kn]
+        defined = [k for k, value in enumerate(values) if value is not None]
+        contents = len(np.unique(self._content_N[known]))
+        replicates: dict[int, Floats] = {}
+        if defined and contents >= self._sampling.min_contents:
+            replicates = dict(zip(defined, srcc_replicates_many(x_Kn[defined], y_n, *self._draw(known)), strict=True))
+        for k, value in enumerate(values):
+            note = f"{contents} contents are too few for an interval"
+            note = "one side is constant" if value is None else note
+            note = f"{len(y_n)} samples are too few" if few else note
+            key = firsts_KN[k].tobytes(), second_N.tobytes()
+            self._known[key] = value, replicates.get(k), "" if k in replicates else note
+            self._bar.update()
 
     def _draw(self, known: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         key = known.tobytes()

@@ -71,7 +71,7 @@ def study(opinions: OpinionSet, options: Options) -> dict[str, Any]:
             "agreement": _rounded_matrix(opinions),
             "distortions": _distortions(opinions, sigma_N, options.sampling.min_type_samples),
             "human": _human(opinions, mu_N, sigma_N, measure),
-            "spreads": [_spread(name, opinions, split, measure) for name in SPREADS],
+            "spreads": _spreads(opinions, split, measure),
         }
 
 
@@ -95,6 +95,8 @@ def _planned(opinions: OpinionSet) -> int:
 def _scorers(opinions: OpinionSet, measure: Measure) -> list[dict[str, Any]]:
     scores_NS, others_NS = opinions.scores_NS, others_mean(opinions.scores_NS)
     screened = screen(scores_NS)
+    if opinions.mos_N is not None:
+        measure.prepare([scores_NS.mean(axis=1), *scores_NS.T, *others_NS.T], opinions.mos_N)
     return [
         _scorer(opinions, name, (scores_NS[:, s], others_NS[:, s]), screened[s], measure)
         for s, name in enumerate(opinions.scorers)
@@ -189,6 +191,7 @@ def _human(opinions: OpinionSet, mu_N: Floats, sigma_N: Floats, measure: Measure
     if sd_N is None:
         return found | {"with_sd": 0, "sigma_sd": None, "mos_sd": None, "parabola_sd": None, "sos": None}
     both = rated & np.isfinite(sd_N)
+    measure.prepare([sigma_N, mos_N, mos_N * (1 - mos_N)], sd_N)
     return found | {
         "with_sd": int(both.sum()),
         "sigma_sd": measure.srcc(sigma_N, sd_N),
@@ -198,18 +201,35 @@ def _human(opinions: OpinionSet, mu_N: Floats, sigma_N: Floats, measure: Measure
     }
 
 
-def _spread(name: str, opinions: OpinionSet, split: Split, measure: Measure) -> dict[str, Any]:
+def _spreads(opinions: OpinionSet, split: Split, measure: Measure) -> list[dict[str, Any]]:
+    """Every way to make sigma, or why it cannot be made."""
+    made = {name: _made(name, opinions, split) for name in SPREADS}
+    sigmas = [sigma_N for sigma_N in made.values() if not isinstance(sigma_N, str)]
+    if opinions.sd_N is not None:
+        measure.prepare(sigmas, opinions.sd_N)
+    if opinions.mos_N is not None:
+        measure.prepare(sigmas, split.error())
+    return [_spread(name, sigma_N, opinions, split, measure) for name, sigma_N in made.items()]
+
+
+def _made(name: str, opinions: OpinionSet, split: Split) -> Floats | str:
+    """Sigma of a spread, or what it lacks."""
+    missing = lacks(opinions, SPREADS[name].needs)
+    if missing:
+        return f"needs {missing}"
+    try:
+        return split.sigma(name)
+    except StageError as error:
+        return str(error)
+
+
+def _spread(name: str, sigma_N: Floats | str, opinions: OpinionSet, split: Split, measure: Measure) -> dict[str, Any]:
     """One way to make sigma, measured on contents it was not fitted on."""
     method = SPREADS[name]
     row: dict[str, Any] = {"name": name, "says": method.says, "needs": str(method.needs), "note": ""}
     empty = dict.fromkeys(("mean", "with_population", "sd", "sd_gain", "level", "error", "covered"))
-    missing = lacks(opinions, method.needs)
-    if missing:
-        return row | empty | {"note": f"needs {missing}"}
-    try:
-        sigma_N = split.sigma(name)
-    except StageError as error:
-        return row | empty | {"note": str(error)}
+    if isinstance(sigma_N, str):
+        return row | empty | {"note": sigma_N}
     plain_N = opinions.scores_NS.std(axis=1)
     row |= empty | {"mean": rounded(sigma_N.mean()), "with_population": rounded(srcc(sigma_N, plain_N))}
     if opinions.sd_N is not None:

@@ -8,7 +8,16 @@ from scipy.optimize import curve_fit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from models import correlation
-from models.correlation import Logistic, agreement, bootstrap, fit_logistic, interval, resamples
+from models.correlation import (
+    Logistic,
+    agreement,
+    bootstrap,
+    fit_logistic,
+    interval,
+    resamples,
+    srcc_replicates,
+    srcc_replicates_many,
+)
 from models.errors import ModelError
 
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -71,6 +80,37 @@ def test_replicates_equal_scipy_on_really_replicated_samples(seed: int):
         assert found["krcc"][row] == pytest.approx(kendalltau(x, y)[0], abs=1e-9)
         assert found["plcc"][row] == pytest.approx(pearsonr(x, y)[0], abs=1e-9)
         assert found["rmse"][row] == pytest.approx(np.sqrt(np.mean((x - y) ** 2)), abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0, 1, 2, 9]), st.sampled_from([1, 5]))
+def test_rank_correlations_of_replicates_are_scipys_to_the_last_digits(seed: int, digits: int, per_content: int):
+    """Few values with many ties (0 digits leave two values), and none; samples alone and in contents of several."""
+    rng = np.random.default_rng(seed)
+    contents = np.arange(150) if per_content == 1 else rng.integers(0, 30, 150)
+    scores, target = rng.normal(0.5, 0.4, (3, 150)).clip(0, 1).round(digits), rng.uniform(0, 1, 150).round(digits)
+    drawn = resamples(150 // per_content, 8, seed)
+    found = srcc_replicates_many(scores, target, contents, drawn)
+    for row, multiplicity in enumerate(drawn):
+        index = np.repeat(np.arange(150), multiplicity[contents])
+        expected = [spearmanr(score[index], target[index])[0] for score in scores]
+        assert found[:, row] == pytest.approx(expected, abs=1e-12)
+    assert (found[1] == srcc_replicates(scores[1], target, contents, drawn)).all()
+
+
+def test_pieces_of_replicates_change_nothing(samples: Samples, monkeypatch: pytest.MonkeyPatch):
+    score, target, groups = samples
+    drawn = resamples(12, 50, 5)
+    whole = srcc_replicates(score, target, groups, drawn)
+    monkeypatch.setattr(correlation, "_PIECE", 3 * len(score))
+    assert (srcc_replicates(score, target, groups, drawn) == whole).all()
+
+
+def test_a_replicate_that_leaves_one_side_constant_has_no_rank_correlation():
+    drawn = np.array([[1, 1, 1, 0], [0, 0, 2, 1]])
+    found = srcc_replicates(np.array([0.3, 0.3, 0.3, 0.9]), np.array([0.1, 0.2, 0.3, 0.4]), np.arange(4), drawn)
+    assert np.isnan(found[0])
+    assert found[1] == 1
 
 
 def test_fitted_replicates_agree_with_a_fit_of_the_replicated_samples(samples: Samples):

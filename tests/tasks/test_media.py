@@ -1,17 +1,22 @@
 """Every case of the edge corpus ends as its table says, which is what docs/data.md says."""
 
+import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import av
+import av.error
 import media_corpus
 import numpy as np
 import pytest
 from media_corpus import CASES, FRAMES, GREY_16, GREY_16_SHOWN, IMAGE, PHOTO, content, muxed, phone_rotated, saved
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from models.distortions.clips import encode
 from models.scorers import Sampling
+from tasks import video
 from tasks.annotation.opinions import FrameRule, decode_frames
 from tasks.errors import MediaError
 from tasks.media import ADMITTED, Limits, MediaInfo, decode_image, decode_video, is_video, iterate_video, probe
@@ -118,6 +123,58 @@ def test_a_size_that_only_the_data_claims_is_refused_before_it_is_allocated():
     check_jpeg(JPEG, 320 * 240)
     with pytest.raises(MediaError, match="incomplete or invalid"):
         check_jpeg(JPEG, 320 * 240 // 3)
+
+
+@pytest.mark.parametrize("name", ["baseline", "progressive", "grey", "four colours", "restarts", "full colour"])
+def test_a_jpeg_is_refused_by_an_eighth_where_it_is_by_the_whole(name: str):
+    """What the cheap decoding says of damaged files is what decoding at full size says, file by file."""
+    photo = Image.fromarray(PHOTO).crop((0, 0, 157, 101))
+    options: dict[str, object] = {"progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 4}}.get(
+        name, {"subsampling": 0} if name == "full colour" else {}
+    )
+    mode = {"grey": "L", "four colours": "CMYK"}.get(name, "RGB")
+    whole = np.frombuffer(saved(photo.convert(mode), "JPEG", **options), np.uint8)
+    draw, refused = np.random.default_rng(5), 0
+    for _ in range(150):
+        damaged = whole.copy()
+        at = int(draw.integers(2, len(whole) - 20))
+        damaged[at : at + int(draw.integers(1, 20))] = draw.integers(0, 256)
+        data = damaged[: at if draw.random() < 0.2 else None].tobytes()
+        found = whether_whole(check_jpeg, data)
+        assert found == whether_whole(whole_by_full_size, data)
+        refused += not found
+    assert 10 < refused < 150
+    assert whether_whole(check_jpeg, whole.tobytes())
+
+
+def whether_whole(check: Callable[[bytes, int], None], data: bytes) -> bool:
+    try:
+        check(data, 1 << 20)
+    except MediaError:
+        return False
+    return True
+
+
+def whole_by_full_size(data: bytes, pixels: int) -> None:
+    try:
+        whole = video._decodes_whole(data, pixels, eighths=False)
+    except av.error.PatchWelcomeError:
+        return
+    except av.error.FFmpegError:
+        whole = False
+    if not whole:
+        raise MediaError("truncated", "")
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("size", [(31, 63), (64, 64), (50, 129)])
+def test_pixels_taken_in_strips_are_pillows(size: tuple[int, int], orientation: int):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = saved(Image.fromarray(PHOTO).resize(size), "JPEG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(decode_image(data), expected)
 
 
 def test_frames_are_those_asked_for():

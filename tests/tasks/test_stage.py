@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,24 @@ def test_a_killed_stage_continues_and_ends_with_the_same_bytes(workspace: Path):
     assert len(items) <= 9  # one item may have been under way at the kill
     assert sorted(set(items)) == [str(i) for i in range(8)]
     assert (workspace / "artifacts/counter/all.txt").read_text().splitlines() == [f"one-{i}" for i in range(8)]
+
+
+def test_what_is_published_anew_is_never_seen_in_part(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever is removed while a stage publishes over an earlier result, it is not what others read."""
+    stage.execute("counter", workspace)
+    (workspace / "artifacts" / ".counter.old").mkdir()  # what a killed run may have left
+    (workspace / "artifacts" / ".counter.old" / "all.txt").touch()
+    removed, rmtree = [], shutil.rmtree
+
+    def watched(folder: Path, **options: bool) -> None:
+        removed.append(Path(folder).name)
+        rmtree(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    stage.execute("counter", workspace)
+    assert removed == [".counter.new", ".counter.old", ".counter.old"]
+    assert [path.name for path in (workspace / "artifacts").iterdir()] == ["counter"]
+    assert (workspace / "artifacts/counter/all.txt").read_text().splitlines()[4] == "one-4"
 
 
 def test_every_stage_config_is_a_frozen_dataclass_with_a_section(checkout: Path):

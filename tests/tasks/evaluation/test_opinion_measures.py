@@ -1,5 +1,7 @@
 """Intervals against the house's own bootstrap, and spreads that never see what they are measured on."""
 
+import io
+
 import numpy as np
 import pytest
 from tqdm import tqdm
@@ -51,6 +53,21 @@ def test_a_gain_is_paired():
     assert gain["value"] == pytest.approx(apart[0]["value"] - apart[1]["value"], abs=2e-6)
     assert gain["low"] > apart[0]["low"] - apart[1]["high"]
     assert measured.gain(mu, mu, opinions.mos_N) == {"value": 0, "low": 0, "high": 0, "note": ""}
+
+
+def test_what_is_prepared_together_is_what_is_measured_alone():
+    opinions = opinion_set()
+    scores, mos, sd = opinions.scores_NS, opinions.mos_N, opinions.sd_N
+    columns = [*scores.T, np.full(60, 0.5), mos, scores[:, 0]]
+    bar = tqdm(disable=False, file=io.StringIO())
+    together = Measure(opinions, SAMPLING, bar)
+    together.prepare(columns, sd)
+    together.prepare([], mos)
+    assert bar.n == 7  # five scorers, a constant, and the human scores; the first scorer is not measured again
+    alone = measure(opinions)
+    assert [together.srcc(column, sd) for column in columns] == [alone.srcc(column, sd) for column in columns]
+    assert together.gain(mos, scores[:, 2], sd) == alone.gain(mos, scores[:, 2], sd)
+    assert bar.n == 7
 
 
 def test_what_has_no_interval_says_why():
