@@ -96,7 +96,10 @@ def test_a_bitmap_whose_suffix_was_cut_is_an_image():
 
 
 def test_changes_of_rows_reach_the_file_and_nothing_else_does():
-    text = '[{"id": "a.jpg->3.00", "image": "a.jpg", "gt_score": 3.00, "std": 0.50},\n {"id": "b.jpg->4", "image": "b.jpg", "gt_score": 4, "std": 1}]'
+    text = (
+        '[{"id": "a.jpg->3.00", "image": "a.jpg", "gt_score": 3.00, "std": 0.50},\n'
+        ' {"id": "b.jpg->4", "image": "b.jpg", "gt_score": 4, "std": 1}]'
+    )
     frame = import_records(cut(text, "x"), "x", Options(STARS)).frame
     assert export_text(HUMAN_SCORES, frame) == (text, 0)
     frame.loc[0, ["score", "quality", "path"]] = [2.0, 0.25, "c.jpg"]
@@ -106,7 +109,7 @@ def test_changes_of_rows_reach_the_file_and_nothing_else_does():
         'gt_score": 3.00', 'gt_score": 2.0'
     )
     frame.loc[0, "score"] = 5.0
-    with pytest.raises(StageError, match="quality 0.25 is not what the score 5 means"):
+    with pytest.raises(StageError, match=r"quality 0\.25 is not what the score 5 means"):
         export_text(HUMAN_SCORES, frame)
 
 

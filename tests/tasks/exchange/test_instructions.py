@@ -9,8 +9,8 @@ from tasks.exchange.json_text import cut
 from tasks.exchange.tables import DESCRIPTIONS
 
 ANSWER = (
-    "The image shows a dog on a lawn. The image has good quality, and the edges are crisp. Noise is strong; the lighting "
-    "is sufficient. Overall, it is visually pleasing."
+    "The image shows a dog on a lawn. The image has good quality, and the edges are crisp. Noise is strong; "
+    "the lighting is sufficient. Overall, it is visually pleasing."
 )
 RECORD = {
     "id": "livefb/1.jpg",

@@ -74,7 +74,7 @@ def test_the_released_example_is_read(shared_data: Path):
         ([opinion("a.jpg", 70.0) | {"label": 1}, opinion("b.jpg", 4e1) | {"label": 0}], "is no pair of two samples"),
         ([opinion("a.jpg", 70.0) | {"label": 1}], "is no pair of two samples"),
         (
-            [text("a.jpg", "x y"), {"video": "a.mp4", **{"conversations": text("", "z w")["conversations"]}}],
+            [text("a.jpg", "x y"), {"video": "a.mp4", "conversations": text("", "z w")["conversations"]}],
             "mixes images",
         ),
     ],
