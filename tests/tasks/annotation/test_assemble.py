@@ -140,6 +140,14 @@ def test_only_kept_assertions_of_the_describer_become_text(outcome: Any, example
     assert outcome[0].rejected["no_opinion"] == 1
 
 
+def test_lengths_of_descriptions_stand_beside_the_papers(outcome: Any):
+    found = outcome[0].description_lengths
+    alike = dict.fromkeys(("shortest", "median", "p90", "longest"), 3)
+    assert found == alike | {"mean": outcome[0].description_tokens, "sd": 0, "paper_mean": 14.83}
+    assert assemble.lengths([4, 8, 12, 20])["sd"] == pytest.approx(5.9161, abs=1e-4)
+    assert assemble.lengths([]) == {}
+
+
 def test_splits_are_those_of_the_contents(root: Path, examples: pd.DataFrame):
     split = load_candidates(Place(root, root, root)).set_index("id")["split"]
     assert all({split[key] for key in row["ids"]} == {row["split"]} for row in examples.to_dict("records"))
