@@ -96,7 +96,7 @@ def test_the_22_lists_are_told_as_they_are(shared_data: Path, vital: Vital):
             "-1 to 0",
             "-1",
             "0",
-            "-0.3508",
+            "-0.3507",
             "866",
             "minus DMOS",
         ]

@@ -116,3 +116,13 @@ def test_a_fingerprint_is_of_paths_and_numbers_in_order():
     assert one == fingerprint(["a", "b"], [1.0, 2.0])
     assert one != fingerprint(["b", "a"], [2.0, 1.0])
     assert one != fingerprint(["a", "b"], [1.0, 2.5])
+
+
+def test_the_page_of_data_holds_the_table_of_the_lists(checkout: Path):
+    page = (checkout / "docs" / "data.md").read_text().splitlines()
+    told = [row for row in page if row.startswith("| `") and ".json` |" in row]
+    assert told == [
+        f"| `{known.file}` | {known.title} | {known.rows} | {known.meaning.low:g} to {known.meaning.high:g} | "
+        f"{known.meaning.polarity} | {known.mean:.4f} | {known.note} |"
+        for known in LISTS
+    ]
