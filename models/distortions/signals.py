@@ -165,7 +165,8 @@ def _contrast_moved(original: Floats, distorted: Floats) -> float:
 def _displaced(original: Floats, distorted: Floats) -> float:
     """Luma difference over the local slope of the original: pixels by which edges moved, where there are edges."""
     one, two = _luma(original), _luma(distorted)
-    slope = np.hypot(*np.gradient(one))
+    down, across = np.gradient(one)
+    slope = np.hypot(down, across)
     steep = slope >= np.quantile(slope, 0.9)
     return float((np.abs(two - one)[steep] / slope[steep]).mean())
 
@@ -188,7 +189,7 @@ def _shaken(original: Floats, distorted: Floats) -> float:
     """Mean distance, in pixels, by which frames were moved against the original's."""
     pairs = zip(_luma(original), _luma(distorted), strict=True)
     moves = [phase_cross_correlation(one, two, upsample_factor=4)[0] for one, two in pairs]
-    return float(np.hypot(*np.array(moves).T).mean())
+    return float(np.linalg.norm(np.array(moves), axis=1).mean())
 
 
 _BLUR: Final = Signal("share of luma detail lost", _detail_lost)
