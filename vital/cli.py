@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "score": "vital.score_command:score",
     "assess": "vital.assess_command:assess",
     "opinions": "vital.opinions_commands:opinions",
+    "data": "vital.data_commands:data",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "registry": "vital.registry_commands:registry",

@@ -7,7 +7,7 @@ become text. Pairs never cross splits or modalities.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from tasks.pool import load_candidates
 from tasks.records import EXAMPLES, OPINIONS, REJECTS, REVIEWED, Modality, Origin, Split, Task
 from tasks.shards import digest, frame_of, read_table, write_table
 from tasks.stage import Place
+
+PAPER_MEAN_TOKENS: Final = 14.83
+"""Mean length of the paper's descriptions (VITAL, prompts)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Report:
         pairs: modality -> better, worse, tie.
         rejected: candidates without an opinion, and kept planted assertions.
         description_tokens: mean words and punctuation marks of a description.
+        description_lengths: of them mean, sd, shortest, median, p90 and longest, beside ``paper_mean``, which counts
+            the tokens of the paper's tokenizer; empty without descriptions.
         authors_groups: groups in ``authors.json``.
     """
 
@@ -56,6 +61,7 @@ class Report:
     rejected: dict[str, int]
     description_tokens: float | None
     authors_groups: int
+    description_lengths: dict[str, float]
 
 
 def run(config: Config, place: Place) -> Report:
@@ -133,6 +139,22 @@ def descriptions(
     return [_example(Task.DESCRIPTION, [media[row["id"]]], [row["text"]], []) for row in kept if row["id"] in opinions]
 
 
+def lengths(tokens: Sequence[int]) -> dict[str, float]:
+    """Statistics of lengths, the paper's mean beside them; empty for none."""
+    if not tokens:
+        return {}
+    found = {
+        "mean": np.mean(tokens),
+        "sd": np.std(tokens),
+        "shortest": min(tokens),
+        "median": np.median(tokens),
+        "p90": np.quantile(tokens, 0.9),
+        "longest": max(tokens),
+        "paper_mean": PAPER_MEAN_TOKENS,
+    }
+    return {name: round(float(value), 4) for name, value in found.items()}
+
+
 def _belongs(row: Mapping[str, Any], split: Split, modality: Modality) -> bool:
     return row["split"] == split and row["modality"] == modality
 
@@ -188,4 +210,5 @@ def _report(examples: Sequence[dict[str, Any]], rejects: Sequence[dict[str, Any]
         rejected=counts_of(row["reason"] for row in rejects),
         description_tokens=round(sum(told) / len(told), 4) if told else None,
         authors_groups=groups,
+        description_lengths=lengths(told),
     )

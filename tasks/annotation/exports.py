@@ -1,4 +1,4 @@
-"""Training examples in other people's formats: the VITAL authors' JSON, and a Hugging Face data set.
+"""Training examples in other people's formats: the VITAL authors' JSON, Q-Instruct's, and a Hugging Face data set.
 
 ``authors.json`` holds the training split only, in groups as the released loader reads them: two single opinions of
 one modality, one pair, or one text. Paths are members of the media archives: unpack ``artifacts/<stage>/media/*.tar``
@@ -18,6 +18,12 @@ from models.opinion import compatible_opinion
 from tasks.annotation.pairs import BETTER, WORSE
 from tasks.records import EXAMPLES, Modality, Split, Task
 from tasks.shards import atomic, digest, write_json
+
+QUESTION: Final = {
+    Modality.IMAGE: "<image>\nDescribe and evaluate the quality of the image.",
+    Modality.VIDEO: "<video>\nDescribe and evaluate the quality of the video.",
+}
+"""What the human says in the style of Q-Instruct; the sentence about images is Q-Instruct's own."""
 
 _PERCENT: Final = 100
 _CHILD_SUFFIX: Final = {Modality.VIDEO: ".mp4", Modality.IMAGE: ".webp"}
@@ -102,6 +108,27 @@ def authors_groups(
         elif example["task"] != Task.SINGLE:
             groups.append([_text(example, media[example["ids"][0]])])
     return groups
+
+
+def instructions(
+    examples: Iterable[Mapping[str, Any]], media: Mapping[str, Mapping[str, Any]], split: Split
+) -> list[dict[str, Any]]:
+    """The descriptions of a split in the style of Q-Instruct: per sample one question, and its assertions as an answer.
+
+    Args:
+        examples: rows of EXAMPLES. media: candidate rows by id. split: whose descriptions.
+    """
+    told: dict[str, list[str]] = {}
+    for example in examples:
+        if example["task"] == Task.DESCRIPTION and example["split"] == split:
+            told.setdefault(example["ids"][0], []).append(example["answers"][0])
+    records = []
+    for key in sorted(told):
+        modality = Modality(media[key]["modality"])
+        answer = " ".join(f"{text}." for text in told[key])
+        turns = [{"from": "human", "value": QUESTION[modality]}, {"from": "gpt", "value": answer}]
+        records.append({"id": key, str(modality): _path(media[key]), "conversations": turns})
+    return records
 
 
 def write_authors(folder: Path, groups: Sequence[Sequence[Mapping[str, Any]]]) -> None:

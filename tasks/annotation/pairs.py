@@ -1,4 +1,8 @@
-"""Pairs of samples and which is better: Thurstone's probability from the machine opinions of both."""
+"""Pairs of samples and which is better: Thurstone's probability from the machine opinions of both.
+
+The rule of ties rests on both means and both spreads: with ``p = Phi((mu1 - mu2) / sqrt(s1^2 + s2^2))`` a pair is a tie
+if ``|p - .5| <= tie_within``, decided if ``max(p, 1 - p) >= decisive_at``, and no pair at all in between.
+"""
 
 from dataclasses import dataclass
 

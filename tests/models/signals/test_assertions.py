@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from models.signals.assertions import (
@@ -36,6 +38,12 @@ def test_every_pattern_of_the_list_catches_an_example():
 
     for pattern in VACUOUS:
         assert any(re.search(pattern, text, re.IGNORECASE) for text in VACUOUS_EXAMPLES), pattern
+
+
+def test_the_page_of_data_holds_the_list(checkout: Path):
+    page = (checkout / "docs" / "data.md").read_text().splitlines()
+    first = page.index(f"    {VACUOUS[0]}")
+    assert page[first : first + len(VACUOUS) + 1] == [*(f"    {pattern}" for pattern in VACUOUS), ""]
 
 
 def test_what_the_describer_says_is_never_vacuous_and_always_one_assertion():

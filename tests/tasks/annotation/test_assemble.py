@@ -13,7 +13,10 @@ from datasets import load_from_disk
 from models.distortions import words
 from models.levels import CENTRES
 from tasks.annotation import assemble
+from tasks.annotation.exports import instructions
 from tasks.errors import StageError
+from tasks.exchange.formats import Options, export_text, import_file, import_records
+from tasks.exchange.json_text import cut, joined, rendered
 from tasks.pool import load_candidates
 from tasks.records import EXAMPLES, OPINIONS, REJECTS, REVIEWED, Split, Task
 from tasks.shards import Placed, digest, frame_of, read_placed, read_table, write_table
@@ -137,6 +140,14 @@ def test_only_kept_assertions_of_the_describer_become_text(outcome: Any, example
     assert outcome[0].rejected["no_opinion"] == 1
 
 
+def test_lengths_of_descriptions_stand_beside_the_papers(outcome: Any):
+    found = outcome[0].description_lengths
+    alike = dict.fromkeys(("shortest", "median", "p90", "longest"), 3)
+    assert found == alike | {"mean": outcome[0].description_tokens, "sd": 0, "paper_mean": 14.83}
+    assert assemble.lengths([4, 8, 12, 20])["sd"] == pytest.approx(5.9161, abs=1e-4)
+    assert assemble.lengths([]) == {}
+
+
 def test_splits_are_those_of_the_contents(root: Path, examples: pd.DataFrame):
     split = load_candidates(Place(root, root, root)).set_index("id")["split"]
     assert all({split[key] for key in row["ids"]} == {row["split"]} for row in examples.to_dict("records"))
@@ -153,6 +164,26 @@ def test_the_hugging_face_copy_loads_and_its_references_hold(root: Path, outcome
     folder = root / "artifacts" / place["stage"] / "media"
     data = read_placed(folder, Placed(place["shard"], place["offset"], place["length"]))
     assert data[:4] in (b"\x89PNG", b"RIFF") or data[4:8] == b"ftyp"
+
+
+def test_exports_come_back_as_they_were(root: Path, outcome: Any, examples: pd.DataFrame):
+    made = outcome[1]
+    back = import_file(made / "hf", Options())
+    assert back.table is EXAMPLES
+    assert back.left_out == ["media"]
+    assert EXAMPLES.to_arrow(back.frame).equals(EXAMPLES.to_arrow(examples))
+    authors = import_file(made / "authors.json", Options())
+    assert authors.problems == []
+    assert export_text(authors.table, authors.frame) == ((made / "authors.json").read_text(), 0)
+    train = examples[examples["split"] == Split.TRAIN]
+    told = authors.frame["task"].value_counts()
+    assert told["pair"] == 2 * (train["task"] == Task.PAIR).sum()
+    assert told["distortion"] == (train["task"] == Task.DISTORTION).sum()
+    media = {row["id"]: row for row in load_candidates(Place(root, root, root)).to_dict("records")}
+    records = instructions(EXAMPLES.to_arrow(examples).to_pylist(), media, Split.TRAIN)
+    assert len(records) == (train["task"] == Task.DESCRIPTION).sum()
+    described = import_records(cut(joined(rendered(records)), "x"), "x", Options()).frame
+    assert {tuple(texts) for texts in described["assertions"]} == {("Noise is strong",)}
 
 
 def test_paths_in_the_authors_format_are_members_of_the_archives(root: Path, outcome: Any):

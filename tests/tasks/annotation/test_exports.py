@@ -5,7 +5,7 @@ import pytest
 
 from models.errors import ModelError
 from models.opinion import compatible_opinion, compatible_pmod
-from tasks.annotation.exports import Scale, authors_groups, authors_sample, scale_of, write_authors
+from tasks.annotation.exports import Scale, authors_groups, authors_sample, instructions, scale_of, write_authors
 from tasks.records import Split, Task
 
 SCALE = Scale(30.0, 80.0)
@@ -129,3 +129,18 @@ def test_the_files_are_json_and_stable(tmp_path: Path):
     assert meta["length"] == len(groups)
     write_authors(tmp_path / "none", [])
     assert json.loads((tmp_path / "none" / "authors.json").read_text()) == []
+
+
+def test_descriptions_of_a_sample_become_one_answer_in_the_style_of_q_instruct():
+    more = [*EXAMPLES, example(Task.DESCRIPTION, ["b"], ["Contrast is low"]), example(Task.DESCRIPTION, ["a"], ["x y"])]
+    found = instructions(more, MEDIA, Split.TRAIN)
+    assert [record["id"] for record in found] == ["a", "b"]
+    assert found[1] == {
+        "id": "b",
+        "image": "distort/b.webp",
+        "conversations": [
+            {"from": "human", "value": "<image>\nDescribe and evaluate the quality of the image."},
+            {"from": "gpt", "value": "Noise is strong. Contrast is low."},
+        ],
+    }
+    assert instructions(more, MEDIA, Split.HELD_OUT) == []

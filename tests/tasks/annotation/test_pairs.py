@@ -47,6 +47,22 @@ def test_a_large_group_fills_its_quota():
     assert len(chosen) == 500
 
 
+@pytest.mark.parametrize(("sigma", "expected"), [(0.05, {1.0, 0.0}), (0.115, set()), (0.4, {0.5})])
+def test_the_same_means_are_decided_between_or_tied_by_the_spreads(sigma: float, expected: set[float]):
+    """mu .5 and .6: p = .92 with spreads of .05, .73 with .115 (neither), .57 with .4."""
+    mu = np.array([0.5, 0.6])
+    p = probability_better(mu[1:], mu[:1], np.array([sigma]), np.array([sigma]))[0]
+    assert p == pytest.approx(norm.cdf(0.1 / (sigma * np.sqrt(2))))
+    told = {1.0, 0.0} if p >= RULE.decisive_at else {0.5} if abs(p - 0.5) <= RULE.tie_within else set()
+    assert told == expected
+    # In a group where the other class is there as well, the pair gets what the rule says, or is not chosen.
+    pool_mu, pool_sigma = np.r_[mu, 0.05, 0.95, 0.05, 0.95, 0.3, 0.3], np.r_[sigma, sigma, [1e-3] * 4, 0.4, 0.4]
+    many = PairRule(per_sample=5.0, draws_per_sample=60, decisive_at=0.8, tie_within=0.1)
+    chosen = choose_pairs(pool_mu, pool_sigma, many, (0,))
+    assert chosen
+    assert {preference for one, two, preference in chosen if {one, two} == {0, 1}} <= expected
+
+
 def test_bad_rules_are_refused():
     for changes in ({"decisive_at": 0.55}, {"tie_within": 0.4}, {"draws_per_sample": 0}, {"per_sample": -1.0}):
         with pytest.raises(ValueError, match="pairs need"):

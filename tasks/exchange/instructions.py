@@ -1,0 +1,94 @@
+"""Descriptions in the style of Q-Instruct: one medium, a human's question, an answer in prose; to rows and back.
+
+An answer keeps its words. Beside it stand the single assertions that are left once praise, verdicts on the whole and
+what tells no attribute of quality are taken away, by the rules of the describer (``models.signals.assertions``).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from models.signals.assertions import assertions_of, is_vacuous, problem_of, token_count
+from models.signals.claims import parse_claim
+from tasks.errors import StageError
+from tasks.exchange.human_lists import MEDIA_KEYS, modality_of, path_of
+from tasks.exchange.json_text import Key, Record, mended
+from tasks.exchange.tables import texts_of
+
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+_SCORES: Final = ("mos", "gt_score", "->")
+
+
+def is_instructions(records: Sequence[Record]) -> bool:
+    """Whether all records are conversations about a medium, without a score."""
+    return all(
+        isinstance(record.value.get("conversations"), list)
+        and not any(key in record.value for key in _SCORES)
+        and "->" not in str(record.value.get("id", ""))
+        for record in records
+    )
+
+
+def description_rows(records: Sequence[Record], name: str) -> list[dict[str, Any]]:
+    """Rows of DESCRIPTIONS.
+
+    Raises:
+        StageError: a record has no path, or is no conversation of one question and one answer.
+    """
+    return [_row(record, number, name) for number, record in enumerate(records)]
+
+
+def _row(record: Record, number: int, name: str) -> dict[str, Any]:
+    turns = record.value["conversations"]
+    speakers = [turn.get("from") for turn in turns if isinstance(turn, dict)]
+    if speakers != ["human", "gpt"] or not all(isinstance(turn.get("value"), str) for turn in turns):
+        msg = f"{name}: record {number} is no conversation of one question and one answer: {speakers}"
+        raise StageError(msg)
+    keys = [key for key in MEDIA_KEYS if key in record.value]
+    if len(keys) != 1:
+        msg = f"{name}: record {number} needs one of {', '.join(MEDIA_KEYS)}, and has {', '.join(keys) or 'none'}"
+        raise StageError(msg)
+    path, answer = path_of(record, keys[0], number, name), turns[1]["value"]
+    kept, dropped = assertions_in(answer)
+    told = record.value.get("id")
+    return {
+        "row": number,
+        "id": told if told is None or isinstance(told, str) else str(told),
+        "path": path,
+        "modality": str(modality_of(path, keys[0], name)),
+        "question": turns[0]["value"],
+        "answer": answer,
+        "assertions": [text for text, _ in kept],
+        "attributes": [attribute for _, attribute in kept],
+        "dropped": dropped,
+        "tokens": token_count(answer),
+        "media_key": keys[0],
+        "name": name,
+    } | texts_of(record)
+
+
+def assertions_in(answer: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Single assertions with the attribute of each, and what is left out, with the reason before a colon.
+
+    What is depicted is not quality: a sentence that tells no attribute is left out, as in the stage ``describe``.
+    """
+    kept: dict[str, str] = {}
+    dropped = []
+    for sentence in filter(None, (part.strip() for part in _SENTENCE_END.split(answer))):
+        claims = {text: parse_claim(text) for text in assertions_of(sentence)}
+        kept |= {text: str(claim.attribute) for text, claim in claims.items() if claim is not None}
+        dropped += [f"no attribute of quality: {text}" for text, claim in claims.items() if claim is None]
+        if not claims:
+            reason = "vacuous" if is_vacuous(sentence) else problem_of(sentence.rstrip(" .!?;,")) or "empty"
+            dropped.append(f"{reason}: {sentence}")
+    return list(kept.items()), dropped
+
+
+def description_text(row: Mapping[str, Any], _value: Mapping[str, Any]) -> str:
+    """The text of a row's record, with a changed path, question or answer."""
+    changes: dict[Key, Any] = {
+        (row["media_key"],): row["path"],
+        ("conversations", 0, "value"): row["question"],
+        ("conversations", 1, "value"): row["answer"],
+    }
+    return mended(row["text"], changes)

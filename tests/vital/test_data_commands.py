@@ -1,0 +1,164 @@
+"""``vital data``: what it takes it gives back, and what it cannot know it asks for."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_from_disk
+
+from tasks.exchange.polarity import Polarity
+from tasks.records import CANDIDATES, EXAMPLES
+from tasks.shards import frame_of, write_table
+from vital.data_commands import POLARITIES
+
+Vital = Callable[..., "subprocess.CompletedProcess[str]"]
+RATED = '[{"image": "b.jpg", "mos": "3.50"},\r\n{"image": "a.jpg", "mos": "4.00"}]\r\n'
+STARS = ["--polarity", "mos", "--range", "1", "5"]
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    path = tmp_path / "rated.json"
+    path.write_bytes(RATED.encode())
+    return path
+
+
+def test_the_names_of_polarities_are_those_of_the_exchange():
+    assert tuple(Polarity) == POLARITIES
+
+
+@pytest.mark.parametrize("command", ["data", "data inspect", "data import", "data export"])
+def test_commands_have_help(command: str, vital: Vital):
+    done = vital(*command.split(), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: vital {command}")
+
+
+def test_a_list_is_imported_used_and_exported_as_the_same_bytes(rated: Path, vital: Vital, tmp_path: Path):
+    table = tmp_path / "rated.parquet"
+    done = vital("data", "import", rated, *STARS, "--out", table)
+    assert done.stdout == f"{table}: 2 rows of human_scores, mos from 1 to 5\n"
+    assert pd.read_parquet(table)["quality"].tolist() == [0.625, 0.75]
+    out = tmp_path / "back.json"
+    done = vital("data", "export", table, "--out", out)
+    assert done.stdout == f"{out}: 2 records, 0 of them changed since the import\n"
+    assert out.read_bytes() == rated.read_bytes()
+    done = vital("data", "export", table, "--as", "hugging_face", "--out", tmp_path / "hub")
+    assert done.returncode == 0, done.stderr
+    assert load_from_disk(str(tmp_path / "hub"))["quality"][:] == [0.625, 0.75]
+    assert vital("data", "import", tmp_path / "hub", "--out", tmp_path / "again.parquet").returncode == 0
+    assert pq.read_table(tmp_path / "again.parquet").equals(pq.read_table(table))
+
+
+def test_an_imported_list_is_what_opinions_are_held_against(vital: Vital, tmp_path: Path):
+    scores = [round(0.1 + 0.08 * n, 2) for n in range(10)]
+    names = [f"{n}.jpg" for n in range(10)]
+    listed = [{"image": name, "mos": 100 * (1 - score)} for name, score in zip(names, scores, strict=True)]
+    (tmp_path / "dmos.json").write_text(json.dumps(listed))
+    table = tmp_path / "dmos.parquet"
+    vital("data", "import", tmp_path / "dmos.json", "--polarity", "dmos", "--range", 0, 100, "--out", table)
+    frame = pd.DataFrame({"name": names, "one": scores, "two": [score + 0.01 for score in scores]})
+    frame.to_csv(tmp_path / "scores.csv", index=False)
+    done = vital(
+        *("opinions", "report", "--opinions", tmp_path / "scores.csv", "--scorers", "one,two", "--human", table),
+        *("--human-id", "path", "--mos", "quality", "--polarity", "mos", "--range", 0, 1, "--bootstrap", 5, "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["human"]["mu_mos"]["value"] == 1
+
+
+def test_inspect_tells_all_files_and_fails_if_one_cannot_be_imported(rated: Path, vital: Vital, tmp_path: Path):
+    done = vital("data", "inspect", tmp_path)
+    assert done.returncode == 1
+    assert "cannot be imported" in done.stdout
+    assert "declare --polarity mos|dmos|negated_dmos and --range LOW HIGH" in done.stderr
+    done = vital("data", "inspect", rated, *STARS, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["meaning"] == {"polarity": "mos", "low": 1, "high": 5}
+
+
+def test_the_22_lists_are_told_as_they_are(shared_data: Path, vital: Vital):
+    done = vital("data", "inspect", shared_data / "labels" / "vital_series")
+    assert done.returncode == 0, done.stderr
+    assert "22 of the authors' 22 lists, 41629 media" in done.stdout
+    assert "qbvideo_dev_single.json: 31 contradictions" in done.stdout
+    csiq = next(line for line in done.stdout.splitlines() if "csiq" in line).split("  ")
+    assert [part.strip() for part in csiq if part.strip()][1:] == (
+        [
+            "human_scores",
+            "image, gt_score",
+            "CSIQ",
+            "negated_dmos",
+            "-1 to 0",
+            "-1",
+            "0",
+            "-0.3507",
+            "866",
+            "minus DMOS",
+        ]
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    root = tmp_path / "workspace"
+    media = {"id": "a", "content_id": "a", "split": "train", "modality": "image", "source": "cat.JPG", "seed": 0}
+    sizes = dict.fromkeys(("width", "height", "frames", "offset", "length", "severity"), 1) | {
+        "fps": 0.0,
+        "duration_s": 0.0,
+    }
+    texts = dict.fromkeys(("mime", "bytes_sha256", "shard"), "x")
+    write_table(
+        root / "artifacts/collect/candidates.parquet", CANDIDATES, frame_of(CANDIDATES, [media | sizes | texts])
+    )
+    write_table(root / "artifacts/distort/candidates.parquet", CANDIDATES, frame_of(CANDIDATES, []))
+    example = {"example_id": "e", "task": "description", "modality": "image", "split": "train", "ids": ["a"]}
+    example |= {"answers": ["Noise is strong"], "targets": [], "preference": None}
+    write_table(root / "artifacts/assemble/examples.parquet", EXAMPLES, frame_of(EXAMPLES, [example]))
+    (root / "artifacts/assemble/authors.json").write_text("[[]]")
+    return root
+
+
+def test_a_workspace_gives_its_descriptions(workspace: Path, vital: Vital, tmp_path: Path):
+    out = tmp_path / "q.json"
+    done = vital("data", "export", workspace, "--as", "q_instruct", "--out", out)
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(out.read_text())
+    assert (record["image"], record["conversations"][1]["value"]) == ("collect/a.jpg", "Noise is strong.")
+    done = vital("data", "import", out, "--out", tmp_path / "q.parquet")
+    assert "1 single assertions, 0 sentences dropped" in done.stdout
+    done = vital("data", "export", workspace, "--as", "authors", "--out", tmp_path / "authors.json")
+    assert (tmp_path / "authors.json").read_text() == "[[]]"
+    done = vital("data", "export", workspace, "--as", "q_instruct", "--split", "held_out", "--out", out)
+    assert "the split held_out has no descriptions" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["import", "none.json", "--out", "x.parquet"], "none.json is missing"),
+        (["import", "README.md", "--out", "x.parquet"], "README.md is not a JSON list of objects"),
+        (["import", "docs", "--out", "x.parquet"], "docs is a folder that the library datasets did not write"),
+        (["import", "x.json", "--out", "x.csv"], "is no .parquet file"),
+        (["import", "x.json", "--polarity", "mos", "--out", "x.parquet"], "--polarity needs --range"),
+        (["import", "x.json", "--range", "1", "5", "--out", "x.parquet"], "--range needs --polarity"),
+        (["import", "x.json", "--polarity", "up", "--range", "1", "5", "--out", "x.parquet"], "'up' is not one of"),
+        (["import", "x.json", "--polarity", "mos", "--range", "5", "1", "--out", "x.parquet"], "is empty"),
+        (["inspect"], "Missing argument"),
+        (["inspect", "docs"], "docs holds no .json"),
+        (["export", "x.json", "--out", "y.json"], "x.json is no .parquet table"),
+        (["export", "x.parquet", "--out", "docs"], "docs is a folder with files"),
+        (["export", "x.parquet", "--as", "authors", "--out", "y.json"], "is made of a workspace"),
+        (["export", "docs", "--out", "y.json"], "a workspace needs --as"),
+        (["export", "docs", "--as", "authors", "--out", "y.json"], "examples.parquet is missing"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(arguments: list[str], told: str, vital: Vital):
+    done = vital("data", *arguments)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1

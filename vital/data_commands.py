@@ -1,0 +1,247 @@
+"""``vital data``: label lists, training samples and descriptions of other people, in and out."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from tasks.exchange.formats import Imported, Options, Survey
+
+POLARITIES: Final = ("mos", "dmos", "negated_dmos")
+"""As in ``tasks.exchange.polarity.Polarity``; here too, since help must not wait for SciPy (a test compares them)."""
+FORMATS: Final = ("original", "hugging_face", "authors", "q_instruct")
+_SPLITS: Final = ("train", "warm_up", "held_out")
+_TOLD: Final = 5
+"""Contradictions of a file that are printed one by one unless all are asked for."""
+
+
+@click.group(short_help="Import and export other people's labels, training samples and descriptions.")
+def data() -> None:
+    """Other people's data, in and out.
+
+    Knows lists with human scores (paths under image, video, video_path or img_path; scores under mos or gt_score or in
+    the id), the VITAL authors' training JSON, Q-Bench-Video's questions, descriptions in the style of Q-Instruct, and
+    data sets of the Hugging Face library on disk. A table that was imported and not changed is exported as the same
+    bytes. What scores mean is known for the authors' 22 lists and declared for all others, never guessed.
+    """
+
+
+def _declaring(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what a list of human scores means."""
+    for option in (
+        click.option(
+            "--score-key", metavar="KEY", help="Where a list keeps the score (default: mos, gt_score, or id)."
+        ),
+        click.option("--media-key", metavar="KEY", help="Where a list keeps the path."),
+        click.option(
+            "--range", "ends", metavar="LOW HIGH", nargs=2, type=float, help="Ends of the scale of the scores."
+        ),
+        click.option(
+            "--polarity",
+            type=click.Choice(POLARITIES),
+            help="More is better (mos), more is worse (dmos), or minus DMOS, never above 0 (negated_dmos).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@data.command()
+@click.argument("paths", metavar="FILE|FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_declaring
+@click.option("--all", "everything", is_flag=True, help="Print every contradiction of a file, not the first few.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object per file.")
+@click.pass_context
+def inspect(ctx: click.Context, paths: tuple[Path, ...], **given: Any) -> None:
+    """Say what files are: format, rows, scale, polarity and mean of scores, and what they contradict.
+
+    A folder stands for the JSON files in it. Ends with code 1 if a file cannot be imported as it is.
+
+    \b
+    vital data inspect ../shared/data/labels/vital_series
+    """  # noqa: D301 - the mark is click's for lines that stay as they are
+    options = _options(given)
+    from tasks.exchange.formats import files_of, survey
+
+    found = [survey(path, options) for path in files_of(paths)]
+    if given["as_json"]:
+        for one in found:
+            click.echo(json.dumps(dataclasses.asdict(one), ensure_ascii=False))
+    else:
+        _print_surveys(found)
+        for one in found:
+            _tell_contradictions(one.file, one.contradictions, None if given["everything"] else _TOLD)
+    for one in found:
+        if one.problem:
+            click.echo(f"vital: {one.problem}", err=True)
+    ctx.exit(int(any(one.problem for one in found)))
+
+
+@data.command("import")
+@click.argument("source", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
+@_declaring
+@click.option("--out", metavar="TABLE", required=True, type=click.Path(path_type=Path), help="A .parquet file.")
+def import_(source: Path, out: Path, **given: Any) -> None:
+    """Read a file, or a data set of the Hugging Face library (save_to_disk), into a table.
+
+    Human scores get the columns quality and quality_std on [0, 1], higher is better, which vital opinions reads.
+
+    \b
+    vital data import test_csiq_866.json --out csiq.parquet
+    vital data import mine.json --polarity dmos --range 0 100 --out mine.parquet
+    vital opinions report --opinions mine.jsonl --human mine.parquet --human-id path --mos quality \\
+        --polarity mos --range 0 1
+    """  # noqa: D301 - the mark is click's for lines that stay as they are
+    options = _options(given)
+    _refuse(out.suffix != ".parquet", f"--out {out} is no .parquet file: tables are Parquet")
+    from tasks.exchange.formats import import_file, survey_of
+    from tasks.shards import write_table
+
+    found = import_file(source, options)
+    write_table(out, found.table, found.frame)
+    one = survey_of(source.name, found)
+    meaning = f", {one.meaning.polarity} from {one.meaning.low:g} to {one.meaning.high:g}" if one.meaning else ""
+    click.echo(f"{out}: {one.rows} rows of {one.kind}{meaning}{f' ({one.told})' if one.told else ''}")
+    _tell_left_out(found)
+    _tell_contradictions(source.name, one.contradictions, _TOLD)
+
+
+@data.command()
+@click.argument("source", metavar="TABLE|WORKSPACE", type=click.Path(path_type=Path))
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(FORMATS),
+    default="original",
+    show_default=True,
+    help="The format a table came from; a data set folder of the Hugging Face library; or of a workspace's training "
+    "examples also the VITAL authors' JSON and Q-Instruct's.",
+)
+@click.option("--split", type=click.Choice(_SPLITS), default="train", show_default=True, help="Of q_instruct.")
+@click.option(
+    "--out",
+    metavar="FILE|FOLDER",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A file, or for data sets a folder.",
+)
+def export(source: Path, kind: str, split: str, out: Path) -> None:
+    """Write an imported table, or the training examples of a workspace, for other people.
+
+    \b
+    vital data export csiq.parquet --out csiq.json
+    vital data export csiq.parquet --as hugging_face --out csiq
+    vital data export . --as q_instruct --out descriptions.json
+    """  # noqa: D301 - the mark is click's for lines that stay as they are
+    _refuse(out.exists() and out.is_dir() and any(out.iterdir()), f"--out {out} is a folder with files: name a new one")
+    if source.is_dir():
+        _refuse(kind == "original", "a workspace needs --as authors, q_instruct or hugging_face")
+        return _export_workspace(source, kind, split, out)
+    _refuse(
+        kind in ("authors", "q_instruct"), f"--as {kind} is made of a workspace; a table has original, hugging_face"
+    )
+    from tasks.exchange.formats import Options, export_text, import_file
+    from tasks.exchange.hub import write_hub
+    from tasks.shards import atomic
+
+    _refuse(source.suffix != ".parquet", f"{source} is no .parquet table: make one by vital data import")
+    found = import_file(source, Options())
+    if kind == "hugging_face":
+        write_hub(out, found.table, found.frame)
+        return click.echo(f"{out}: {len(found.frame)} rows")
+    text, changed = export_text(found.table, found.frame)
+    with atomic(out) as file:
+        file.write(text.encode())
+    return click.echo(f"{out}: {len(found.frame)} records, {changed} of them changed since the import")
+
+
+def _export_workspace(root: Path, kind: str, split: str, out: Path) -> None:
+    """Training examples: two formats are made by ``assemble``, one is made here."""
+    from tasks.annotation.exports import instructions
+    from tasks.exchange.json_text import joined, rendered
+    from tasks.pool import load_candidates
+    from tasks.records import EXAMPLES, Split
+    from tasks.shards import atomic, read_table
+    from tasks.stage import Place
+
+    made = root / "artifacts" / "assemble"
+    examples = read_table(made / "examples.parquet", EXAMPLES)
+    if kind == "hugging_face":
+        shutil.copytree(made / "hf", out, dirs_exist_ok=True)
+        return click.echo(f"{out}: {len(examples)} examples")
+    if kind == "authors":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made / "authors.json", out)
+        return click.echo(f"{out}: the groups of the train split; paths are members of artifacts/*/media/*.tar")
+    media = {row["id"]: row for row in load_candidates(Place(root, root, root)).to_dict("records")}
+    records = instructions(EXAMPLES.to_arrow(examples).to_pylist(), media, Split(split))
+    _refuse(not records, f"the split {split} has no descriptions")
+    with atomic(out) as file:
+        file.write(joined(rendered(records)).encode())
+    return click.echo(f"{out}: {len(records)} descriptions; paths are members of artifacts/*/media/*.tar")
+
+
+def _options(given: dict[str, Any]) -> "Options":
+    """Options that make sense together, told before anything is loaded."""
+    if bool(given["polarity"]) != bool(given["ends"]):
+        idle, missing = ("--polarity", "--range") if given["polarity"] else ("--range", "--polarity")
+        msg = f"{idle} needs {missing}: what scores mean is declared as a whole, never guessed"
+        raise click.UsageError(msg)
+    from tasks.exchange.formats import Options
+    from tasks.exchange.polarity import Meaning, Polarity
+
+    meaning = Meaning(Polarity(given["polarity"]), *given["ends"]) if given["polarity"] else None
+    return Options(meaning, given["media_key"], given["score_key"])
+
+
+def _refuse(wrong: bool, message: str) -> None:  # noqa: FBT001 - a condition
+    if wrong:
+        raise click.UsageError(message)
+
+
+def _tell_left_out(found: "Imported") -> None:
+    if found.left_out:
+        click.echo(f"left out: {', '.join(found.left_out)} (no column of {found.table.name})")
+
+
+def _tell_contradictions(name: str, told: Sequence[str], limit: int | None) -> None:
+    if not told:
+        return
+    click.echo(f"{name}: {len(told)} contradictions")
+    for line in told[:limit]:
+        click.echo(f"  {line}")
+    if limit is not None and len(told) > limit:
+        click.echo(f"  and {len(told) - limit} more (vital data inspect --all)")
+
+
+def _print_surveys(found: "list[Survey]") -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vital.tables import print_table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", overflow="fold", min_width=12)
+    for name in ("what", "keys", "known as", "polarity", "scale", "min", "max", "mean", "rows"):
+        table.add_column(
+            name, no_wrap=name != "known as", justify="right" if name in ("min", "max", "mean", "rows") else "left"
+        )
+    table.add_column("to know", overflow="fold")
+    for one in found:
+        meaning = one.meaning
+        scale = (str(meaning.polarity), f"{meaning.low:g} to {meaning.high:g}") if meaning else ("", "")
+        numbers = ["" if value is None else f"{value + 0.0:.4g}" for value in (one.low, one.high)]
+        mean = "" if one.mean is None else f"{one.mean:.4f}"
+        keys = f"{one.media}, {one.scores}" if one.media else ""
+        told = "[red]cannot be imported[/red]" if one.problem else escape(one.told)
+        table.add_row(escape(one.file), one.kind, keys, escape(one.known), *scale, *numbers, mean, str(one.rows), told)
+    print_table(table)
+    known = [one for one in found if one.known]
+    if known:
+        click.echo(f"{len(known)} of the authors' 22 lists, {sum(one.rows for one in known)} media")
