@@ -4,8 +4,9 @@
 
 FOLDER holds ``manifest.csv`` with the columns path, kind, mos and direction (``higher_better`` or ``lower_better``;
 DMOS is negated on that word alone), and the images below it. ``niqe`` is the project's own; ``niqe (published)`` uses
-the authors' pristine model where ``params/niqe_pris_params.npz`` lies in FOLDER. Nothing is fitted or chosen by these
-numbers.
+the authors' pristine model where ``params/niqe_pris_params.npz`` lies in FOLDER. Differences to NIQE are paired, over
+images where both are defined. Nothing is fitted to these numbers; what was decided with a look at them is told in
+docs/scorers.md.
 """
 
 import argparse
@@ -63,6 +64,15 @@ def interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return tuple(np.nanpercentile(values, [2.5, 97.5]))  # type: ignore[return-value]
 
 
+def difference(first: np.ndarray, second: np.ndarray, quality: np.ndarray) -> tuple[float, float, float]:
+    """SRCC of the first minus that of the second, and its paired bootstrap 95 % interval."""
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(0, len(quality), len(quality)) for _ in range(BOOTSTRAPS)]
+    values = [srcc(first[d], quality[d]) - srcc(second[d], quality[d]) for d in draws if np.ptp(quality[d]) > 0]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return srcc(first, quality) - srcc(second, quality), float(low), float(high)
+
+
 def published_pristine(folder: Path) -> PristineModel | None:
     """NIQE's published pristine model, if the folder has it."""
     path = folder / "params" / "niqe_pris_params.npz"
@@ -114,6 +124,10 @@ def main() -> None:
             print(
                 f"  {column:22s} SRCC {srcc(values[defined], quality[defined]):+.3f}  [{low:+.3f}, {high:+.3f}]{note}"
             )
+        for rival in (column for column in predictions if column.startswith("niqe")):
+            both = ~np.isnan(predictions[rival])
+            gain, low, high = difference(predictions["mu"][both], predictions[rival][both], quality[both])
+            print(f"  mu - {rival:17s}      {gain:+.3f}  [{low:+.3f}, {high:+.3f}]")
         residuals = np.stack([_residual(predictions[key], quality) for key in BUILT_INS])
         matrix = np.array([[srcc(a, b) for b in residuals] for a in residuals])
         print(f"  largest SRCC of two scorers' residuals: {matrix[~np.eye(len(matrix), dtype=bool)].max():+.3f}")

@@ -1,7 +1,8 @@
 """The opinion store: a pure memo of calibrated scores by (content hash, scorer, scorer version).
 
 Append-only, content-addressed Parquet shards under one URL, a folder or an S3 prefix, shared by clones and workers.
-Deleting it changes what a run costs, never what it finds (DESIGN law 4). A shard that cannot be read counts as absent.
+Deleting it changes what a run costs, never what it finds (DESIGN law 4). A shard that cannot be read, and
+a value that is no score, count as absent.
 """
 
 import io
@@ -53,7 +54,8 @@ class OpinionMemo:
             except (pa.ArrowException, OSError) as error:
                 log.warning("opinion store: %s is not readable (%s) and counts as absent", key, error)
                 continue
-            known.update(zip(table.column("content").to_pylist(), table.column("score").to_pylist(), strict=True))
+            rows = zip(table.column("content").to_pylist(), table.column("score").to_pylist(), strict=True)
+            known.update((content, score) for content, score in rows if _is_score(score))
         return known
 
     def versions(self, scorer: str) -> int:
@@ -69,8 +71,13 @@ class OpinionMemo:
         """Remember scores of one scorer version, content hash -> score.
 
         Raises:
+            ValueError: one is not in [0, 1].
             InfraError: the store cannot be reached.
         """
+        wrong = {content: score for content, score in scores.items() if not _is_score(score)}
+        if wrong:
+            msg = f"{scorer} {version} gave what is no calibrated score in [0, 1]: {wrong}"
+            raise ValueError(msg)
         if not scores:
             return
         rows = dict(sorted(scores.items()))
@@ -78,6 +85,10 @@ class OpinionMemo:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self._store.put_if_absent(f"{_prefix(scorer, version)}/{digest(list(rows.items()))}.parquet", buffer.getvalue())
+
+
+def _is_score(value: float | None) -> bool:
+    return value is not None and 0.0 <= value <= 1.0
 
 
 def _folder(scorer: str) -> str:

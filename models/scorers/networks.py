@@ -232,6 +232,7 @@ class MultiscaleAttention(Measured):
         self.register_buffer("next", haar[:, None].repeat(3, 1, 1, 1), persistent=False)
         self.standard = Standardised(self.FIGURES)
         self.fine = Head(self.FIGURES, width, width)
+        self._scale = width**-0.5
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.mix = Head(2 * width, width, width)
@@ -264,7 +265,8 @@ class MultiscaleAttention(Measured):
         fine_NHWC = self.fine(self.standard(figures))
         fine_NLC = fine_NHWC.flatten(1, 2)
         coarse_NLC = functional.avg_pool2d(fine_NHWC.permute(0, 3, 1, 2), 2, ceil_mode=True).flatten(2).transpose(1, 2)
-        weights = torch.softmax(self.query(coarse_NLC) @ self.key(fine_NLC).transpose(1, 2) / 7.0, dim=-1)
+        similarity = self.query(coarse_NLC) @ self.key(fine_NLC).transpose(1, 2) * self._scale
+        weights = torch.softmax(similarity, dim=-1)
         attended_NLC = self.mix(torch.cat([coarse_NLC, weights @ fine_NLC], dim=2))
         summary = [
             part for tokens in (fine_NLC, attended_NLC) for part in (tokens.mean(dim=1), measured.spread(tokens, 1))

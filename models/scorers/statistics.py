@@ -14,7 +14,8 @@ from torch.nn import functional
 _LUMA: Final = (0.299, 0.587, 0.114)
 _LEAST: Final = 1e-5
 """Added to energies before their logarithm: far below one grey level's."""
-_ACTIVITY_POWER: Final = 1.0
+_FLAT: Final = 0.02
+"""Products of normalised neighbours well below this count as none."""
 
 
 def opponent_matrix() -> Tensor:
@@ -89,7 +90,7 @@ def pooled(figures_NLF: Tensor, activity_NL: Tensor) -> Tensor:
         figures_NLF: what is known of each place.
         activity_NL: logarithm of each place's energy.
     """
-    weight_NL1 = torch.softmax(_ACTIVITY_POWER * activity_NL, dim=1)[:, :, None]
+    weight_NL1 = torch.softmax(activity_NL, dim=1)[:, :, None]
     mean = figures_NLF.mean(dim=1)
     return torch.cat([mean, spread(figures_NLF, 1), (figures_NLF * weight_NL1).sum(dim=1)], dim=1)
 
@@ -148,7 +149,7 @@ def scene_statistics(plane_N1HW: Tensor) -> Tensor:
     found = [shares(normal, -2.5, 2.5, 11), shares(contrast, -5.5, -0.5, 11), *_moments(normal)]
     for product in neighbours(normal):
         size = torch.sqrt(product.abs() + 1e-4)
-        side = torch.sign(product)
+        side = product / (product.abs() + _FLAT)  # a sign, but of flat places, where it would be that of rounding
         found += [
             product.mean(dim=(2, 3)),
             side.mean(dim=(2, 3)),

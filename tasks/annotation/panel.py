@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+_Problem = tuple[str, str] | None
+"""Reason and message of what cannot be scored."""
+UNSCORABLE: Final = "unscorable"
+"""Reason of a reject that decodes, but of which a scorer gives no score."""
 _THREADS: Final = 1
 """Of a forward pass on the CPU, everywhere: sums depend on them in the last digits; media are scored in parallel."""
 
@@ -218,30 +222,64 @@ class Panel:
             return Seen(job.content, problem=(error.reason, str(error)), decode_s=time.perf_counter() - started)
         decoded = time.perf_counter()
         seen = {seat.name: frames.for_sampling(seat.sampling) for seat in seats}
-        scores = {seat.name: self._scorers[seat.name].score(seen[seat.name]) for seat in seats if not seat.shared}
+        scores, problem = self._scored({seat.name: seen[seat.name] for seat in seats if not seat.shared})
         return Seen(
             job.content,
             scores,
-            {seat.name: seen[seat.name] for seat in seats if seat.shared},
+            {seat.name: seen[seat.name] for seat in seats if seat.shared and problem is None},
+            problem,
             decode_s=decoded - started,
             score_s=time.perf_counter() - decoded,
         )
 
     def judge(self, group: Sequence[Seen]) -> tuple[Outcome, ...]:
         """Outcomes of a group of media, in its order."""
-        found = [dict(seen.scores) for seen in group]
+        found = [Outcome(seen.content, dict(seen.scores), seen.problem) for seen in group]
         for seat in self.seats:
             places = [index for index, seen in enumerate(group) if seat.name in seen.frames]
             if not places:
                 continue
-            scorer = self._scorers[seat.name]
-            if not isinstance(scorer, TorchScorer):
-                msg = f"{seat.name} was admitted as a scorer that takes several media at a time, and is none"
-                raise ModelError(msg)
-            scores = scorer.score_many([group[index].frames[seat.name] for index in places])
-            for index, score in zip(places, scores, strict=True):
-                found[index][seat.name] = score
-        return tuple(Outcome(seen.content, scores, seen.problem) for seen, scores in zip(group, found, strict=True))
+            given = self._scored_together(seat.name, [group[index].frames[seat.name] for index in places])
+            for index, (scores, problem) in zip(places, given, strict=True):
+                before = found[index]
+                found[index] = Outcome(before.content, before.scores | scores, before.problem or problem)
+        return tuple(found)
+
+    def _scored(self, frames: dict[str, Pixels]) -> tuple[dict[str, float], _Problem]:
+        """Scores of one medium by those who take a medium at a time, and what the first that could not said."""
+        scores: dict[str, float] = {}
+        problem: _Problem = None
+        for name, seen in frames.items():
+            try:
+                scores[name] = _valid(self._scorers[name].score(seen))
+            except ModelError as error:
+                problem = problem or (UNSCORABLE, f"{name}: {error}")
+        return scores, problem
+
+    def _scored_together(self, name: str, media: Sequence[Pixels]) -> list[tuple[dict[str, float], _Problem]]:
+        """Scores of several media by one scorer; if it cannot, each is asked for alone: one must not spoil all."""
+        scorer = self._scorers[name]
+        if not isinstance(scorer, TorchScorer):
+            msg = f"{name} was admitted as a scorer that takes several media at a time, and is none"
+            raise ModelError(msg)
+        try:
+            return [({name: _valid(score)}, None) for score in scorer.score_many(media)]
+        except ModelError as error:
+            if len(media) == 1:
+                return [({}, (UNSCORABLE, f"{name}: {error}"))]
+            return [one for frames in media for one in self._scored_together(name, [frames])]
+
+
+def _valid(score: float) -> float:
+    """A score, if it is one.
+
+    Raises:
+        ModelError: it is not in [0, 1].
+    """
+    if not 0.0 <= score <= 1.0:
+        msg = f"gave {score!r}, which is no calibrated score: they lie in [0, 1]"
+        raise ModelError(msg)
+    return float(score)
 
 
 def group_size(seats: Iterable[Seat]) -> int:

@@ -22,7 +22,7 @@ from models.distortions import strength
 from models.opinion import summarise
 from models.scorers import missing_weights
 from tasks.annotation.opinions import FrameRule
-from tasks.annotation.panel import Job, Judged, PanelConfig, Seat, TorchConfig, opinion_version
+from tasks.annotation.panel import Job, Judged, PanelConfig, Seat, TorchConfig, expected_seats, opinion_version
 from tasks.annotation.score_local import LocalEngine
 from tasks.errors import StageError
 from tasks.memo import OpinionMemo, open_memo
@@ -132,11 +132,7 @@ def run(config: Config, place: Place) -> Report:
     candidates = load_candidates(place)
     if candidates.empty:
         raise StageError("there is no candidate to score: collect found no usable media")
-    memo = open_memo(place.root)
-    with _engine(config, place) as engine:
-        ledger = _Ledger(config, engine.seats, memo)
-        _compute(ledger, engine, candidates, config.batch)
-        seats = engine.seats
+    ledger = _complete(config, place, candidates)
     scores, rejected = ledger.by_candidate(candidates)
     kept = candidates.loc[candidates["id"].isin(list(scores))].reset_index(drop=True)
     if len(rejected) > config.max_reject_share * len(candidates):
@@ -153,7 +149,7 @@ def run(config: Config, place: Place) -> Report:
         {"stage": _STAGE, "id": key, "reason": reason, "detail": detail} for key, (reason, detail) in rejected.items()
     ]
     write_table(place.out / "rejects.parquet", REJECTS, frame_of(REJECTS, rejects))
-    return _report(candidates, kept, opinions, scores_NS, seats)
+    return _report(candidates, kept, opinions, scores_NS, ledger.seats)
 
 
 class Engine(Protocol):
@@ -184,7 +180,7 @@ class _Ledger:
     """What is known of every content: scores of the opinion store, and those that this run adds to it."""
 
     def __init__(self, config: Config, seats: Sequence[Seat], memo: OpinionMemo) -> None:
-        self._memo, self._seats = memo, seats
+        self._memo, self.seats = memo, tuple(seats)
         self.versions = {m: [opinion_version(seat, m, config.panel) for seat in seats] for m in Modality}
         self._known = {
             (seat.name, version): memo.lookup(seat.name, version)
@@ -231,8 +227,21 @@ class _Ledger:
 
     def _keys(self, modality: str) -> Iterator[tuple[str, str]]:
         """Name and version of each seat."""
-        for seat, version in zip(self._seats, self.versions[Modality(modality)], strict=True):
+        for seat, version in zip(self.seats, self.versions[Modality(modality)], strict=True):
             yield seat.name, version
+
+
+def _complete(config: Config, place: Place, candidates: pd.DataFrame) -> _Ledger:
+    """A ledger with all that can be known; where the opinion store has everything, no scorer is loaded."""
+    memo = open_memo(place.root)
+    ledger = _Ledger(config, expected_seats(config.panel), memo)
+    if not ledger.jobs(candidates):
+        log.info("score: the opinion store has every score")
+        return ledger
+    with _engine(config, place) as engine:
+        ledger = _Ledger(config, engine.seats, memo)
+        _compute(ledger, engine, candidates, config.batch)
+    return ledger
 
 
 def _compute(ledger: _Ledger, engine: Engine, candidates: pd.DataFrame, batch: int) -> None:

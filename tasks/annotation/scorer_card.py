@@ -46,6 +46,7 @@ class HeldOut:
             "srcc": srcc(score_N, self.target_N),
             "mean_absolute_error": round(float(np.abs(score_N - self.target_N).mean()), 4),
             "pristine_mean": round(float(score_N[self.kind_N == PRISTINE].mean()), 4),
+            "samples_by_kind": {kind: int(of.sum()) for kind, of in rows.items()},
             "srcc_by_kind": {kind: srcc(score_N[of], self.target_N[of]) for kind, of in rows.items()},
         }
 
@@ -65,7 +66,8 @@ def write_card(folder: Path, cards: Mapping[str, Mapping[str, Any]], mean: Mappi
     """
     training = next(iter(cards.values()))["training"]
     columns = {**{name: card["figures"] for name, card in cards.items()}, "mean opinion": mean}
-    weak = [kind for kind, value in mean["srcc_by_kind"].items() if value < _WEAK]
+    weak = [kind for kind, value in mean["srcc_by_kind"].items() if 0.0 <= value < _WEAK]
+    inverted = [kind for kind, value in mean["srcc_by_kind"].items() if value < 0.0]
     data = (
         f"**Training data.** {training['photographs'] - training['held_out']} pristine photographs "
         f"({', '.join(training['sources'])}), {training['samples']} stills and {training['clips']} clips rendered from "
@@ -73,7 +75,8 @@ def write_card(folder: Path, cards: Mapping[str, Mapping[str, Any]], mean: Mappi
         f"of their {mean['samples']} stills. Targets are full-reference measures; no human score was read."
     )
     failures = (
-        f"**Failure modes.** Below {_number(_WEAK)} for the mean opinion: {', '.join(weak) or 'none'}. Without a "
+        f"**Failure modes.** Below {_number(_WEAK)} for the mean opinion: {', '.join(weak) or 'none'}; the wrong way "
+        f"round: {', '.join(inverted) or 'none'} (few stills of a kind: uncertain by some tenths). Without a "
         "reference a low key, haze, a blurred background, few colours or fine grain on purpose can look like faults; "
         "damage to a small part of the picture is hardly seen; more contrast or saturation than the original's may "
         "look better."
@@ -89,7 +92,7 @@ def write_card(folder: Path, cards: Mapping[str, Mapping[str, Any]], mean: Mappi
             [*(_scorer_row(name, card) for name, card in cards.items()), ["mean opinion", "", "", *numbers, ""]],
         ),
         "SRCC with the common full-reference target within one kind of distortion (all strengths and contents):",
-        _table(["distortion", *columns], [_kind_row(kind, columns) for kind in mean["srcc_by_kind"]]),
+        _table(["distortion", "stills", *columns], [_kind_row(kind, columns, mean) for kind in mean["srcc_by_kind"]]),
         failures,
     ]
     with atomic(folder / CARD) as file:
@@ -103,8 +106,12 @@ def _scorer_row(name: str, card: Mapping[str, Any]) -> list[str]:
     return [name, card["version"], parameters, *numbers, "" if clips is None else _number(clips)]
 
 
-def _kind_row(kind: str, columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [kind, *(_number(figures["srcc_by_kind"][kind]) for figures in columns.values())]
+def _kind_row(kind: str, columns: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any]) -> list[str]:
+    return [
+        kind,
+        str(mean["samples_by_kind"][kind]),
+        *(_number(figures["srcc_by_kind"][kind]) for figures in columns.values()),
+    ]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Final
 
@@ -113,7 +114,7 @@ def measure_all(name: str, material: Material, cache: Path, key: str) -> Figures
         key: of the rendered set.
     """
     torch.set_num_threads(1)
-    identity = digest(name, key, *_sources(networks, statistics, views))
+    identity = digest(name, key, *_sources(blocks, networks, statistics, views))
     stills = _measured(name, material.stills, cache / f"{name}-{identity}-stills.npy")
     moving = BUILT_INS[name].sampling.clips
     return Figures(stills, _measured(name, material.clips, cache / f"{name}-{identity}-clips.npy") if moving else None)
@@ -221,7 +222,11 @@ def _typical(material: Material, figures: Figures) -> Tensor:
 
 def _measured(name: str, samples: TrainingSet, path: Path) -> Tensor:
     if path.is_file():
-        return torch.from_numpy(np.load(path))
+        try:
+            return torch.from_numpy(np.load(path))
+        except (ValueError, EOFError) as error:
+            msg = f"{path} is damaged: delete it, and it is measured again"
+            raise StageError(msg) from error
     network, view, found = NETWORKS[name]().eval(), BUILT_INS[name].view, []
     with torch.inference_mode(), tqdm(total=len(samples), desc=f"measure {name}", unit="sample") as bar:
         for start in range(0, len(samples), _MEASURED_AT_ONCE):
@@ -277,7 +282,7 @@ def _restore(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -
         state = torch.load(path, weights_only=True)
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
         msg = f"{path} is not a checkpoint of this scorer: delete it and train again"
         raise ModelError(msg) from error
     log.info("continuing after step %d of %s", state["step"], path.name)

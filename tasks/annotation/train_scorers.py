@@ -22,8 +22,8 @@ import yaml
 from models.distortions import GENERATOR
 from models.errors import ModelError
 from models.scorers.built_in import BUILT_INS, WEIGHTS
+from models.scorers.identity import identity
 from models.scorers.protocol import Calibration
-from models.scorers.screen import LONGEST, SHORTEST
 from tasks.annotation.scorer_card import HeldOut, srcc, write_card
 from tasks.annotation.scorer_samples import Rendering
 from tasks.annotation.scorer_set import Floats, TrainingSet, find_photographs, load_set, render_all
@@ -35,7 +35,7 @@ from tasks.stage import build_config
 log = logging.getLogger(__name__)
 
 RECIPE: Final = Path(__file__).resolve().parents[2] / "models/scorers/training.yaml"
-_HASH_DIGITS: Final = 12
+_MOST_KNOTS: Final = 40
 _LEAST_SLOPE: Final = 1e-3
 """Smallest rise from knot to knot: a calibration never makes two raw scores equal."""
 
@@ -178,14 +178,13 @@ def train_one(name: str, recipe: Recipe, data: TrainingData, seed: int, cache: P
             "srcc_clips": srcc(raw_scores(network, measured.clips, held_out), clip_target),
         }
     knots = dataclasses.asdict(calibration)
-    identity = digest(weights, twin, knots, SHORTEST, LONGEST)[:_HASH_DIGITS]
     for suffix, content in (("safetensors", weights), ("onnx", twin)):
         with atomic(out / f"{name}.{suffix}") as file:
             file.write(content)
     card = {
         "name": name,
         "idea": BUILT_INS[name].idea,
-        "version": f"{recipe.release}+{identity}",
+        "version": f"{recipe.release}+{identity(weights, twin, calibration, BUILT_INS[name].view)}",
         "sha256": {"safetensors": hashlib.sha256(weights).hexdigest(), "onnx": hashlib.sha256(twin).hexdigest()},
         "calibration": knots,
         "training": {
@@ -226,6 +225,9 @@ def fit_calibration(raw_N: Floats, target_N: Floats, knots: int) -> Calibration:
     bins = [part for part in np.array_split(order, knots) if len(part)]
     raw = np.array([raw_N[part].mean() for part in bins])
     raw, first = np.unique(raw, return_index=True)
+    if len(raw) > _MOST_KNOTS:
+        msg = f"knots: {len(raw)} are too many, the rise between them would be lost; use at most {_MOST_KNOTS}"
+        raise ConfigError(msg)
     means = np.array([target_N[bins[index]].mean() for index in first])
     if len(raw) < 2:
         raise ModelError("a scorer whose raw scores are all equal cannot be calibrated: train it longer")

@@ -62,3 +62,16 @@ def test_it_lies_where_the_store_lies(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list((tmp_path / "shared" / "objects" / "opinions").rglob("*.parquet"))
     monkeypatch.setenv("VITAL_STORE", str(tmp_path / "named"))
     assert open_memo(tmp_path / "one").lookup("ranking", "1") == {}
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -0.1, 1.7])
+def test_what_is_no_score_is_refused_and_counts_as_absent(
+    wrong: float, memo: OpinionMemo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"ranking 1 gave .*\{'b': "):
+        memo.add("ranking", "1", {"a": 0.5, "b": wrong})
+    assert memo.lookup("ranking", "1") == {}
+    with monkeypatch.context() as patch:  # an older version of VITAL did not refuse
+        patch.setattr("tasks.memo._is_score", lambda _: True)
+        memo.add("ranking", "1", {"a": 0.5, "b": wrong})
+    assert memo.lookup("ranking", "1") == {"a": 0.5}

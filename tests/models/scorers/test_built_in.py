@@ -1,5 +1,6 @@
 """The shipped six: real weights, two backends that agree, one answer whatever the batch, and honest errors."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -15,8 +16,11 @@ from PIL import Image
 from models.distortions import distort_image, strength
 from models.errors import MissingWeightsError, ModelError
 from models.scorers import BUILT_INS, CLIP_FRAMES, Sampling, Scorer, load_built_in
-from models.scorers.built_in import WEIGHTS
+from models.scorers.built_in import WEIGHTS, read_card
+from models.scorers.identity import identity
 from models.scorers.networks import NETWORKS
+from models.scorers.protocol import Calibration
+from tasks.annotation.train_scorers import RECIPE, read_recipe
 
 NAMES = list(BUILT_INS)
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
@@ -104,13 +108,49 @@ def test_no_two_scorers_share_a_weight_and_all_are_small() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_versions_name_the_weights_and_the_card_tells_how_they_were_made(name: str) -> None:
+def test_a_version_stands_for_weights_graph_calibration_and_view(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If this fails, scores have changed under a version that was shipped: train again, or take the change back."""
     card = json.loads((WEIGHTS / f"{name}.json").read_text())
+    files = [(WEIGHTS / f"{name}.{suffix}").read_bytes() for suffix in ("safetensors", "onnx")]
+    calibration, view = read_card(WEIGHTS / f"{name}.json").calibration, BUILT_INS[name].view
+    release, _, found = card["version"].partition("+")
+    assert (int(release), found) == (read_recipe(RECIPE).release, identity(*files, calibration, view))
     assert load_built_in(name).version == card["version"]
-    assert card["training"]["recipe"]["target"]
-    assert -1.0 <= card["figures"]["srcc"] <= 1.0
-    assert (np.diff(card["calibration"]["raw"]) > 0).all()
-    assert (np.diff(card["calibration"]["quality"]) > 0).all()
+    assert card["training"]["recipe"] == dataclasses.asdict(read_recipe(RECIPE).scorers[name])
+    bent = Calibration(calibration.raw, tuple(q**1.5 for q in calibration.quality))
+    assert identity(*files, bent, view) != found
+    assert identity(files[0], files[1] + b"\0", calibration, view) != found
+    monkeypatch.setattr("models.scorers.screen.SHORTEST", 700)
+    assert identity(*files, calibration, view) != found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_that_lie_elsewhere_are_other_versions(name: str) -> None:
+    view, calibration = BUILT_INS[name].view, Calibration((0.0, 1.0), (0.0, 1.0))
+    before = identity(b"", b"", calibration, view)
+    moved = lambda frames: view(np.ascontiguousarray(frames[:, 1:]))  # noqa: E731 - one row lower
+    assert identity(b"", b"", calibration, moved) != before
+
+
+def _difficult() -> dict[str, np.ndarray]:
+    """Pictures whose figures hang on rounding, if any do: flat, dark, ramps, blocks, two values."""
+    ramp = np.linspace(0, 60, 400).astype(np.uint8)
+    chelsea = skimage.data.chelsea()
+    pictures = {
+        "black": np.zeros((400, 500, 3), np.uint8),
+        "ramp": np.broadcast_to(ramp[None, :, None], (300, 400, 3)),
+        "dark": chelsea // 24,
+        "blocks": np.repeat(np.repeat(chelsea[::24, ::24], 24, 0), 24, 1),
+        "two values": np.where(chelsea > 110, 255, 0).astype(np.uint8),
+    }
+    return {key: np.ascontiguousarray(value)[None] for key, value in pictures.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twins_agree_on_pictures_that_are_flat_dark_or_made_of_blocks(name: str) -> None:
+    onnx, torch_twin = load_built_in(name), load_built_in(name, "torch")
+    gaps = {key: abs(onnx.raw(picture) - torch_twin.raw(picture)) for key, picture in _difficult().items()}
+    assert max(gaps.values()) <= 1e-4, gaps
 
 
 def test_missing_and_damaged_files_are_told_apart(tmp_path: Path) -> None:

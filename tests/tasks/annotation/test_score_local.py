@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.errors import ModelError
 from models.scorers import Runtime
 from tasks import media
-from tasks.annotation.panel import Job, Panel, Seen, TorchConfig
+from tasks.annotation.opinions import decode_frames
+from tasks.annotation.panel import UNSCORABLE, Job, Panel, Seen, TorchConfig
 from tasks.annotation.score import Config, run
 from tasks.annotation.score_local import LocalEngine
-from tasks.pool import load_candidates
-from tasks.records import OPINIONS
+from tasks.pool import load_candidates, read_media
+from tasks.records import OPINIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place
 from tasks.video import Reading
@@ -163,3 +166,68 @@ def test_a_caller_that_stops_leaves_no_thread_at_work(place: Place) -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+class Moody(Ends):
+    """Gives no number of one medium and refuses another; the mood is the class's."""
+
+    name = "moody"
+    nan_of: float | None = None
+    refused: float | None = None
+
+    def score(self, frames_THWC: np.ndarray) -> float:
+        contrast = self.raw(frames_THWC)
+        if contrast == self.refused:
+            raise ModelError("does not like it")
+        return float("nan") if contrast == self.nan_of else super().score(frames_THWC)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_what_a_scorer_cannot_score_is_a_reject_and_never_reaches_the_store(
+    rows: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Moody() if rows == 1 else _MoodyTogether()
+    monkeypatch.setattr("models.scorers.catalogue._registered", {"ends": Ends, scorer.name: lambda: scorer})
+    config = replace(CONFIG, scorers=("ends", scorer.name), torch=TorchConfig(rows=rows))
+    raws = sorted(set(_raws(scorer, place)))
+    scorer.nan_of, scorer.refused = raws[2], raws[5]
+    run(config, place)
+    rejects = read_table(place.out / "rejects.parquet", REJECTS)
+    assert list(rejects["reason"]) == [UNSCORABLE, UNSCORABLE]
+    assert sorted(detail.split(":")[0] for detail in rejects["detail"]) == [scorer.name, scorer.name]
+    assert {"nan" in detail for detail in rejects["detail"]} == {True, False}
+    assert len(read_table(place.out / "opinions.parquet", OPINIONS)) == CONTENTS - 2
+    scorer.nan_of = scorer.refused = None  # repaired, under the same version
+    run(config, place)
+    assert len(read_table(place.out / "opinions.parquet", OPINIONS)) == CONTENTS
+
+
+class _MoodyTogether(Together):
+    """As ``Moody``, for several media at a time."""
+
+    name = "moody_together"
+    nan_of: float | None = None
+    refused: float | None = None
+
+    def score_many(self, media: Sequence[np.ndarray]) -> list[float]:
+        raws = [self.raw(frames_THWC) for frames_THWC in media]
+        if self.refused in raws:
+            raise ModelError("does not like it")
+        return [float("nan") if raw == self.nan_of else raw / 256 for raw in raws]
+
+
+def _raws(scorer: Ends | Together, place: Place) -> Iterator[float]:
+    for row in load_candidates(place).to_dict("records"):
+        frames = decode_frames(read_media(place, row), CONFIG.panel.rule, [scorer.sampling])
+        yield scorer.raw(frames.for_sampling(scorer.sampling))
+
+
+def test_where_everything_is_known_no_scorer_is_loaded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, scorers=("fragments", "ranking"))
+    first = run(config, place)
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a scorer was loaded")
+
+    monkeypatch.setattr("tasks.annotation.score_local.Panel.convene", fail)
+    assert run(config, place) == first

@@ -42,8 +42,8 @@ def test_the_card_names_data_figures_and_what_fails(tmp_path: Path) -> None:
     assert "5 pristine photographs (parks), 50 stills and 4 clips" in text
     assert "| one | 3+abc | 1,234 | 1.00 |" in text
     assert "| .25 |" in text
-    assert "| jpeg | 1.00 | -1.00 |" in text
-    assert "Below .50 for the mean opinion: jpeg." in text
+    assert "| jpeg | 20 | 1.00 | -1.00 |" in text
+    assert "Below .50 for the mean opinion: none; the wrong way round: jpeg " in text
 
 
 def test_the_shipped_card_is_that_of_the_shipped_weights() -> None:
