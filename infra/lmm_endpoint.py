@@ -189,7 +189,7 @@ class Endpoint:
         response = self._told(lambda client: client.post(path, cast_to=httpx2.Response, body=body, options=options))
         try:
             content = json.loads(self.scrub(response.content.decode("utf-8", "replace")))
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise _Failure("the answer is not whole", doubtful=True) from None
         if not isinstance(content, dict):
             raise _Failure("the answer is no JSON object", doubtful=True)
