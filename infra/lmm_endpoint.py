@@ -162,7 +162,11 @@ class Endpoint:
                 hooks = {"request": [_stamp], "response": [self._bound]}
                 web = DefaultHttpxClient(event_hooks=hooks, timeout=self.config.timeout_s)
                 self._client = OpenAI(
-                    api_key=self._key, base_url=self.config.base_url, max_retries=0, http_client=web, timeout=web.timeout
+                    api_key=self._key,
+                    base_url=self.config.base_url,
+                    max_retries=0,
+                    http_client=web,
+                    timeout=web.timeout,
                 )
             return self._client
 
@@ -220,7 +224,9 @@ class Endpoint:
             return _Failure(f"status {status}", wait_s=_retry_after(headers))
         advice = {401: "its key", 403: "its key and what it may do", 404: "base_url and the model's name"}
         msg = f"{self.config.host} refuses (status {status}): check {advice.get(status, 'model and parameters')}"
-        return EndpointRefusedError(msg if self.config.key is None else f"{msg}; the key is read from {self.config.key}")
+        return EndpointRefusedError(
+            msg if self.config.key is None else f"{msg}; the key is read from {self.config.key}"
+        )
 
     def _pause(self, attempt: int, wanted_s: float | None) -> None:
         """Wait before the next attempt; where the server has said how long, everybody else waits too."""

@@ -36,7 +36,9 @@ class Describer:
         """The description on printable lines; empty if the server refused."""
         if reply.problem == "refusal":
             return ""
-        lines = ("".join(c for c in line if c.isprintable()).strip() for line in reply.text[:MAX_DESCRIPTION].splitlines())
+        lines = (
+            "".join(c for c in line if c.isprintable()).strip() for line in reply.text[:MAX_DESCRIPTION].splitlines()
+        )
         return "\n".join(line for line in lines if line)
 
 

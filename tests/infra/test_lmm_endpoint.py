@@ -122,7 +122,12 @@ def test_the_key_is_in_no_error_no_log_and_no_answer(
         lmm.reject = reject
         with pytest.raises(InfraError) as error:
             ask(make(), "b")
-        told += [str(error.value), repr(error.value), repr(error.value.__cause__), str(error.value.__suppress_context__)]
+        told += [
+            str(error.value),
+            repr(error.value),
+            repr(error.value.__cause__),
+            str(error.value.__suppress_context__),
+        ]
     assert lmm.keys == {CANARY}
     written = capfd.readouterr()
     assert CANARY not in "".join(told) + caplog.text + written.out + written.err

@@ -272,7 +272,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, length: int, headers: dict[str, str] | None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(length), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(length),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
 
