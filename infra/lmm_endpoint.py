@@ -219,14 +219,16 @@ class Endpoint:
         told = body.get("error", body) if isinstance(body, dict) else {}
         code = told.get("code") if isinstance(told, dict) else None
         if isinstance(code, str) and code in _FILTERS:
-            return ContentRefusedError(f"the content filter of {self.config.host} refuses the request")
+            msg = f"the content filter of {self.config.host} refuses the request"
+            return ContentRefusedError(msg)
         if status in _RETRIED:
-            return _Failure(f"status {status}", wait_s=_retry_after(headers))
+            msg = f"status {status}"
+            return _Failure(msg, wait_s=_retry_after(headers))
         advice = {401: "its key", 403: "its key and what it may do", 404: "base_url and the model's name"}
         msg = f"{self.config.host} refuses (status {status}): check {advice.get(status, 'model and parameters')}"
-        return EndpointRefusedError(
-            msg if self.config.key is None else f"{msg}; the key is read from {self.config.key}"
-        )
+        if self.config.key is not None:
+            msg = f"{msg}; the key is read from {self.config.key}"
+        return EndpointRefusedError(msg)
 
     def _pause(self, attempt: int, wanted_s: float | None) -> None:
         """Wait before the next attempt; where the server has said how long, everybody else waits too."""

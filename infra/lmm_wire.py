@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from infra.errors import InfraError
 
 Dialect = Literal["systemone", "decisions"]
-"""``systemone``: ``transformers serve`` and hosts of that shape; ``decisions``: OpenAI's ``/v1/decisions`` and its like."""
+"""``systemone``: ``transformers serve`` and hosts of that shape; ``decisions``: OpenAI's ``/v1/decisions``."""
 
 PATHS: Final[Mapping[str, str]] = {
     "chat": "/chat/completions",

@@ -45,6 +45,7 @@ from tasks.annotation.questions import (
 )
 from tasks.annotation.spending import Spent, enter
 from tasks.errors import StageError, VitalError
+from tasks.records import RowSchema
 from tasks.shards import frame_of, read_table
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,8 @@ class _Tally:
 
     def settle(self, key: str, cost: float) -> None:
         with self._lock:
-            self._open.pop(key, None)
-            self._cost += cost
+            if self._open.pop(key, None) is not None:  # else the journal that submitted its batch has counted it
+                self._cost += cost
 
     def enter(self, journals: Path) -> None:
         totals = Spent(self._calls, self._cost + sum(self._open.values()))
@@ -213,11 +214,11 @@ def _commit_left(store: ObjectStore, entries: list[dict[str, Any]], folder: Path
     return list(dict.fromkeys(Question(**entry["intent"]) for entry in open_))
 
 
-def snapshot_rows(questions: Iterable[Question], votes: Iterable[Vote]) -> pd.DataFrame:
-    """Rows of ``ANSWERS``, or of ``SERVED_ANSWERS`` if servers gave them, one per question."""
+def snapshot_rows(questions: Iterable[Question], votes: Iterable[Vote], rows: RowSchema = ANSWERS) -> pd.DataFrame:
+    """Rows of ``ANSWERS``, or of ``SERVED_ANSWERS``, one per question."""
     pairs = zip(questions, votes, strict=True)
     records = {question: {**asdict(question), **vote_row(vote)} for question, vote in pairs}
-    return frame_of(columns_for(records.values(), VOTE_KIND), records.values())
+    return frame_of(rows, records.values())
 
 
 def read_snapshot(path: Path) -> pd.DataFrame:

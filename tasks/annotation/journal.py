@@ -1,7 +1,7 @@
 """The journal of one writer: lines of JSON that a kill cannot take back, until they are in the store.
 
-A line is an intent (about to be asked, with the price it may cost at most if somebody is paid), an answer (with the call
-that brought it), or the head that names the account. A last line that a kill has torn has no end and counts as absent.
+A line is an intent (about to be asked, with the price it may cost at most if somebody is paid), an answer (with the
+call that brought it), or the head that names the account. A last line that a kill has torn has no end and counts as absent.
 """
 
 import fcntl

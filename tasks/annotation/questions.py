@@ -1,6 +1,6 @@
 """What can be asked and answered, and how each kind of answer is kept: votes of judges, texts of writers.
 
-A question is (content hash, assertion, judge, model, prompt version, round): the key under which an answer is paid once.
+A question is (content hash, assertion, judge, model, prompt version, round): the key under which it is paid once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -91,11 +91,13 @@ class AnswerKind(Generic[Answer]):
 
 
 def vote_row(vote: Vote) -> dict[str, Any]:
+    """A vote's columns beyond the key; measured votes have none for a served model."""
     served = {} if vote.model is None else {"served_model": vote.model}
     return {"verdict": str(vote.verdict), "revision": vote.revision, "reason": vote.reason, **served}
 
 
 def vote_of(row: Mapping[str, Any]) -> Vote:
+    """The vote of a row."""
     revision, model = row["revision"], row.get("served_model")
     told = revision if isinstance(revision, str) else None
     return Vote(Verdict(row["verdict"]), told, row["reason"], model if isinstance(model, str) else None)

@@ -83,8 +83,8 @@ class Spending:
 
     def _told(self, limit: str) -> str:
         return (
-            f"the budget is reached ({limit}): {self._calls} calls, {self._cost:.4f} spent or set aside; all answers are "
-            "kept: raise endpoints.budget and run again to go on"
+            f"the budget is reached ({limit}): {self._calls} calls, {self._cost:.4f} spent or set aside; all "
+            "answers are kept: raise endpoints.budget and run again to go on"
         )
 
 
