@@ -135,7 +135,7 @@ class Endpoint:
             ContentRefusedError: its content filter refuses this one.
             EndpointUnavailableError: every attempt failed.
         """
-        doubtful = 0
+        doubtful, told = 0, ""
         for attempt in range(1, self.config.attempts + 1):
             self._wait(self._limit.reserve(tokens))
             if attempt == 1 or doubtful:
@@ -207,13 +207,15 @@ class Endpoint:
         try:
             return request(client)
         except APITimeoutError:
-            raise _Failure(f"no whole answer within {self.config.timeout_s:g} s", doubtful=True) from None
+            told = f"no whole answer within {self.config.timeout_s:g} s"
+            raise _Failure(told, doubtful=True) from None
         except APIConnectionError:
             raise _Failure("the connection failed or broke off", doubtful=True) from None
         except APIStatusError as error:
             raise self._refusal(error.status_code, error.response.headers, error.body) from None
         except (OpenAIError, httpx2.HTTPError) as error:
-            raise _Failure(f"the answer is not usable ({type(error).__name__})", doubtful=True) from None
+            told = f"the answer is not usable ({type(error).__name__})"
+            raise _Failure(told, doubtful=True) from None
 
     def _refusal(self, status: int, headers: httpx2.Headers, body: object) -> Exception:
         told = body.get("error", body) if isinstance(body, dict) else {}

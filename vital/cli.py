@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "score": "vital.score_command:score",
     "assess": "vital.assess_command:assess",
     "opinions": "vital.opinions_commands:opinions",
+    "review": "vital.review_commands:review",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "registry": "vital.registry_commands:registry",
@@ -25,7 +26,7 @@ COMMANDS: Final = {
 }
 """Subcommand -> where it is defined, in the order of the help page."""
 
-_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions")
+_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions", "review")
 """Subcommands that read and change the checkout that this installation belongs to."""
 
 INTERRUPTED: Final = 130

@@ -28,7 +28,7 @@ from infra.errors import InfraError
 from infra.object_store import ObjectStore
 from models.judges import Vote
 from tasks.annotation.calls import Call, call_row, put_calls
-from tasks.annotation.journal import Journal, append_line
+from tasks.annotation.journal import Journal, append_line, read_lines
 from tasks.annotation.parts import rows_of
 from tasks.annotation.questions import (
     ANSWERS,
@@ -214,6 +214,15 @@ def _commit_left(store: ObjectStore, entries: list[dict[str, Any]], folder: Path
     return list(dict.fromkeys(Question(**entry["intent"]) for entry in open_))
 
 
+def answered_questions(store: ObjectStore, journals: Path, contents: Iterable[str]) -> dict[Question, Vote]:
+    """Votes about some contents that are paid for: in the store, and in journals that killed runs have left."""
+    found = _stored(store, _buckets(contents), VOTE_KIND)
+    for path in sorted(journals.glob("*.jsonl")) if journals.is_dir() else ():
+        rows = [entry[VOTE_KIND.name] for entry in read_lines(path) if VOTE_KIND.name in entry]
+        found = {question_of(row): vote_of(row) for row in rows} | found
+    return found
+
+
 def snapshot_rows(questions: Iterable[Question], votes: Iterable[Vote], rows: RowSchema = ANSWERS) -> pd.DataFrame:
     """Rows of ``ANSWERS``, or of ``SERVED_ANSWERS``, one per question."""
     pairs = zip(questions, votes, strict=True)
@@ -264,7 +273,7 @@ def _stored(store: ObjectStore, buckets: set[str], kind: AnswerKind[Answer]) -> 
     return found
 
 
-def _put(store: ObjectStore, answers: Mapping[Question, Answer], kind: AnswerKind[Answer]) -> None:
+def _put(store: ObjectStore, answers: Mapping[Question, Any], kind: AnswerKind[Any]) -> None:
     for bucket in sorted(_buckets(question.content for question in answers)):
         rows = [
             {**asdict(question), **kind.to_row(answer)}

@@ -1,7 +1,8 @@
 """The journal of one writer: lines of JSON that a kill cannot take back, until they are in the store.
 
 A line is an intent (about to be asked, with the price it may cost at most if somebody is paid), an answer (with the
-call that brought it), or the head that names the account. A last line that a kill has torn has no end and counts as absent.
+call that brought it), or the head that names the account. A last line that a kill has torn has no end and counts as
+absent.
 """
 
 import fcntl
@@ -32,6 +33,8 @@ class Journal:
             os.close(self._handle)
             msg = f"another review is writing {path.name} in this workspace: wait for it, or stop it"
             raise StageError(msg) from error
+        self._flushing, self._written, self._synced = threading.Lock(), 0, 0
+        _sync_folder(path.parent)  # its name must outlive a power cut as well
 
     def write(self, entries: Iterable[dict[str, Any]], *, durable: bool = True) -> None:
         """Append entries."""
@@ -39,12 +42,22 @@ class Journal:
         with self._lock:
             while data:
                 data = data[os.write(self._handle, data) :]
+            self._written += 1
+            ticket = self._written
         if durable:
-            self.flush()
+            self._sync(ticket)
 
     def flush(self) -> None:
         """Put on disk what was written."""
-        os.fsync(self._handle)
+        self._sync(self._written)
+
+    def _sync(self, ticket: int) -> None:
+        """Wait until a write is on disk; writes that came while another was being flushed share one flush."""
+        with self._flushing:
+            if self._synced < ticket:
+                upto = self._written
+                os.fsync(self._handle)
+                self._synced = upto
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """What a killed writer has left."""
@@ -61,6 +74,14 @@ class Journal:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_line(path: Path, entry: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from tasks.annotation.answers import AnswerBook, recover, snapshot_rows, spendin
 from tasks.annotation.batches import BatchDesk
 from tasks.annotation.desk import Desk
 from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.forecast import forecast
 from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.protocol import Ask, Hearing, Matter, Rules, hear, next_ballot
 from tasks.annotation.questions import ANSWERS, SERVED_ANSWERS, Question
@@ -156,6 +157,20 @@ def run(config: Config, place: Place) -> Report:
         write_json(place.out / "malformed.json", malformed_counts(rows_of(votes)))
     unseen = {row["id"] for row in candidates if row["split"] != Split.TRAIN}
     return summarise({row["assertion_id"]: row["text"] for row in assertions}, rows_of(votes), outcomes, unseen)
+
+
+def foresee(config: Config, root: Path) -> list[str]:
+    """What a review would ask of endpoints and pay, one line; nothing for judges that measure."""
+    if config.endpoints is None:
+        return []
+    if not (root / "artifacts" / "describe" / "assertions.parquet").is_file():
+        return ["the number of calls is known when describe has run: vital review plan"]
+    found = forecast(config.endpoints, Place(root, root, root), config.rounds, config.max_revisions)
+    least, most = (sum(getattr(one, name) for one in found) for name in ("least", "most"))
+    tokens = sum(one.tokens_in + one.tokens_out for one in found)
+    cost, most_cost = sum(one.cost for one in found), sum(one.most_cost for one in found)
+    told = f"{least:,} calls (at most {most:,}), about {tokens:,} tokens, cost {cost:.2f} (at most {most_cost:.2f})"
+    return [f"{told}; vital review plan tells more"]
 
 
 def _journals(place: Place) -> Path:
