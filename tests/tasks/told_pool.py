@@ -3,8 +3,10 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from models.distortions.clips import encode
@@ -12,6 +14,8 @@ from models.signals.claims import CLAIMS, IMAGE_ATTRIBUTES
 from models.signals.wording import phrase
 from tasks.records import ASSERTIONS, CANDIDATES, REJECTS
 from tasks.shards import digest, frame_of, write_archive, write_table
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def build(root: Path, images: int = 4, assertions: int = 3, *, clip: bool = True) -> list[str]:
@@ -56,3 +60,15 @@ def _assertion(sample: str, modality: str, position: int) -> dict[str, object]:
     text = phrase(claim, modality, f"{sample}/{position}")
     key = {"assertion_id": digest(sample, text), "id": sample, "position": position}
     return {**key, "attribute": str(claim.attribute), "text": text, "origin": "describer", "planted_truth": None}
+
+
+def section(address: str, **changes: Any) -> dict[str, Any]:
+    """Params of a review by three chat judges and an annotator at one address; the key is CANARY_KEY's."""
+    role = {"base_url": address, "key": "CANARY_KEY", "price_in": 2.0, "price_out": 8.0, "first_wait_s": 0.01}
+    role |= {"longest_wait_s": 0.05, "timeout_s": 5.0, "concurrency": 4, "max_output_tokens": 200}
+    role |= changes.pop("role", {})
+    judges = {name: role | {"model": f"{name}-1"} for name in ("gpt", "gemini", "qwen")}
+    judges |= changes.pop("judges", {})
+    endpoints = {"judges": judges, "annotator": role | {"model": "vqa2"}, "pictures": {"frames": 3, "max_side": 64}}
+    params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["review"]
+    return params | {"part_samples": 100, "processes": 1, "endpoints": endpoints | changes}

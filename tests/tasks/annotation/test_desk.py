@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import told_pool
-import yaml
 from lmm_server import Lmm, moody, serving, text_of
+from told_pool import section
 
 from infra.errors import EndpointRefusedError, EndpointUnavailableError
 from infra.object_store import FolderStore
@@ -34,17 +34,6 @@ CANARY = "sk-canary-77c1"
 TABLES = ("votes.parquet", "reviewed.parquet", "rejects.parquet", "answers/answers.parquet", "malformed.json")
 HEX = "0123456789abcdef"
 Run = Callable[..., tuple[review.Report, Path]]
-
-
-def section(address: str, **changes: Any) -> dict[str, Any]:
-    role = {"base_url": address, "key": "CANARY_KEY", "price_in": 2.0, "price_out": 8.0, "first_wait_s": 0.01}
-    role |= {"longest_wait_s": 0.05, "timeout_s": 5.0, "concurrency": 4, "max_output_tokens": 200}
-    role |= changes.pop("role", {})
-    judges = {name: role | {"model": f"{name}-1"} for name in ("gpt", "gemini", "qwen")}
-    judges |= changes.pop("judges", {})
-    endpoints = {"judges": judges, "annotator": role | {"model": "vqa2"}, "pictures": {"frames": 3, "max_side": 64}}
-    params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["review"]
-    return params | {"part_samples": 100, "processes": 1, "endpoints": endpoints | changes}
 
 
 @pytest.fixture
