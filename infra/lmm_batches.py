@@ -91,17 +91,17 @@ def read_batch(endpoint: Endpoint, batch: Batch) -> dict[str, dict[str, Any]]:
     """Bodies of the successful answers by custom id; lines with errors are left out."""
     found: dict[str, dict[str, Any]] = {}
     for name in batch.files:
-        text = endpoint.guarded(lambda client, name=name: client.files.content(name).content).decode("utf-8", "replace")
-        for line in endpoint.scrub(text).splitlines():
-            custom, body = _read_line(line)
+        content: bytes = endpoint.guarded(lambda client, name=name: client.files.content(name).content)
+        for line in content.split(b"\n"):
+            custom, body = _read_line(endpoint, line)
             if custom is not None and body is not None:
                 found[custom] = body
     return found
 
 
-def _read_line(line: str) -> tuple[str | None, dict[str, Any] | None]:
+def _read_line(endpoint: Endpoint, line: bytes) -> tuple[str | None, dict[str, Any] | None]:
     try:
-        entry = json.loads(line)
+        entry = endpoint.read_json(line)
     except (ValueError, RecursionError):
         return None, None
     response = entry.get("response") if isinstance(entry, dict) else None

@@ -174,6 +174,23 @@ class Endpoint:
         """The text without the key."""
         return text if self._key == KEYLESS else text.replace(self._key, _HIDDEN)
 
+    def read_json(self, data: bytes) -> Any:
+        """JSON without the key, however the server has escaped it.
+
+        Raises:
+            ValueError: it is no JSON. RecursionError: it is nested without end.
+        """
+        return self._scrubbed(json.loads(data.decode("utf-8", "replace")))
+
+    def _scrubbed(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.scrub(value)
+        if isinstance(value, list):
+            return [self._scrubbed(item) for item in value]
+        if isinstance(value, dict):
+            return {self.scrub(name): self._scrubbed(item) for name, item in value.items()}
+        return value
+
     def guarded(self, request: Callable[["OpenAI"], Any]) -> Any:
         """One request through the library's client, with its failures in our words.
 
@@ -192,7 +209,7 @@ class Endpoint:
         options: Any = {"headers": {"Idempotency-Key": call}}
         response = self._told(lambda client: client.post(path, cast_to=httpx2.Response, body=body, options=options))
         try:
-            content = json.loads(self.scrub(response.content.decode("utf-8", "replace")))
+            content = self.read_json(response.content)
         except (ValueError, RecursionError):
             raise _Failure("the answer is not whole", doubtful=True) from None
         if not isinstance(content, dict):

@@ -8,6 +8,7 @@ alone. Planted assertions measure the review: they never become training text.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,7 @@ from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.recipe import implied_falsehoods, implied_truths
 from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.sample_pixels import load_pixels
-from tasks.annotation.writers import Writers
+from tasks.annotation.writers import Writers, describing_account, foresee_descriptions
 from tasks.errors import ConfigError, MediaError, StageError
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, Origin
@@ -125,7 +126,8 @@ def run(config: Config, place: Place) -> Report:
         if config.endpoints is None:
             each_part(_describe_part, jobs, config.processes, bar)
         else:
-            _ask_parts(config.endpoints, jobs, bar)
+            account = describing_account(config.endpoints, (row["id"] for row in told if is_described(row, config)))
+            _ask_parts(config.endpoints, jobs, account, bar)
     skipped = [
         _reject(row["id"], "not_sampled", "descriptions are made of a sample")
         for row in candidates
@@ -183,12 +185,22 @@ def claims_of(reading: Reading, config: Config, seed: str) -> list[Claim]:
     return claims
 
 
-def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], bar: tqdm) -> None:
+def foresee(config: Config, root: Path) -> list[str]:
+    """What descriptions would ask of endpoints and pay, one line; nothing for measured ones."""
+    if config.endpoints is None:
+        return []
+    if not all((root / "artifacts" / stage / "candidates.parquet").is_file() for stage in ("collect", "distort")):
+        return ["the number of calls is known when collect and distort have run"]
+    candidates = rows_of(load_candidates(Place(root, root, root)))
+    return [foresee_descriptions(config.endpoints, [row for row in candidates if is_described(row, config)])]
+
+
+def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str, bar: tqdm) -> None:
     """Ask for the descriptions of each part's samples, then go on as with measured ones."""
     if not jobs:
         return
     place, config = jobs[0].place, jobs[0].config
-    writers = Writers.at(place, endpoints, lambda row: load_pixels(place, row, config.frames))
+    writers = Writers.at(place, endpoints, account, lambda row: load_pixels(place, row, config.frames))
     for job in jobs:
         wanted = [row for row in job.rows if is_described(row, config)]
         bar.update(_describe_part(replace(job, told=writers.describe(job.part, wanted))))

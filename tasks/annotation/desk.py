@@ -159,10 +159,11 @@ class Desk:
             answered = self.endpoints[question.judge].post(
                 request.path, request.body, question.key, request.tokens, admit
             )
+            reply, usage = self.read(asked, role, answered.body)
         except ContentRefusedError:
-            refused = {"choices": [{"finish_reason": "content_filter"}], "answers": [{"type": "refusal"}]}
-            answered = Answered({**refused, "usage": dict.fromkeys(_COUNTS, 0)}, 0.0, replayed=True)
-        reply, usage = self.read(asked, role, answered.body)
+            answered, usage = Answered({}, 0.0), Usage(None, 0, 0)
+            words = isinstance(asked, ChatQuestion)
+            reply = ChatReply("", "refusal") if words else DecisionReply({}, "refusal")
         call = self.call(role, request, usage, answered)
         book.record(question, inquiry.read(reply), call)
         self.spending.settle(admitted * request.price, call.cost)
@@ -170,9 +171,6 @@ class Desk:
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise StoppedError
-
-
-_COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 
 
 def unanswered(book: AnswerBook[Answer], inquiries: Sequence[Inquiry[Answer]]) -> list[Inquiry[Answer]]:

@@ -1,9 +1,11 @@
 """Describer and polisher behind endpoints: descriptions of a part's samples, asked for and paid like votes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Final, cast
+
+import numpy as np
 
 from infra.dvc_store import shared_store
 from infra.object_store import ObjectStore
@@ -19,6 +21,8 @@ from tasks.annotation.waves import Sample, ShownMedia
 from tasks.errors import MediaError
 from tasks.shards import digest
 from tasks.stage import Place
+
+_MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class Writers:
     polisher: Polisher
 
     @classmethod
-    def at(cls, place: Place, endpoints: DescribeEndpoints, load: Callable[[Sample], Pixels]) -> "Writers":
+    def at(
+        cls, place: Place, endpoints: DescribeEndpoints, account: str, load: Callable[[Sample], Pixels]
+    ) -> "Writers":
         """Open the desk of a workspace, after answers that killed runs have left are in the store."""
         store, journals = shared_store(place.root), place.root / ".vital" / "journal"
         store.check()
         recover(store, journals)
-        account = describing_account(endpoints)
         spending = Spending(spending_folder(journals), account, endpoints.budget)
         desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), spending, account)
         media = ShownMedia(endpoints.pictures, lambda sample: Medium(load(sample)))
@@ -107,7 +112,22 @@ def writers_of(endpoints: DescribeEndpoints) -> tuple[Describer, Polisher]:
     return Describer(endpoints.describer.model, versions[0]), Polisher(endpoints.polisher.model, versions[1])
 
 
-def describing_account(endpoints: DescribeEndpoints) -> str:
-    """Name of the account of descriptions by these models."""
-    models: list[Any] = [(name, role.model) for name, role in endpoints.roles.items()]
-    return f"describe-{digest(models)[:16]}"
+def describing_account(endpoints: DescribeEndpoints, ids: Iterable[str]) -> str:
+    """Name of the account of descriptions of these samples by these models, killed or not."""
+    models = [(name, role.model) for name, role in endpoints.roles.items()]
+    return f"describe-{digest(models, sorted(ids))[:16]}"
+
+
+def foresee_descriptions(endpoints: DescribeEndpoints, samples: Sequence[Sample]) -> str:
+    """Calls, tokens and cost of describing samples that nobody has described yet, in one line."""
+    describer, polisher = endpoints.describer, endpoints.polisher
+    words, edited = writers_of(endpoints)
+    asked = words.question(_MEDIUM)
+    tokens_in, cost = 0, 0.0
+    for sample in samples:
+        seen = describer.input_tokens(len(asked.system) + len(asked.text), endpoints.pictures.count(sample["frames"]))
+        edit = edited.question("", "image")
+        read = polisher.input_tokens(len(edit.system) + len(edit.text), 0) + describer.output_tokens
+        tokens_in += seen + read
+        cost += describer.cost(seen, describer.output_tokens) + polisher.cost(read, polisher.output_tokens)
+    return f"at most {2 * len(samples):,} calls, about {tokens_in:,} tokens in, cost {cost:.2f}"

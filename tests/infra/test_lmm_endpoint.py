@@ -117,6 +117,8 @@ def test_the_key_is_in_no_error_no_log_and_no_answer(
     caplog.set_level(logging.DEBUG)
     lmm.brain = lambda _: "my key is KEY"
     assert "my key is [key]" in json.dumps(ask(make(), "a").body)
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in CANARY)
+    assert make().read_json(f'{{"{escaped}": ["{escaped}"]}}'.encode()) == {"[key]": ["[key]"]}
     told = []
     for reject in ((401, {"error": {"message": "KEY"}}), (500, {"error": "KEY"}), (422, {"detail": "KEY"})):
         lmm.reject = reject

@@ -26,4 +26,5 @@ def test_a_story_needs_a_review(vital: conftest.Vital, tmp_path: object):
 def test_the_dry_run_of_the_paper_profile_tells_when_the_calls_are_known(vital: conftest.Vital):
     done = vital("run", "--profile", "paper", "--dry-run")
     assert "review: the number of calls is known when describe has run: vital review plan" in done.stdout
+    assert "describe: the number of calls is known when collect and distort have run" in done.stdout
     assert "key of gpt-5 (judge): set OPENAI_API_KEY" in done.stdout

@@ -167,6 +167,13 @@ def test_a_content_filter_is_a_refusal_and_not_the_end(run: Run, lmm: Lmm):
     }
 
 
+def test_a_content_filter_refuses_decisions_as_well(run: Run, lmm: Lmm):
+    lmm.reject = (400, {"error": {"code": "content_filter", "message": "KEY"}})
+    judge = {"base_url": lmm.address, "model": "decider", "kind": "systemone"}
+    _, out = run(judges={"qwen": judge})
+    assert json.loads((out / "malformed.json").read_text())["qwen"] == {"refusal": 45}
+
+
 def hostile(body: dict[str, Any]) -> str:
     """A judge that has been taken over: by model, every way of breaking the schema."""
     bad = {

@@ -80,3 +80,15 @@ def test_a_describer_that_refuses_says_nothing(root: Path, lmm: Lmm):
     _, out = told(root, lmm)
     rejects = read_table(out / "rejects.parquet", REJECTS)
     assert set(rejects["reason"]) == {"nothing_to_say"}
+
+
+def test_the_dry_run_counts_descriptions_before_anything_is_asked(root: Path, lmm: Lmm):
+    role = {"base_url": lmm.address, "price_in": 1.0}
+    endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}}
+    params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["describe"]
+    config = build_config(describe.Config, "describe", params | {"share": 1.0, "endpoints": endpoints})
+    assert describe.foresee(config, root)[0].startswith("at most 10 calls, about ")
+    assert describe.foresee(config, root / "nowhere") == [
+        "the number of calls is known when collect and distort have run"
+    ]
+    assert lmm.seen == {}
