@@ -11,3 +11,19 @@ class MissingObjectError(InfraError):
 
 class RegistryError(InfraError):
     """A model, version or stage does not exist, or cannot be promoted; the message says what does exist or why."""
+
+
+class EndpointError(InfraError):
+    """An LMM endpoint did not answer; the message names host, status and remedy, never a key or the server's words."""
+
+
+class EndpointRefusedError(EndpointError):
+    """The endpoint refuses requests of this kind (key, address, model or a parameter): asking again is of no use."""
+
+
+class EndpointUnavailableError(EndpointError):
+    """The endpoint has failed at every attempt (rate limit, server error, timeout, broken answer)."""
+
+
+class ContentRefusedError(EndpointError):
+    """The endpoint's content filter refuses this one request; others may pass."""

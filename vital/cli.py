@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "assess": "vital.assess_command:assess",
     "opinions": "vital.opinions_commands:opinions",
     "data": "vital.data_commands:data",
+    "review": "vital.review_commands:review",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "registry": "vital.registry_commands:registry",
@@ -26,7 +27,7 @@ COMMANDS: Final = {
 }
 """Subcommand -> where it is defined, in the order of the help page."""
 
-_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions")
+_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions", "review")
 """Subcommands that read and change the checkout that this installation belongs to."""
 
 INTERRUPTED: Final = 130

@@ -29,12 +29,14 @@ class StagePlan:
         reason: why it would run; empty if it would not.
         problem: what is wrong with its params; empty if nothing is.
         missing: what this machine lacks for it, one line each.
+        calls: what it would ask of endpoints and pay, one line each.
     """
 
     stage: str
     reason: str
     problem: str
     missing: tuple[str, ...]
+    calls: tuple[str, ...] = ()
 
 
 def print_plan(spec: WorkspaceSpec, root: Path) -> None:
@@ -47,7 +49,7 @@ def print_plan(spec: WorkspaceSpec, root: Path) -> None:
     params = workspace_params(spec)
     reasons = stale_reasons(root) if (root / "dvc.yaml").is_file() else dict.fromkeys(STAGES, "new workspace")
     inputs = root if root.is_dir() else CHECKOUT  # a workspace sees the checkout's inputs once it is made
-    plans = [_plan(stage, params, reasons.get(stage, ""), inputs) for stage in STAGES]
+    plans = [_plan(stage, params, reasons.get(stage, ""), (inputs, root)) for stage in STAGES]
     click.echo(f"profile {spec.profile}, pool {params['collect']['pool']}, workspace {root}")
     print_table(_table(plans))
     missing = [f"{plan.stage}: {line}" for plan in plans for line in plan.missing]
@@ -55,6 +57,8 @@ def print_plan(spec: WorkspaceSpec, root: Path) -> None:
     click.echo("Missing on this machine:" if missing else "Nothing is missing on this machine.")
     for line in missing:
         click.echo(f"  {line}")
+    for line in [f"{plan.stage}: {line}" for plan in plans for line in plan.calls]:
+        click.echo(line)
     problems = [plan.problem for plan in plans if plan.problem]
     if problems:
         raise ConfigError("; ".join(problems))
@@ -108,7 +112,8 @@ def _flat(files: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, what if isinstance(what, str) else json.dumps(what)) for name, what in files.items()]
 
 
-def _plan(stage: str, params: Params, reason: str, root: Path) -> StagePlan:
+def _plan(stage: str, params: Params, reason: str, places: tuple[Path, Path]) -> StagePlan:
+    root, workspace = places
     if stage not in params:
         return StagePlan(stage, reason, f"params.yaml has no section {stage!r}", ())
     module = load_stage(stage)
@@ -117,7 +122,9 @@ def _plan(stage: str, params: Params, reason: str, root: Path) -> StagePlan:
     except ConfigError as error:
         return StagePlan(stage, reason, str(error), ())
     missing = getattr(module, "missing", None)
-    return StagePlan(stage, reason, "", tuple(missing(config, root)) if missing else ())
+    foresee = getattr(module, "foresee", None)
+    lacks = tuple(missing(config, root)) if missing else ()
+    return StagePlan(stage, reason, "", lacks, tuple(foresee(config, workspace)) if foresee else ())
 
 
 def _table(plans: list[StagePlan]) -> Table:

@@ -37,7 +37,7 @@ class RunOptions:
     pull: bool = False
 
 
-def _workspace_options(command: Any) -> Any:
+def workspace_options(command: Any) -> Any:
     """The options that say which workspace is meant."""
     options = [
         click.option("--pool", metavar="FOLDER", help="Your own photos and clips (folder or s3://BUCKET/PREFIX)."),
@@ -62,7 +62,7 @@ def _known_stages(_ctx: click.Context, _option: click.Parameter, names: tuple[st
 
 
 @click.command(short_help="Run the line: pool, opinions, review, training, benchmark, registry.")
-@_workspace_options
+@workspace_options
 @click.option("--seeds", metavar="0,1,2", help="Run once per training seed, each in a workspace of its own.")
 @click.option(
     "--stage",
@@ -98,7 +98,7 @@ def run(  # noqa: PLR0913 - the options of one command
     continues where it was.
     """  # noqa: E501 - click wraps the help text
     started = time.monotonic()
-    spec = _spec(pool, profile, workspace, settings)
+    spec = spec_of(pool, profile, workspace, settings)
     options = RunOptions(targets, promote, pull)
     if dry_run:
         _print_plans(spec, workspace, seeds)
@@ -137,16 +137,16 @@ def _print_plans(spec: WorkspaceSpec, workspace: Path | None, seeds: str | None)
 
 
 @click.command(short_help="Say which stages are stale.")
-@_workspace_options
+@workspace_options
 def status(pool: str | None, profile: str | None, workspace: Path | None, settings: tuple[str, ...]) -> None:
     """Say which stages of the checkout or of a workspace are stale, and why; nothing is run or written."""
     from vital.plan import print_status
 
-    spec = _spec(pool, profile, workspace, settings)
+    spec = spec_of(pool, profile, workspace, settings)
     print_status(locate_workspace(spec, workspace))
 
 
-def _spec(pool: str | None, profile: str | None, workspace: Path | None, settings: tuple[str, ...]) -> WorkspaceSpec:
+def spec_of(pool: str | None, profile: str | None, workspace: Path | None, settings: tuple[str, ...]) -> WorkspaceSpec:
     """What is asked for, on top of what the named workspace already is."""
     spec = read_spec(workspace) if workspace is not None else WorkspaceSpec()
     if profile is not None:

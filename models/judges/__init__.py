@@ -1,6 +1,9 @@
-"""Judges of quality assertions: one protocol, measuring judges, parsing of untrusted answers, voting."""
+"""Judges of quality assertions: one protocol, judges that measure or ask, parsing of untrusted answers, voting."""
 
 from models.judges.answers import ANSWER_SCHEMA, parse_answer
+from models.judges.asking import Asker, Asking, ChatQuestion, ChatReply, DecisionQuestion, DecisionReply
+from models.judges.chat import ChatAnnotator, ChatJudge, chat_annotator
+from models.judges.decisions import DecisionJudge
 from models.judges.measuring import (
     SELF_PROMPTS,
     Bands,
@@ -12,20 +15,33 @@ from models.judges.measuring import (
 )
 from models.judges.protocol import Assertion, Judge, Verdict, Vote
 from models.judges.voting import Decision, Outcome, chosen_revision, decide, decide_self_review
+from models.judges.writing import Describer, Polisher
 
 __all__ = [
     "ANSWER_SCHEMA",
     "SELF_PROMPTS",
+    "Asker",
+    "Asking",
     "Assertion",
     "Bands",
+    "ChatAnnotator",
+    "ChatJudge",
+    "ChatQuestion",
+    "ChatReply",
     "Decision",
+    "DecisionJudge",
+    "DecisionQuestion",
+    "DecisionReply",
+    "Describer",
     "Judge",
     "MeasuringAnnotator",
     "MeasuringJudge",
     "Outcome",
+    "Polisher",
     "SelfPrompt",
     "Verdict",
     "Vote",
+    "chat_annotator",
     "chosen_revision",
     "decide",
     "decide_self_review",

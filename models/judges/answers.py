@@ -5,6 +5,7 @@ a counted ``malformed`` vote, which neither keeps, revises nor discards by itsel
 """
 
 import json
+from collections.abc import Collection
 from typing import Any, Final
 
 from models.judges.protocol import Verdict, Vote
@@ -18,7 +19,7 @@ ANSWER_SCHEMA: Final[dict[str, Any]] = {
     "additionalProperties": False,
     "required": ["verdict", "revision", "reason"],
     "properties": {
-        "verdict": {"enum": ["agree", "revise", "severe", "abstain"]},
+        "verdict": {"type": "string", "enum": ["agree", "revise", "severe", "abstain"]},
         "revision": {"type": ["string", "null"]},
         "reason": {"type": "string", "maxLength": MAX_REASON},
     },
@@ -34,16 +35,16 @@ def parse_answer(text: str) -> Vote:
     Returns:
         The vote, or a ``malformed`` vote whose reason says which rule was broken (never the answer's own words).
     """
-    problem, content = _load(text)
-    if problem is None:
-        problem = _problem_with(content)
+    problem, content = parse_object(text, ANSWER_SCHEMA["required"])
+    problem = problem or _problem_with(content)
     if problem is not None:
         return Vote(Verdict.MALFORMED, None, problem)
     verdict = Verdict(content["verdict"])
     return Vote(verdict, content["revision"] if verdict is Verdict.REVISE else None, content["reason"].strip())
 
 
-def _load(text: str) -> tuple[str | None, dict[str, Any]]:
+def parse_object(text: str, keys: Collection[str]) -> tuple[str | None, dict[str, Any]]:
+    """Read one JSON object with exactly these keys; or say which rule is broken, and give an empty object."""
     if not text.strip():
         return "empty answer", {}
     if len(text) > MAX_ANSWER:
@@ -54,7 +55,9 @@ def _load(text: str) -> tuple[str | None, dict[str, Any]]:
         return "not JSON", {}
     except KeyError:
         return "repeated key", {}
-    return (None, content) if isinstance(content, dict) else ("not an object", {})
+    if not isinstance(content, dict):
+        return "not an object", {}
+    return (None, content) if set(content) == set(keys) else ("wrong keys", {})
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -65,8 +68,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _problem_with(content: dict[str, Any]) -> str | None:
-    if set(content) != set(ANSWER_SCHEMA["required"]):
-        return "wrong keys"
     verdict, revision, reason = content["verdict"], content["revision"], content["reason"]
     if not isinstance(verdict, str) or verdict not in _ALLOWED:
         return "unknown verdict"

@@ -22,11 +22,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Vote:
-    """One vote; ``revision`` is the proposed text and is there exactly if the verdict is REVISE."""
+    """One vote; ``revision`` is the proposed text and is there exactly if the verdict is REVISE.
+
+    ``model`` is what answered, as a server says; None for judges that ask none.
+    """
 
     verdict: Verdict
     revision: str | None
     reason: str
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if (self.revision is not None) != (self.verdict is Verdict.REVISE):

@@ -3,21 +3,21 @@
 Primary data: append-only, content-addressed Parquet shards under one URL that clones and workers share. A question is
 (content hash, assertion, judge, model, prompt version, round). Its intent is on disk before it is asked and its answer
 before it is used, in a journal beside the workspace; a journal left by a killed process is committed at the next start,
-so no answered question is ever asked again.
+so no answered question is ever asked again. Paid calls that were in flight then are listed, and asked again under the
+same idempotency key.
 """
 
 import argparse
-import fcntl
 import hashlib
 import io
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Generic, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -26,68 +26,62 @@ import pyarrow.parquet as pq
 from infra.dvc_store import shared_store
 from infra.errors import InfraError
 from infra.object_store import ObjectStore
-from models.judges import Verdict, Vote
+from models.judges import Vote
+from tasks.annotation.calls import Call, call_row, put_calls
+from tasks.annotation.journal import Journal, append_line, read_lines
 from tasks.annotation.parts import rows_of
+from tasks.annotation.questions import (
+    ANSWERS,
+    SERVED_ANSWERS,
+    TEXT_KIND,
+    VOTE_KIND,
+    Answer,
+    AnswerKind,
+    Question,
+    columns_for,
+    question_of,
+    vote_of,
+    vote_row,
+)
+from tasks.annotation.spending import Spent, enter
 from tasks.errors import StageError, VitalError
 from tasks.records import RowSchema
-from tasks.shards import digest, frame_of, read_table
+from tasks.shards import frame_of, read_table
 
 log = logging.getLogger(__name__)
 
-_S: Final = pa.string()
-ANSWERS: Final = RowSchema(
-    "answers",
-    pa.schema(
-        {
-            "content": _S,  # hash of the medium's bytes
-            "assertion": _S,
-            "judge": _S,
-            "model": _S,
-            "prompt_version": _S,
-            "round": pa.int64(),
-            "verdict": _S,
-            "revision": _S,
-            "reason": _S,
-        }
-    ),
-    ("content", "assertion", "judge", "model", "prompt_version", "round"),
-)
-"""One row per answered question; snapshot in ``artifacts/review/answers``, shards in the store."""
 
-_FOLDER: Final = "answers"
-
-
-@dataclass(frozen=True)
-class Question:
-    """The key of an answer."""
-
-    content: str
-    assertion: str
-    judge: str
-    model: str
-    prompt_version: str
-    round: int
-
-    @property
-    def key(self) -> str:
-        """Short hash; also the idempotency key of a call."""
-        return digest(*asdict(self).values())
-
-
-class AnswerBook:
-    """Answers about some contents: from the store, from this process' journal, or asked now.
+class AnswerBook(Generic[Answer]):
+    """Answers about some contents: from the store, from this process' journal, or asked now; safe for threads.
 
     Used as a context manager; ``commit`` writes what was answered to the store and closes the journal.
+
+    Args:
+        store: the answer store.
+        journal: file of this writer alone.
+        contents: hashes of the media that questions will be about.
+        kind: of the answers.
+        account: that paid calls are entered to; None where nobody is paid.
     """
 
-    def __init__(self, store: ObjectStore, journal: Path, contents: Iterable[str]) -> None:
-        self._store, self._path = store, journal
+    def __init__(
+        self,
+        store: ObjectStore,
+        journal: Path,
+        contents: Iterable[str],
+        kind: AnswerKind[Answer] = VOTE_KIND,
+        account: str | None = None,
+    ) -> None:
+        self._store, self._kind, self._path = store, kind, journal
         wanted = set(contents)
-        self._answers = {
-            question: vote for question, vote in _stored(store, _buckets(wanted)) if question.content in wanted
-        }
-        self._new: dict[Question, Vote] = {}
-        self._journal = _Journal(journal)
+        found = _stored(store, _buckets(wanted), kind)
+        self._answers = {question: answer for question, answer in found.items() if question.content in wanted}
+        self._new: dict[Question, Answer] = {}
+        self._calls: dict[Question, dict[str, Any]] = {}
+        self._journal = Journal(journal)
+        self._tally = _Tally(account, os.urandom(8).hex()) if account else None
+        if self._tally is not None:
+            self._journal.write([{"account": self._tally.account, "opened": self._tally.opened}])
 
     def __enter__(self) -> Self:
         return self
@@ -95,23 +89,85 @@ class AnswerBook:
     def __exit__(self, *_: object) -> None:
         self._journal.close()
 
-    def votes(self, questions: Sequence[Question], ask: Callable[[Question], Vote]) -> list[Vote]:
+    def known(self, question: Question) -> Answer | None:
+        """The answer, if somebody has given one."""
+        return self._answers.get(question)
+
+    def votes(self, questions: Sequence[Question], ask: Callable[[Question], Answer]) -> list[Answer]:
         """Answer questions in order; ``ask`` is called for those only that nobody has answered."""
         missing = list(dict.fromkeys(question for question in questions if question not in self._answers))
         if missing:
             self._journal.write({"intent": asdict(question)} for question in missing)
             for question in missing:
-                vote = ask(question)
-                self._journal.write([_answered(question, vote)], durable=False)
-                self._answers[question] = self._new[question] = vote
+                answer = ask(question)
+                self._journal.write([self._line(question, answer)], durable=False)
+                self._answers[question] = self._new[question] = answer
             self._journal.flush()
         return [self._answers[question] for question in questions]
 
+    def intend(self, questions: Iterable[Question], price: float) -> None:
+        """Put on disk that these will be asked now, each at this price at most."""
+        entries = [{"intent": asdict(question), "price": price} for question in questions]
+        self._journal.write(entries)
+        if self._tally is not None:
+            self._tally.intend(entries)
+
+    def record(self, question: Question, answer: Answer, call: Call) -> None:
+        """Put a paid answer on disk; only then is it known."""
+        row = call_row(question.key, asdict(question), call)
+        self._journal.write([{**self._line(question, answer), "call": row}])
+        self._calls[question] = row
+        self._answers[question] = self._new[question] = answer
+        if self._tally is not None:
+            self._tally.settle(question.key, call.cost)
+
     def commit(self) -> None:
         """Put the new answers into the store and remove the journal."""
-        _put(self._store, self._new)
-        self._new = {}
+        put_calls(self._store, self._calls.values())
+        _put(self._store, self._new, self._kind)
+        if self._tally is not None:
+            self._tally.enter(self._path.parent)
+        self._new, self._calls = {}, {}
         self._journal.remove()
+
+    def _line(self, question: Question, answer: Answer) -> dict[str, Any]:
+        return {self._kind.name: {**asdict(question), **self._kind.to_row(answer)}}
+
+
+class _Tally:
+    """What one journal has spent: answered calls at their cost, others at the prices of their intents."""
+
+    def __init__(self, account: str, opened: str) -> None:
+        self.account, self.opened = account, opened
+        self._lock, self._calls = threading.Lock(), 0
+        self._open: dict[str, float] = {}
+        self._cost = 0.0
+
+    def intend(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        with self._lock:
+            for entry in entries:
+                key = Question(**entry["intent"]).key
+                self._calls += 1
+                self._open[key] = self._open.get(key, 0.0) + entry["price"]
+
+    def settle(self, key: str, cost: float) -> None:
+        with self._lock:
+            if self._open.pop(key, None) is not None:  # else the journal that submitted its batch has counted it
+                self._cost += cost
+
+    def enter(self, journals: Path) -> None:
+        totals = Spent(self._calls, self._cost + sum(self._open.values()))
+        enter(spending_folder(journals), self.account, self.opened, totals)
+
+
+def spending_folder(journals: Path) -> Path:
+    """Where the accounts of a workspace lie, beside its journals."""
+    return journals.parent / "spending"
+
+
+def in_flight_file(journals: Path) -> Path:
+    """The list of paid calls that were in flight when a run was killed: only these can be asked a second time."""
+    return journals.parent / "in_flight.jsonl"
 
 
 def recover(store: ObjectStore, folder: Path) -> list[Question]:
@@ -123,22 +179,65 @@ def recover(store: ObjectStore, folder: Path) -> list[Question]:
     in_flight: list[Question] = []
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
         try:
-            journal = _Journal(path)
+            journal = Journal(path)
         except StageError:
             continue  # its owner is alive
-        intents, answers = journal.read()
-        _put(store, answers)
-        in_flight += [question for question in intents if question not in answers]
+        in_flight += _commit_left(store, list(journal.entries()), folder)
         journal.remove()
     if in_flight:
         log.info("answers: %d questions were in flight when a run was killed and may be asked again", len(in_flight))
     return in_flight
 
 
-def snapshot_rows(questions: Iterable[Question], votes: Iterable[Vote]) -> pd.DataFrame:
-    """Rows of ``ANSWERS``, one per question."""
-    records = {question: _row(question, vote) for question, vote in zip(questions, votes, strict=True)}
-    return frame_of(ANSWERS, records.values())
+def _commit_left(store: ObjectStore, entries: list[dict[str, Any]], folder: Path) -> list[Question]:
+    """Put what a killed journal holds into store and account; returns its questions without an answer."""
+    put_calls(store, [entry["call"] for entry in entries if "call" in entry])
+    answered: set[Question] = set()
+    for kind in (VOTE_KIND, TEXT_KIND):
+        rows = [entry[kind.name] for entry in entries if kind.name in entry]
+        answers = {question_of(row): kind.of_row(row) for row in rows}
+        _put(store, answers, kind)
+        answered |= set(answers)
+    intents = [entry for entry in entries if "intent" in entry]
+    open_ = [entry for entry in intents if Question(**entry["intent"]) not in answered]
+    head = next((entry for entry in entries if "account" in entry), None)
+    if head is not None:
+        tally = _Tally(head["account"], head["opened"])
+        tally.intend(intents)
+        for entry in entries:
+            if "call" in entry:
+                tally.settle(entry["call"]["call"], entry["call"]["cost"])
+        tally.enter(folder)
+        for entry in open_:
+            call = {"call": Question(**entry["intent"]).key, "journal": head["opened"], "price": entry["price"]}
+            append_line(in_flight_file(folder), {**call, **entry["intent"]})
+    return list(dict.fromkeys(Question(**entry["intent"]) for entry in open_))
+
+
+def answered_questions(store: ObjectStore, journals: Path, contents: Iterable[str]) -> dict[Question, Vote]:
+    """Votes about some contents that are paid for: in the store, and in journals that killed runs have left."""
+    found = _stored(store, _buckets(contents), VOTE_KIND)
+    for path in sorted(journals.glob("*.jsonl")) if journals.is_dir() else ():
+        rows = [entry[VOTE_KIND.name] for entry in read_lines(path) if VOTE_KIND.name in entry]
+        found = {question_of(row): vote_of(row) for row in rows} | found
+    return found
+
+
+def snapshot_rows(questions: Iterable[Question], votes: Iterable[Vote], rows: RowSchema = ANSWERS) -> pd.DataFrame:
+    """Rows of ``ANSWERS``, or of ``SERVED_ANSWERS``, one per question."""
+    pairs = zip(questions, votes, strict=True)
+    records = {question: {**asdict(question), **vote_row(vote)} for question, vote in pairs}
+    return frame_of(rows, records.values())
+
+
+def read_snapshot(path: Path) -> pd.DataFrame:
+    """Read a snapshot of measured or of served answers.
+
+    Raises:
+        StageError: it is missing or is neither.
+    """
+    served = path.is_file() and pq.ParquetFile(path).schema_arrow.names == SERVED_ANSWERS.columns
+    return read_table(path, SERVED_ANSWERS if served else ANSWERS)
 
 
 def restore(store: ObjectStore, snapshot: pd.DataFrame) -> int:
@@ -147,71 +246,11 @@ def restore(store: ObjectStore, snapshot: pd.DataFrame) -> int:
     Returns:
         How many answers the store did not have; one that it has stays as it is.
     """
-    answers = dict(map(_unrow, rows_of(snapshot)))
-    known = dict(_stored(store, _buckets(question.content for question in answers)))
+    answers = {question_of(row): vote_of(row) for row in rows_of(snapshot)}
+    known = _stored(store, _buckets(question.content for question in answers), VOTE_KIND)
     new = {question: vote for question, vote in answers.items() if question not in known}
-    _put(store, new)
+    _put(store, new, VOTE_KIND)
     return len(new)
-
-
-class _Journal:
-    """Lines of JSON that are in the kernel's hands when ``write`` returns, and on disk after ``flush``."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._handle)
-            msg = f"another review is writing {path.name} in this workspace: wait for it, or stop it"
-            raise StageError(msg) from error
-
-    def write(self, entries: Iterable[dict[str, Any]], *, durable: bool = True) -> None:
-        data = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries).encode()
-        while data:
-            data = data[os.write(self._handle, data) :]
-        if durable:
-            self.flush()
-
-    def flush(self) -> None:
-        os.fsync(self._handle)
-
-    def read(self) -> tuple[list[Question], dict[Question, Vote]]:
-        intents: list[Question] = []
-        answers: dict[Question, Vote] = {}
-        for line in self._path.read_bytes().split(b"\n")[:-1]:  # a torn last line has no end
-            entry = json.loads(line)
-            if "intent" in entry:
-                intents.append(Question(**entry["intent"]))
-            else:
-                question, vote = _unrow(entry["answer"])
-                answers[question] = vote
-        return intents, answers
-
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self.close()
-
-    def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-
-def _answered(question: Question, vote: Vote) -> dict[str, Any]:
-    return {"answer": _row(question, vote)}
-
-
-def _row(question: Question, vote: Vote) -> dict[str, Any]:
-    return {**asdict(question), "verdict": str(vote.verdict), "revision": vote.revision, "reason": vote.reason}
-
-
-def _unrow(row: dict[str, Any]) -> tuple[Question, Vote]:
-    question = Question(**{name: row[name] for name in ANSWERS.key})
-    revision = row["revision"] if isinstance(row["revision"], str) else None
-    return question, Vote(Verdict(row["verdict"]), revision, row["reason"])
 
 
 def _buckets(contents: Iterable[str]) -> set[str]:
@@ -219,28 +258,33 @@ def _buckets(contents: Iterable[str]) -> set[str]:
     return {content[0] for content in contents}
 
 
-def _stored(store: ObjectStore, buckets: set[str]) -> list[tuple[Question, Vote]]:
+def _stored(store: ObjectStore, buckets: set[str], kind: AnswerKind[Answer]) -> dict[Question, Answer]:
     """All answers in some buckets; of several answers to one question the first in shard order holds."""
-    found: dict[Question, Vote] = {}
+    found: dict[Question, Answer] = {}
     for bucket in sorted(buckets):
-        for name in store.list(f"{_FOLDER}/{bucket}/"):
+        for name in store.list(f"{kind.folder}/{bucket}/"):
             try:
-                table = pq.read_table(io.BytesIO(store.get(name)), schema=ANSWERS.schema)
+                table = pq.read_table(io.BytesIO(store.get(name)), schema=kind.rows.schema)
             except pa.ArrowInvalid as error:
-                msg = f"{name} in the store {store.url} is not a shard of answers: {error}"
+                msg = f"{name} in the store {store.url} is not a shard of {kind.folder}: {error}"
                 raise StageError(msg) from error
-            for question, vote in map(_unrow, table.to_pylist()):
-                found.setdefault(question, vote)
-    return list(found.items())
+            for row in table.to_pylist():
+                found.setdefault(question_of(row), kind.of_row(row))
+    return found
 
 
-def _put(store: ObjectStore, answers: dict[Question, Vote]) -> None:
+def _put(store: ObjectStore, answers: Mapping[Question, Any], kind: AnswerKind[Any]) -> None:
     for bucket in sorted(_buckets(question.content for question in answers)):
-        rows = [_row(question, vote) for question, vote in answers.items() if question.content[0] == bucket]
+        rows = [
+            {**asdict(question), **kind.to_row(answer)}
+            for question, answer in answers.items()
+            if question.content[0] == bucket
+        ]
+        schema = columns_for(rows, kind)
         sink = io.BytesIO()
-        pq.write_table(ANSWERS.to_arrow(frame_of(ANSWERS, rows)), sink, compression="zstd")
+        pq.write_table(schema.to_arrow(frame_of(schema, rows)), sink, compression="zstd")
         data = sink.getvalue()
-        store.put_if_absent(f"{_FOLDER}/{bucket}/{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
+        store.put_if_absent(f"{kind.folder}/{bucket}/{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -253,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        store, snapshot = shared_store(Path.cwd()), read_table(named.snapshot, ANSWERS)
+        store, snapshot = shared_store(Path.cwd()), read_snapshot(named.snapshot)
         added = restore(store, snapshot)
     except (VitalError, InfraError) as error:
         log.error("%s", error)  # noqa: TRY400 - one line for people, no traceback

@@ -1,13 +1,14 @@
 """Stage ``describe``: single assertions about measured signals, and planted ones whose truth the recipe knows.
 
-A sample of the pool is measured by the describer's family of estimators, told in sentences, polished and split. The
-share is taken by a hash of the id, so a growing pool leaves old choices alone. Planted assertions measure the review:
-they never become training text.
+A sample of the pool is measured by the describer's family of estimators, or shown to an LMM behind an endpoint; what is
+told in sentences is polished and split. The share is taken by a hash of the id, so a growing pool leaves old choices
+alone. Planted assertions measure the review: they never become training text.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,12 +17,14 @@ from tqdm import tqdm
 from models.signals.assertions import assertions_of, token_count
 from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine, parse_claim
 from models.signals.evidence import Medium, Pixels, draw_evidence
-from models.signals.scale import DESCRIBER_FAMILY, Reading, load_thresholds, measure, read
+from models.signals.scale import DESCRIBER_FAMILY, Reading, attributes_of, load_thresholds, measure, read
 from models.signals.wording import phrase
 from tasks.annotation.fit_signals import FitConfig
 from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.recipe import implied_falsehoods, implied_truths
+from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.sample_pixels import load_pixels
+from tasks.annotation.writers import Writers, describing_account, foresee_descriptions
 from tasks.errors import ConfigError, MediaError, StageError
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, Origin
@@ -43,6 +46,7 @@ class Config:
         slight_at: and slight; below, the attribute is called fine.
         part_samples: samples per part of the work; a killed run repeats at most the parts in hand.
         fit: recipe of the thresholds (``tasks.annotation.fit_signals``).
+        endpoints: LMMs that describe and polish instead of measurement; null for measurement.
         processes: worker processes.
     """
 
@@ -55,6 +59,7 @@ class Config:
     slight_at: float
     part_samples: int
     fit: FitConfig
+    endpoints: DescribeEndpoints | None = None
     processes: int = 2
 
     def __post_init__(self) -> None:
@@ -95,6 +100,7 @@ class _Job:
     part: str
     rows: list[dict[str, Any]]
     config: Config
+    told: dict[str, str] | None = None
 
 
 def run(config: Config, place: Place) -> Report:
@@ -117,7 +123,11 @@ def run(config: Config, place: Place) -> Report:
             jobs.append(_Job(place, part, rows, config))
     left = sum(len(job.rows) for job in jobs)
     with tqdm(total=len(told), initial=len(told) - left, desc="describe", unit="sample") as bar:
-        each_part(_describe_part, jobs, config.processes, bar)
+        if config.endpoints is None:
+            each_part(_describe_part, jobs, config.processes, bar)
+        else:
+            account = describing_account(config.endpoints, (row["id"] for row in told if is_described(row, config)))
+            _ask_parts(config.endpoints, jobs, account, bar)
     skipped = [
         _reject(row["id"], "not_sampled", "descriptions are made of a sample")
         for row in candidates
@@ -175,6 +185,27 @@ def claims_of(reading: Reading, config: Config, seed: str) -> list[Claim]:
     return claims
 
 
+def foresee(config: Config, root: Path) -> list[str]:
+    """What descriptions would ask of endpoints and pay, one line; nothing for measured ones."""
+    if config.endpoints is None:
+        return []
+    if not all((root / "artifacts" / stage / "candidates.parquet").is_file() for stage in ("collect", "distort")):
+        return ["the number of calls is known when collect and distort have run"]
+    candidates = rows_of(load_candidates(Place(root, root, root)))
+    return [foresee_descriptions(config.endpoints, [row for row in candidates if is_described(row, config)])]
+
+
+def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str, bar: tqdm) -> None:
+    """Ask for the descriptions of each part's samples, then go on as with measured ones."""
+    if not jobs:
+        return
+    place, config = jobs[0].place, jobs[0].config
+    writers = Writers.at(place, endpoints, account, lambda row: load_pixels(place, row, config.frames))
+    for job in jobs:
+        wanted = [row for row in job.rows if is_described(row, config)]
+        bar.update(_describe_part(replace(job, told=writers.describe(job.part, wanted))))
+
+
 def _parts(place: Place) -> tuple[TableParts, TableParts]:
     return TableParts(place.work / "assertions", ASSERTIONS), TableParts(place.work / "rejects", REJECTS)
 
@@ -189,7 +220,7 @@ def _describe_part(job: _Job) -> int:
         except MediaError as error:
             refused.append(_reject(row["id"], error.reason, str(error)))
             continue
-        texts = _describe(pixels, row, job.config) if is_described(row, job.config) else []
+        texts = _told(pixels, row, job) if is_described(row, job.config) else []
         records = [_assertion(row, text, attribute, Origin.DESCRIBER, None) for text, attribute in texts]
         if is_planted(row, job.config):
             records += planted(row, job.config, {record["text"] for record in records})
@@ -201,6 +232,21 @@ def _describe_part(job: _Job) -> int:
     return len(job.rows)
 
 
+def _told(pixels: Pixels, row: dict[str, Any], job: _Job) -> list[tuple[str, Attribute]]:
+    """What the describer says of one sample, as single assertions that make a claim."""
+    if job.told is None:
+        return _describe(pixels, row, job.config)
+    known = attributes_of(str(row["modality"]))
+    found = [(text, attribute) for text, attribute in _claimed(job.told.get(row["id"], "")) if attribute in known]
+    return found[: job.config.assertions]
+
+
+def _claimed(raw: str) -> list[tuple[str, Attribute]]:
+    """Polish and split a description; sentences without a measurable claim fall away."""
+    claims = ((text, parse_claim(text)) for text in assertions_of(raw))
+    return [(text, claim.attribute) for text, claim in claims if claim is not None]
+
+
 def _describe(pixels: Pixels, row: dict[str, Any], config: Config) -> list[tuple[str, Attribute]]:
     """Measure, tell, polish and split one sample."""
     thresholds = load_thresholds()
@@ -208,12 +254,7 @@ def _describe(pixels: Pixels, row: dict[str, Any], config: Config) -> list[tuple
     reading = read(measure(DESCRIBER_FAMILY, evidence), DESCRIBER_FAMILY, thresholds)
     seed = f"{config.seed}/{row['id']}"
     raw = ". ".join(phrase(claim, evidence.medium, seed) for claim in claims_of(reading, config, seed)) + "."
-    found = []
-    for text in assertions_of(raw):
-        claim = parse_claim(text)
-        if claim is not None:
-            found.append((text, claim.attribute))
-    return found
+    return _claimed(raw)
 
 
 def planted(row: dict[str, Any], config: Config, taken: set[str]) -> list[dict[str, Any]]:

@@ -1,46 +1,42 @@
 """Stage ``review``: three judges, three rounds, unanimity; then the annotator's self-review.
 
-Every assertion is put to every judge in every round, each on pixels of its own. Votes come from the answer store where
-somebody has paid for them before, and go there at once. Planted assertions take part like all others, which measures
-the review; they keep their origin and never become training text.
+Every assertion is put to every judge in every round: measuring judges look at pixels of their own, LMMs behind
+endpoints at the whole medium. Votes come from the answer store where somebody has paid for them before, and go there at
+once. Planted assertions take part like all others, which measures the review; they keep their origin and never become
+training text.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from infra.dvc_store import shared_store
-from models.judges import (
-    Assertion,
-    Bands,
-    Judge,
-    Outcome,
-    Vote,
-    decide,
-    decide_self_review,
-    embedded_annotator,
-    embedded_judges,
-)
+from models.judges import Bands, Outcome, Verdict, Vote, embedded_annotator, embedded_judges
 from models.signals.evidence import Evidence, Medium, draw_evidence
 from models.signals.scale import Thresholds, load_thresholds
 from tasks.annotation import agreement
-from tasks.annotation.answers import ANSWERS, AnswerBook, Question, recover, snapshot_rows
+from tasks.annotation.answers import AnswerBook, recover, snapshot_rows, spending_folder
+from tasks.annotation.batches import BatchDesk
+from tasks.annotation.desk import Desk
+from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.forecast import forecast
 from tasks.annotation.parts import counts_of, each_part, rows_of
+from tasks.annotation.protocol import Ask, Hearing, Matter, Rules, hear, next_ballot
+from tasks.annotation.questions import ANSWERS, SERVED_ANSWERS, Question
+from tasks.annotation.roles import ReviewEndpoints, bench_of
 from tasks.annotation.sample_pixels import load_pixels
+from tasks.annotation.spending import Spending
+from tasks.annotation.waves import ShownMedia, hear_together
 from tasks.pool import load_candidates
-from tasks.records import ASSERTIONS, REJECTS, REVIEWED, VOTES, Origin, Split
-from tasks.shards import TableParts, digest, frame_of, read_table, write_table
+from tasks.records import ASSERTIONS, REJECTS, REVIEWED, VOTES, Origin, RowSchema, Split
+from tasks.shards import TableParts, digest, frame_of, read_table, write_json, write_table
 from tasks.stage import Place
 
 log = logging.getLogger(__name__)
-
-SELF: Final = "self"
-
 
 _Rows = list[dict[str, Any]]
 
@@ -55,6 +51,7 @@ class Config:
         frames: consecutive frames of a clip that are looked at, from its middle.
         part_samples: samples per part of the work.
         bands: where measured probabilities become verdicts.
+        endpoints: LMMs that judge instead of measurement; null for measurement.
         processes: worker processes.
     """
 
@@ -63,6 +60,7 @@ class Config:
     frames: int
     part_samples: int
     bands: Bands
+    endpoints: ReviewEndpoints | None = None
     processes: int = 2
 
     def __post_init__(self) -> None:
@@ -107,56 +105,25 @@ class _Job:
 
 
 @dataclass
-class _Matter:
-    """One assertion on its way through the protocol."""
+class _Looks:
+    """The evidence that judges draw from one sample: decoded when the first question about it is asked."""
 
-    row: dict[str, Any]
-    text: str
-    outcome: Outcome | None = None
-
-
-@dataclass
-class _Panel:
-    """The judges of one sample, the evidence they draw, and every vote they cast."""
-
+    job: _Job
     sample: dict[str, Any]
-    medium: Callable[[], Medium]
     thresholds: Thresholds
-    book: AnswerBook
-    votes: list[dict[str, Any]] = field(default_factory=list)
-    answers: dict[Question, Vote] = field(default_factory=dict)
-    _evidence: dict[tuple[str, int], Evidence] = field(default_factory=dict)
+    _medium: list[Medium] = field(default_factory=list)
+    _drawn: dict[tuple[str, int], Evidence] = field(default_factory=dict)
 
-    def ballot(
-        self, matters: list[_Matter], seats: list[tuple[Judge, int]], phase: str, attempt: int
-    ) -> list[list[Vote]]:
-        """Put texts to judges; a list of votes per text, in the order of the seats (judge, round)."""
-        asked = [(matter, judge, turn) for matter in matters for judge, turn in seats]
-        questions = [self._question(matter.text, judge, turn) for matter, judge, turn in asked]
-        judges = {question: (judge, turn) for question, (_, judge, turn) in zip(questions, asked, strict=True)}
+    def medium(self) -> Medium:
+        if not self._medium:
+            self._medium.append(Medium(load_pixels(self.job.place, self.sample, self.job.config.frames)))
+        return self._medium[0]
 
-        def ask(question: Question) -> Vote:
-            judge, turn = judges[question]
-            assertion = Assertion(question.assertion, str(self.sample["modality"]))
-            return judge.vote(assertion, self._drawn(judge.name, turn), turn)
-
-        votes = self.book.votes(questions, ask)
-        self.answers.update(zip(questions, votes, strict=True))
-        for (matter, judge, turn), vote in zip(asked, votes, strict=True):
-            key = {"assertion_id": matter.row["assertion_id"], "id": matter.row["id"], "phase": phase}
-            who = {"judge": judge.name, "model": judge.model, "prompt_version": judge.prompt_version}
-            what = {"verdict": str(vote.verdict), "revision": vote.revision, "reason": vote.reason}
-            self.votes.append({**key, **who, "round": turn, "attempt": attempt, **what})
-        return [votes[start : start + len(seats)] for start in range(0, len(votes), len(seats))]
-
-    def _question(self, text: str, judge: Judge, turn: int) -> Question:
-        return Question(self.sample["bytes_sha256"], text, judge.name, judge.model, judge.prompt_version, turn)
-
-    def _drawn(self, name: str, turn: int) -> Evidence:
-        if (name, turn) not in self._evidence:
+    def drawn(self, name: str, turn: int) -> Evidence:
+        if (name, turn) not in self._drawn:
             seed = (self.sample["id"], name, turn)
-            self._evidence[name, turn] = draw_evidence(self.medium(), self.thresholds.evidence, *seed)
-        return self._evidence[name, turn]
+            self._drawn[name, turn] = draw_evidence(self.medium(), self.thresholds.evidence, *seed)
+        return self._drawn[name, turn]
 
 
 def run(config: Config, place: Place) -> Report:
@@ -173,25 +140,45 @@ def run(config: Config, place: Place) -> Report:
     candidates = rows_of(load_candidates(place))
     jobs = _jobs(config, place, candidates, assertions)
     total, left = len({row["id"] for row in assertions}), sum(len(job.samples) for job in jobs)
+    answers_rows = ANSWERS if config.endpoints is None else SERVED_ANSWERS
     with tqdm(total=total, initial=total - left, desc="review", unit="sample") as bar:
-        each_part(_review_part, jobs, config.processes, bar)
-    votes, reviewed, answers = (_parts(place)[name].read() for name in ("votes", "reviewed", "answers"))
+        if config.endpoints is None:
+            each_part(_review_part, jobs, config.processes, bar)
+        else:
+            _ask_parts(config.endpoints, jobs, account_of(config, assertions), bar)
+    votes, reviewed, answers = (_parts(place, answers_rows)[name].read() for name in ("votes", "reviewed", "answers"))
     outcomes = rows_of(reviewed)
     rejects = frame_of(REJECTS, (_reject(row) for row in outcomes if not row["kept"]))
     write_table(place.out / "votes.parquet", VOTES, votes)
     write_table(place.out / "reviewed.parquet", REVIEWED, reviewed)
     write_table(place.out / "rejects.parquet", REJECTS, rejects)
-    write_table(place.out / "answers" / "answers.parquet", ANSWERS, answers)
+    write_table(place.out / "answers" / "answers.parquet", answers_rows, answers)
+    if config.endpoints is not None:
+        write_json(place.out / "malformed.json", malformed_counts(rows_of(votes)))
     unseen = {row["id"] for row in candidates if row["split"] != Split.TRAIN}
     return summarise({row["assertion_id"]: row["text"] for row in assertions}, rows_of(votes), outcomes, unseen)
+
+
+def foresee(config: Config, root: Path) -> list[str]:
+    """What a review would ask of endpoints and pay, one line; nothing for judges that measure."""
+    if config.endpoints is None:
+        return []
+    if not (root / "artifacts" / "describe" / "assertions.parquet").is_file():
+        return ["the number of calls is known when describe has run: vital review plan"]
+    found = forecast(config.endpoints, Place(root, root, root), config.rounds, config.max_revisions)
+    least, most = (sum(getattr(one, name) for one in found) for name in ("least", "most"))
+    tokens = sum(one.tokens_in + one.tokens_out for one in found)
+    cost, most_cost = sum(one.cost for one in found), sum(one.most_cost for one in found)
+    told = f"{least:,} calls (at most {most:,}), about {tokens:,} tokens, cost {cost:.2f} (at most {most_cost:.2f})"
+    return [f"{told}; vital review plan tells more"]
 
 
 def _journals(place: Place) -> Path:
     return place.root / ".vital" / "journal"
 
 
-def _parts(place: Place) -> dict[str, TableParts]:
-    tables = {"votes": VOTES, "reviewed": REVIEWED, "answers": ANSWERS}
+def _parts(place: Place, answers_rows: RowSchema = ANSWERS) -> dict[str, TableParts]:
+    tables = {"votes": VOTES, "reviewed": REVIEWED, "answers": answers_rows}
     return {name: TableParts(place.work / name, rows) for name, rows in tables.items()}
 
 
@@ -212,81 +199,85 @@ def _jobs(config: Config, place: Place, candidates: _Rows, assertions: _Rows) ->
 
 
 def _review_part(job: _Job) -> int:
-    thresholds = load_thresholds()
-    judges = embedded_judges(thresholds, job.config.bands)
-    annotator = embedded_annotator(thresholds, job.config.bands)
-    tables: dict[str, list[Any]] = {"votes": [], "reviewed": [], "answers": []}
+    """Review some samples by measurement, one after the other."""
+    thresholds, bands = load_thresholds(), job.config.bands
+    judges, annotator = embedded_judges(thresholds, bands), embedded_annotator(thresholds, bands)
+    rules = Rules(judges, annotator, job.config.rounds, job.config.max_revisions)
     contents = {sample["bytes_sha256"] for sample, _ in job.samples}
+    hearings = []
     with AnswerBook(shared_store(job.place.root), _journals(job.place) / f"{job.part}.jsonl", contents) as book:
         for sample, rows in job.samples:
-            panel = _Panel(sample, _medium_once(job, sample), thresholds, book)
-            matters = review_sample(rows, panel, (judges, annotator), job.config)
-            tables["votes"] += panel.votes
-            tables["reviewed"] += [_outcome(matter) for matter in matters]
-            tables["answers"].append(snapshot_rows(panel.answers, panel.answers.values()))
+            hearing = Hearing([Matter(row, row["text"]) for row in rows])
+            _measure(hearing, _Looks(job, sample, thresholds), rules, book)
+            hearings.append(hearing)
         book.commit()
-    parts = _parts(job.place)
-    parts["votes"].add(job.part, frame_of(VOTES, tables["votes"]))
-    merged = pd.concat(tables["answers"], ignore_index=True).drop_duplicates(list(ANSWERS.key))
-    parts["answers"].add(job.part, merged)
-    parts["reviewed"].add(job.part, frame_of(REVIEWED, tables["reviewed"]))  # last: it says that the part is complete
+    return _store_part(job, hearings, ANSWERS)
+
+
+def _measure(hearing: Hearing, looks: _Looks, rules: Rules, book: AnswerBook[Vote]) -> None:
+    ballots = hear(hearing, looks.sample, rules)
+    votes: Sequence[Vote] | None = None
+    while (asks := next_ballot(ballots, votes)) is not None:
+        places = {ask.question: ask for ask in asks}
+
+        def measured(question: Question, places: dict[Question, Ask] = places) -> Vote:
+            ask = places[question]
+            evidence = looks.drawn(ask.seat.judge.name, ask.seat.turn)
+            return ask.seat.judge.vote(ask.assertion, evidence, ask.seat.turn)
+
+        votes = book.votes([ask.question for ask in asks], measured)
+
+
+def _ask_parts(endpoints: ReviewEndpoints, jobs: Sequence[_Job], account: str, bar: tqdm) -> None:
+    """Review by asking, part after part; each part's questions are put to all roles at once."""
+    if not jobs:
+        return
+    place, config = jobs[0].place, jobs[0].config
+    rules = Rules(*bench_of(endpoints), config.rounds, config.max_revisions)
+    budget = Spending(spending_folder(_journals(place)), account, endpoints.budget)
+    desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), budget, account)
+    answer = desk.answer if endpoints.mode == "live" else BatchDesk(desk, endpoints.batches).answer
+    media = ShownMedia(endpoints.pictures, lambda sample: Medium(load_pixels(place, sample, config.frames)))
+    for job in jobs:
+        contents = {sample["bytes_sha256"] for sample, _ in job.samples}
+        journal = _journals(place) / f"{job.part}.jsonl"
+        samples = [(sample, Hearing([Matter(row, row["text"]) for row in rows])) for sample, rows in job.samples]
+        with AnswerBook(shared_store(place.root), journal, contents, account=account) as book:
+            hear_together(samples, rules, media, book, answer)
+            book.commit()
+        bar.update(_store_part(job, [hearing for _, hearing in samples], SERVED_ANSWERS))
+    told = desk.spending.spent
+    log.info("review: %d calls, %.4f spent for this review so far", told.calls, told.cost)
+
+
+def account_of(config: Config, assertions: Sequence[Mapping[str, Any]]) -> str:
+    """Name of the account of one review: the same for the same assertions and judges, killed or not."""
+    endpoints = config.endpoints
+    models = [] if endpoints is None else [(name, role.model) for name, role in endpoints.roles.items()]
+    ids = sorted(row["assertion_id"] for row in assertions)
+    return f"review-{digest(ids, models, config.rounds, config.max_revisions)[:16]}"
+
+
+def malformed_counts(votes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Judge -> broken rule -> how many of its answers broke it."""
+    broken = [row for row in votes if row["verdict"] == Verdict.MALFORMED]
+    return {
+        judge: counts_of(row["reason"] for row in broken if row["judge"] == judge)
+        for judge in sorted({row["judge"] for row in broken})
+    }
+
+
+def _store_part(job: _Job, hearings: Sequence[Hearing], answers_rows: RowSchema) -> int:
+    parts = _parts(job.place, answers_rows)
+    parts["votes"].add(job.part, frame_of(VOTES, [row for hearing in hearings for row in hearing.votes]))
+    answers = {question: vote for hearing in hearings for question, vote in hearing.answers.items()}
+    parts["answers"].add(job.part, snapshot_rows(answers, answers.values(), answers_rows))
+    reviewed = [_outcome(matter) for hearing in hearings for matter in hearing.matters]
+    parts["reviewed"].add(job.part, frame_of(REVIEWED, reviewed))  # last: it says that the part is complete
     return len(job.samples)
 
 
-def _medium_once(job: _Job, sample: dict[str, Any]) -> Callable[[], Medium]:
-    """Decode a sample when the first question about it is asked; answered samples are never decoded."""
-    kept: list[Medium] = []
-
-    def medium() -> Medium:
-        if not kept:
-            kept.append(Medium(load_pixels(job.place, sample, job.config.frames)))
-        return kept[0]
-
-    return medium
-
-
-def review_sample(
-    rows: list[dict[str, Any]], panel: _Panel, bench: tuple[tuple[Judge, ...], tuple[Judge, ...]], config: Config
-) -> list[_Matter]:
-    """Take all assertions about one sample through the protocol.
-
-    Args:
-        rows: of ASSERTIONS.
-        panel: the sample's evidence and answers; collects the votes.
-        bench: the judges, and the annotator under its reworded prompts.
-        config: rounds and revisions.
-    """
-    judges, annotator = bench
-    matters = [_Matter(row, row["text"]) for row in rows]
-    seats = [(judge, turn) for judge in judges for turn in range(1, config.rounds + 1)]
-    pending = matters
-    for attempt in range(config.max_revisions + 1):
-        for matter, votes in zip(pending, panel.ballot(pending, seats, agreement.CROSS, attempt), strict=True):
-            decision = decide(votes, attempt, config.max_revisions)
-            matter.outcome, matter.text = decision.outcome, decision.revision or matter.text
-        pending = [matter for matter in pending if matter.outcome is None]
-        if not pending:
-            break
-    kept = [matter for matter in matters if matter.outcome is Outcome.UNANIMOUS]
-    _mark_duplicates(kept)
-    kept = [matter for matter in kept if matter.outcome is Outcome.UNANIMOUS]
-    again = [(judge, turn) for turn, judge in enumerate(annotator, start=1)]
-    for matter, votes in zip(kept, panel.ballot(kept, again, SELF, 0), strict=True):
-        matter.outcome = decide_self_review(votes)
-    return matters
-
-
-def _mark_duplicates(kept: list[_Matter]) -> None:
-    """Revisions can make two assertions of one origin equal: the first stays."""
-    seen: set[tuple[str, str]] = set()
-    for matter in kept:
-        key = (matter.row["origin"], matter.text)
-        if key in seen:
-            matter.outcome = Outcome.DUPLICATE
-        seen.add(key)
-
-
-def _outcome(matter: _Matter) -> dict[str, Any]:
+def _outcome(matter: Matter) -> dict[str, Any]:
     kept = matter.outcome is Outcome.UNANIMOUS
     return {**matter.row, "text": matter.text, "kept": kept, "reason": str(matter.outcome)}
 

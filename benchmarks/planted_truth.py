@@ -1,0 +1,102 @@
+"""Planted truth: precision and recall of a finished review on assertions whose truth the recipes know.
+
+    python benchmarks/planted_truth.py [--workspace DIR]
+
+Reads what the stages describe and review have made (make run makes both). As many truths as falsehoods are taken, by a
+hash of their ids, from every kind of claim that is planted; an assertion counts as accepted if it was kept in any
+wording, except that a falsehood which a revision has put right counts as rejected. Exit code 1 under 500 assertions.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+from models.signals.claims import parse_claim  # noqa: E402 - found by the line above
+from tasks.annotation.parts import rows_of  # noqa: E402
+from tasks.records import ASSERTIONS, REVIEWED, Origin  # noqa: E402
+from tasks.shards import read_table  # noqa: E402
+
+LEAST = 500
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One planted assertion."""
+
+    kind: str
+    truth: bool
+    accepted: bool
+    order: str
+
+
+def judged(workspace: Path) -> list[Judged]:
+    """All planted assertions of a workspace with what became of them."""
+    planted = rows_of(read_table(workspace / "artifacts" / "describe" / "assertions.parquet", ASSERTIONS))
+    reviewed = rows_of(read_table(workspace / "artifacts" / "review" / "reviewed.parquet", REVIEWED))
+    outcomes = {row["assertion_id"]: row for row in reviewed}
+    found = []
+    for row in planted:
+        if row["origin"] == Origin.PLANTED:
+            outcome, claim = outcomes[row["assertion_id"]], parse_claim(row["text"])
+            kind = "unread" if claim is None else f"{claim.attribute}: {claim.fault or 'fine'}"
+            truth = bool(row["planted_truth"])
+            accepted = bool(outcome["kept"]) and (truth or outcome["text"] == row["text"])
+            order = hashlib.sha256(row["assertion_id"].encode()).hexdigest()
+            found.append(Judged(kind, truth, accepted, order))
+    return found
+
+
+def balanced(found: list[Judged]) -> list[Judged]:
+    """Half truths, half falsehoods: the larger half is thinned evenly over its kinds."""
+    halves = [[one for one in found if one.truth is wanted] for wanted in (True, False)]
+    size = min(map(len, halves))
+    return [one for half in halves for one in _thinned(half, size)]
+
+
+def _thinned(half: list[Judged], size: int) -> list[Judged]:
+    by_kind: dict[str, list[Judged]] = {}
+    for one in sorted(half, key=lambda one: one.order):
+        by_kind.setdefault(one.kind, []).append(one)
+    ranked = sorted(
+        (place / len(group), kind, one) for kind, group in by_kind.items() for place, one in enumerate(group)
+    )
+    return [one for *_, one in sorted(ranked, key=lambda entry: entry[:2])[:size]]
+
+
+def line(name: str, some: Iterable[Judged]) -> str:
+    """One row of the table."""
+    rows = list(some)
+    truths = [one for one in rows if one.truth]
+    accepted = [one for one in rows if one.accepted]
+    right = sum(one.truth for one in accepted)
+    precision = f"{right / len(accepted):.3f}" if accepted and truths else "-"
+    recall = f"{right / len(truths):.3f}" if truths else "-"
+    false = len(rows) - len(truths)
+    taken = sum(one.accepted and not one.truth for one in rows)
+    return f"{name:<28}{len(truths):>7}{false:>11}{taken:>20}{precision:>12}{recall:>9}"
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--workspace", type=Path, default=CHECKOUT)
+    named = parser.parse_args()
+    found = balanced(judged(named.workspace))
+    attributes = sorted({one.kind.partition(":")[0] for one in found})
+    print(f"{'planted':<28}{'truths':>7}{'falsehoods':>11}{'falsehoods accepted':>20}{'precision':>12}{'recall':>9}")
+    for attribute in attributes:
+        print(line(attribute, (one for one in found if one.kind.partition(":")[0] == attribute)))
+        for kind in sorted({one.kind for one in found if one.kind.startswith(attribute)}):
+            print(line(f"  {kind.partition(': ')[2]}", (one for one in found if one.kind == kind)))
+    print(line("all", found))
+    return int(len(found) < LEAST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""Client of OpenAI-compatible endpoints: one request, a deadline and a size for its answer, retries with jitter.
+
+The key of an endpoint is known by the name of an environment variable and lives in this module alone: whatever a server
+says is freed of it before anybody else sees it, and errors are told in our words. The client library is imported when
+the first request is sent.
+"""
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from infra.errors import ContentRefusedError, EndpointRefusedError, EndpointUnavailableError, InfraError
+from infra.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+KEYLESS: Final = "no-key"
+"""What is sent as a key to a server that needs none."""
+
+REPLAYED: Final = "idempotent-replayed"
+"""Header by which a server says that it answered from its store of idempotency keys."""
+
+_HIDDEN: Final = "[key]"
+_RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_FILTERS: Final = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed"})
+_MAX_ERROR_BYTES: Final = 20_000
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Where an endpoint is and how patiently it is asked.
+
+    Attributes:
+        base_url: for example ``https://api.openai.com/v1``.
+        key: NAME of the environment variable that holds the key; None for a server without keys.
+        timeout_s: for a whole answer, however slowly it streams.
+        attempts: of one request, at most.
+        first_wait_s: before the second attempt; doubled for each further one, with jitter.
+        longest_wait_s: of one wait; a server's retry-after is honoured up to ten times this.
+        max_answer_bytes: a longer answer is broken off.
+    """
+
+    base_url: str
+    key: str | None
+    timeout_s: float = 120.0
+    attempts: int = 6
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 60.0
+    max_answer_bytes: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError("base_url must be http(s)://HOST/PATH, without credentials or a query")
+        if min(self.timeout_s, self.attempts, self.first_wait_s, self.longest_wait_s) <= 0:
+            raise ValueError("timeout_s, attempts, first_wait_s and longest_wait_s must be positive")
+
+    @property
+    def host(self) -> str:
+        """What messages call the endpoint."""
+        return urlsplit(self.base_url).netloc
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A server's answer.
+
+    Attributes:
+        body: its JSON object, without the key should it have been repeated there.
+        latency_s: of the attempt that succeeded.
+        attempts: how many were made.
+        doubtful: attempts that broke off after they were sent: they may have been paid.
+        replayed: the server says that it answered from its store.
+    """
+
+    body: dict[str, Any]
+    latency_s: float
+    attempts: int = 1
+    doubtful: int = 0
+    replayed: bool = False
+
+
+class _Failure(Exception):  # noqa: N818 - not an error that anybody outside sees
+    """One attempt failed in a way that may pass."""
+
+    def __init__(self, what: str, *, wait_s: float | None = None, doubtful: bool = False) -> None:
+        super().__init__(what)
+        self.wait_s, self.doubtful = wait_s, doubtful
+
+
+class Endpoint:
+    """One endpoint as one judge uses it, from any number of threads.
+
+    Args:
+        config: where and how.
+        limit: turns are taken from it.
+        wait: sleeps; it may raise to give up.
+    """
+
+    def __init__(
+        self, config: EndpointConfig, limit: RateLimit | None = None, wait: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.config = config
+        self._limit, self._wait = limit or RateLimit(), wait
+        self._key = KEYLESS if config.key is None else os.environ.get(config.key, "").strip()
+        if not self._key:
+            msg = f"the key of {config.host} is missing: set {config.key} in the environment"
+            raise InfraError(msg)
+        self._lock = threading.Lock()
+        self._client: OpenAI | None = None
+
+    def post(
+        self, path: str, body: dict[str, Any], call: str, tokens: int, admit: Callable[[], None] = lambda: None
+    ) -> Answered:
+        """Send one request until it is answered.
+
+        Args:
+            path: such as ``/chat/completions``.
+            body: of the request.
+            call: idempotency key; the same for every attempt, now and after a kill.
+            tokens: estimate for the rate limit.
+            admit: called before the first attempt, and before each that follows one which may have been paid.
+
+        Raises:
+            EndpointRefusedError: the server will never take such a request.
+            ContentRefusedError: its content filter refuses this one.
+            EndpointUnavailableError: every attempt failed.
+        """
+        doubtful, told = 0, ""
+        for attempt in range(1, self.config.attempts + 1):
+            self._wait(self._limit.reserve(tokens))
+            if attempt == 1 or doubtful:
+                admit()
+            started = time.monotonic()
+            try:
+                answer, replayed = self._attempt(path, body, call)
+            except _Failure as failure:
+                doubtful += failure.doubtful
+                told = str(failure)
+                if attempt < self.config.attempts:
+                    self._pause(attempt, failure.wait_s)
+                continue
+            return Answered(answer, time.monotonic() - started, attempt, doubtful, replayed)
+        msg = f"{self.config.host} failed {self.config.attempts} times in a row, last: {told}; run again to go on"
+        raise EndpointUnavailableError(msg)
+
+    def client(self) -> "OpenAI":
+        """The library's client, for files and batches; use ``guarded`` around its calls."""
+        with self._lock:
+            if self._client is None:
+                from openai import DefaultHttpxClient, OpenAI  # noqa: PLC0415 - a second of CPU; most runs ask no endpoint
+
+                hooks = {"request": [_stamp], "response": [self._bound]}
+                web = DefaultHttpxClient(event_hooks=hooks, timeout=self.config.timeout_s)
+                self._client = OpenAI(
+                    api_key=self._key,
+                    base_url=self.config.base_url,
+                    max_retries=0,
+                    http_client=web,
+                    timeout=web.timeout,
+                )
+            return self._client
+
+    def scrub(self, text: str) -> str:
+        """The text without the key."""
+        return text if self._key == KEYLESS else text.replace(self._key, _HIDDEN)
+
+    def read_json(self, data: bytes) -> Any:
+        """JSON without the key, however the server has escaped it.
+
+        Raises:
+            ValueError: it is no JSON. RecursionError: it is nested without end.
+        """
+        return self._scrubbed(json.loads(data.decode("utf-8", "replace")))
+
+    def _scrubbed(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.scrub(value)
+        if isinstance(value, list):
+            return [self._scrubbed(item) for item in value]
+        if isinstance(value, dict):
+            return {self.scrub(name): self._scrubbed(item) for name, item in value.items()}
+        return value
+
+    def guarded(self, request: Callable[["OpenAI"], Any]) -> Any:
+        """One request through the library's client, with its failures in our words.
+
+        Raises:
+            EndpointRefusedError: the server will never take such a request.
+            ContentRefusedError: its content filter refuses this one.
+            EndpointUnavailableError: it may pass later.
+        """
+        try:
+            return self._told(request)
+        except _Failure as failure:
+            msg = f"{self.config.host}: {failure}; run again to go on"
+            raise EndpointUnavailableError(msg) from None
+
+    def _attempt(self, path: str, body: dict[str, Any], call: str) -> tuple[dict[str, Any], bool]:
+        options: Any = {"headers": {"Idempotency-Key": call}}
+        response = self._told(lambda client: client.post(path, cast_to=httpx2.Response, body=body, options=options))
+        try:
+            content = self.read_json(response.content)
+        except (ValueError, RecursionError):
+            raise _Failure("the answer is not whole", doubtful=True) from None
+        if not isinstance(content, dict):
+            raise _Failure("the answer is no JSON object", doubtful=True)
+        return content, response.headers.get(REPLAYED, "").lower() == "true"
+
+    def _told(self, request: Callable[["OpenAI"], Any]) -> Any:
+        """Make a request; the library's errors, which repeat what the server says, end here."""
+        client = self.client()
+        from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError  # noqa: PLC0415 - as above
+
+        try:
+            return request(client)
+        except APITimeoutError:
+            told = f"no whole answer within {self.config.timeout_s:g} s"
+            raise _Failure(told, doubtful=True) from None
+        except APIConnectionError:
+            raise _Failure("the connection failed or broke off", doubtful=True) from None
+        except APIStatusError as error:
+            raise self._refusal(error.status_code, error.response.headers, error.body) from None
+        except (OpenAIError, httpx2.HTTPError) as error:
+            told = f"the answer is not usable ({type(error).__name__})"
+            raise _Failure(told, doubtful=True) from None
+
+    def _refusal(self, status: int, headers: httpx2.Headers, body: object) -> Exception:
+        told = body.get("error", body) if isinstance(body, dict) else {}
+        code = told.get("code") if isinstance(told, dict) else None
+        if isinstance(code, str) and code in _FILTERS:
+            msg = f"the content filter of {self.config.host} refuses the request"
+            return ContentRefusedError(msg)
+        if status in _RETRIED:
+            msg = f"status {status}"
+            return _Failure(msg, wait_s=_retry_after(headers))
+        advice = {401: "its key", 403: "its key and what it may do", 404: "base_url and the model's name"}
+        msg = f"{self.config.host} refuses (status {status}): check {advice.get(status, 'model and parameters')}"
+        if self.config.key is not None:
+            msg = f"{msg}; the key is read from {self.config.key}"
+        return EndpointRefusedError(msg)
+
+    def _pause(self, attempt: int, wanted_s: float | None) -> None:
+        """Wait before the next attempt; where the server has said how long, everybody else waits too."""
+        backoff = min(self.config.first_wait_s * 2 ** (attempt - 1), self.config.longest_wait_s)
+        if wanted_s is not None:
+            wanted_s = min(wanted_s, 10 * self.config.longest_wait_s)
+            self._limit.pause(wanted_s)
+        self._wait((wanted_s or 0.0) + backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+    def _bound(self, response: httpx2.Response) -> None:
+        """Before a body is read: give it a deadline and a size, whatever the status."""
+        limit = self.config.max_answer_bytes if response.status_code < 400 else _MAX_ERROR_BYTES
+        started = response.request.extensions.get("started", time.monotonic())
+        if response.request.method == "GET":
+            limit = 1 << 30  # files of batches
+        response.stream = _BoundedStream(response.stream, started + self.config.timeout_s, limit)
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    """A body that ends with a timeout at a deadline, and with an error at a size."""
+
+    def __init__(self, stream: Any, deadline: float, limit: int) -> None:
+        self._stream, self._deadline, self._left = stream, deadline, limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            self._left -= len(chunk)
+            if time.monotonic() > self._deadline:
+                raise httpx2.ReadTimeout("deadline")
+            if self._left < 0:
+                raise httpx2.DecodingError("too long")
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _stamp(request: httpx2.Request) -> None:
+    request.extensions["started"] = time.monotonic()
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds that the server asks to wait; None if it does not say, or says it as a date."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if 0 <= seconds < 86_400:
+            return seconds
+    return None

@@ -1,0 +1,133 @@
+"""Describer and polisher behind endpoints: descriptions of a part's samples, asked for and paid like votes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+
+from infra.dvc_store import shared_store
+from infra.object_store import ObjectStore
+from models.judges import ChatReply, Describer, Polisher
+from models.signals.evidence import Medium, Pixels
+from tasks.annotation.answers import AnswerBook, recover, spending_folder
+from tasks.annotation.desk import Desk, Inquiry
+from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.questions import TEXT_KIND, Question, Text
+from tasks.annotation.roles import DescribeEndpoints
+from tasks.annotation.spending import Spending
+from tasks.annotation.waves import Sample, ShownMedia
+from tasks.errors import MediaError
+from tasks.shards import digest
+from tasks.stage import Place
+
+_MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
+
+
+@dataclass(frozen=True)
+class Writers:
+    """The two writers at their desk.
+
+    Attributes:
+        desk: asks.
+        media: what the describer is shown.
+        store: the answer store.
+        journals: folder of the workspace's journals.
+        describer: words and reads descriptions.
+        polisher: words and reads edited ones.
+    """
+
+    desk: Desk
+    media: ShownMedia
+    store: ObjectStore
+    journals: Path
+    describer: Describer
+    polisher: Polisher
+
+    @classmethod
+    def at(
+        cls, place: Place, endpoints: DescribeEndpoints, account: str, load: Callable[[Sample], Pixels]
+    ) -> "Writers":
+        """Open the desk of a workspace, after answers that killed runs have left are in the store."""
+        store, journals = shared_store(place.root), place.root / ".vital" / "journal"
+        store.check()
+        recover(store, journals)
+        spending = Spending(spending_folder(journals), account, endpoints.budget)
+        desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), spending, account)
+        media = ShownMedia(endpoints.pictures, lambda sample: Medium(load(sample)))
+        return cls(desk, media, store, journals, *writers_of(endpoints))
+
+    def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, str]:
+        """Descriptions by sample id; a sample that cannot be decoded, or that nobody describes, has none.
+
+        Raises:
+            BudgetReachedError: the budget is reached; what was answered is kept.
+            EndpointError: an endpoint refuses, or failed at every attempt.
+        """
+        shown = [sample for sample in samples if self._decodes(sample)]
+        contents = {sample["bytes_sha256"] for sample in shown}
+        journal = self.journals / f"describe-{part}.jsonl"
+        with AnswerBook(self.store, journal, contents, TEXT_KIND, self.desk.account) as book:
+            first = {sample["id"]: self._first(sample) for sample in shown}
+            self.desk.answer(book, list(first.values()))
+            raw = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in first.items()}
+            second = {sample["id"]: self._second(sample, raw[sample["id"]]) for sample in shown if raw[sample["id"]]}
+            self.desk.answer(book, list(second.values()))
+            told = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in second.items()}
+            book.commit()
+        return told
+
+    def _decodes(self, sample: Sample) -> bool:
+        try:
+            self.media.of(sample)
+        except MediaError:
+            return False  # the caller meets the same error and rejects the sample with its reason
+        return True
+
+    def _first(self, sample: Sample) -> Inquiry[Text]:
+        writer = self.describer
+        question = Question(sample["bytes_sha256"], "", writer.name, writer.model, writer.prompt_version, 1)
+
+        def read(reply: ChatReply) -> Text:
+            return Text(writer.read(reply), reply.model)
+
+        return Inquiry(question, lambda: writer.question(self.media.of(sample)), read)
+
+    def _second(self, sample: Sample, raw: str) -> Inquiry[Text]:
+        writer = self.polisher
+        question = Question(sample["bytes_sha256"], raw, writer.name, writer.model, writer.prompt_version, 1)
+
+        def read(reply: ChatReply) -> Text:
+            polished = writer.read(reply)
+            return Text(raw if polished is None else polished, reply.model)
+
+        return Inquiry(question, lambda: writer.question(raw, str(sample["modality"])), read)
+
+
+def writers_of(endpoints: DescribeEndpoints) -> tuple[Describer, Polisher]:
+    """Who words and reads."""
+    roles = endpoints.roles.values()
+    versions = [role.version(endpoints.pictures) for role in roles]
+    return Describer(endpoints.describer.model, versions[0]), Polisher(endpoints.polisher.model, versions[1])
+
+
+def describing_account(endpoints: DescribeEndpoints, ids: Iterable[str]) -> str:
+    """Name of the account of descriptions of these samples by these models, killed or not."""
+    models = [(name, role.model) for name, role in endpoints.roles.items()]
+    return f"describe-{digest(models, sorted(ids))[:16]}"
+
+
+def foresee_descriptions(endpoints: DescribeEndpoints, samples: Sequence[Sample]) -> str:
+    """Calls, tokens and cost of describing samples that nobody has described yet, in one line."""
+    describer, polisher = endpoints.describer, endpoints.polisher
+    words, edited = writers_of(endpoints)
+    asked = words.question(_MEDIUM)
+    tokens_in, cost = 0, 0.0
+    for sample in samples:
+        seen = describer.input_tokens(len(asked.system) + len(asked.text), endpoints.pictures.count(sample["frames"]))
+        edit = edited.question("", "image")
+        read = polisher.input_tokens(len(edit.system) + len(edit.text), 0) + describer.output_tokens
+        tokens_in += seen + read
+        cost += describer.cost(seen, describer.output_tokens) + polisher.cost(read, polisher.output_tokens)
+    return f"at most {2 * len(samples):,} calls, about {tokens_in:,} tokens in, cost {cost:.2f}"

@@ -1,0 +1,164 @@
+"""Endpoints over real HTTP: retries, deadlines, idempotency keys, and keys that appear nowhere."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lmm_server import Lmm, serving
+
+from infra.errors import ContentRefusedError, EndpointRefusedError, EndpointUnavailableError, InfraError
+from infra.lmm_endpoint import Endpoint, EndpointConfig
+from infra.rate_limit import RateLimit
+
+CANARY = "sk-canary-3f9a1c77"
+Make = Callable[..., Endpoint]
+
+
+@pytest.fixture
+def lmm() -> Iterator[Lmm]:
+    with serving() as lmm:
+        yield lmm
+
+
+@pytest.fixture
+def make(lmm: Lmm, monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+
+    def endpoint(**changes: object) -> Endpoint:
+        settings = {"timeout_s": 20.0, "attempts": 3, "first_wait_s": 0.01, "longest_wait_s": 0.05} | changes
+        return Endpoint(EndpointConfig(base_url=lmm.address, key="CANARY_KEY", **settings))  # type: ignore[arg-type]
+
+    return endpoint
+
+
+def ask(endpoint: Endpoint, call: str = "call-1", **how: object):
+    body = {"model": "m", "messages": [{"role": "user", "content": "is it sharp?"}]}
+    return endpoint.post("/chat/completions", body, call, 100, **how)  # type: ignore[arg-type]
+
+
+def test_an_answer_comes_with_the_key_and_the_idempotency_key(make: Make, lmm: Lmm):
+    found = ask(make())
+    assert found.body["model"] == "m-2026-11-01"
+    assert (found.attempts, found.doubtful, found.replayed) == (1, 0, False)
+    assert lmm.keys == {CANARY}
+    assert lmm.seen == {"call-1": 1}
+
+
+@pytest.mark.parametrize("fault", ["rate_limited", "server_error", "truncated", "not_json", "drop"])
+def test_what_goes_wrong_on_the_way_is_tried_again_and_paid_once(fault: str, make: Make, lmm: Lmm):
+    lmm.faults = [fault]
+    found = ask(make())
+    assert found.attempts == 2
+    assert found.doubtful == (fault in ("truncated", "not_json", "drop"))
+    assert lmm.paid["call-1"] == 1
+    assert lmm.seen["call-1"] == 2
+
+
+@pytest.mark.parametrize("fault", ["hang", "slow"])
+def test_a_deadline_holds_for_a_silent_server_and_for_one_that_drips(fault: str, make: Make, lmm: Lmm):
+    endpoint = make(timeout_s=1.0)
+    ask(endpoint, "warm")  # the library is imported before anything is timed
+    lmm.faults, lmm.hang_s = [fault], 8.0
+    started = time.monotonic()
+    found = ask(endpoint)
+    assert time.monotonic() - started < 6
+    assert (found.attempts, found.doubtful, found.replayed) == (2, 1, True)
+    assert lmm.paid["call-1"] == 1
+
+
+def test_retry_after_holds_everybody_back(make: Make, lmm: Lmm):
+    lmm.faults, lmm.retry_after = ["rate_limited"], "0.4"
+    endpoint = make()
+    started = time.monotonic()
+    ask(endpoint)
+    assert time.monotonic() - started >= 0.4
+
+
+def test_attempts_end_and_the_error_says_what_to_do(make: Make, lmm: Lmm):
+    lmm.faults = ["server_error"] * 3
+    with pytest.raises(EndpointUnavailableError, match="failed 3 times in a row, last: status 500; run again"):
+        ask(make())
+
+
+def test_a_wrong_key_is_final_and_names_the_variable(make: Make, lmm: Lmm):
+    lmm.reject = (401, {"error": {"message": "wrong key KEY"}})
+    with pytest.raises(EndpointRefusedError, match=r"status 401.*its key.*CANARY_KEY"):
+        ask(make())
+    assert sum(lmm.seen.values()) == 1
+
+
+def test_a_content_filter_refuses_one_request_only(make: Make, lmm: Lmm):
+    lmm.reject = (400, {"error": {"message": "KEY", "code": "content_filter"}})
+    with pytest.raises(ContentRefusedError):
+        ask(make())
+
+
+def test_payment_is_admitted_before_the_first_attempt_and_after_doubtful_ones(make: Make, lmm: Lmm):
+    admitted: list[int] = []
+    lmm.faults = ["server_error", "truncated"]
+    ask(make(), admit=lambda: admitted.append(sum(lmm.seen.values())))
+    assert admitted == [0, 2]
+
+
+def test_a_long_answer_is_broken_off(make: Make, lmm: Lmm):
+    lmm.brain = lambda _: "x" * 5_000
+    with pytest.raises(EndpointUnavailableError, match="failed 3 times"):
+        ask(make(max_answer_bytes=2_000))
+
+
+def test_the_key_is_in_no_error_no_log_and_no_answer(
+    make: Make, lmm: Lmm, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+):
+    caplog.set_level(logging.DEBUG)
+    lmm.brain = lambda _: "my key is KEY"
+    assert "my key is [key]" in json.dumps(ask(make(), "a").body)
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in CANARY)
+    assert make().read_json(f'{{"{escaped}": ["{escaped}"]}}'.encode()) == {"[key]": ["[key]"]}
+    told = []
+    for reject in ((401, {"error": {"message": "KEY"}}), (500, {"error": "KEY"}), (422, {"detail": "KEY"})):
+        lmm.reject = reject
+        with pytest.raises(InfraError) as error:
+            ask(make(), "b")
+        told += [
+            str(error.value),
+            repr(error.value),
+            repr(error.value.__cause__),
+            str(error.value.__suppress_context__),
+        ]
+    assert lmm.keys == {CANARY}
+    written = capfd.readouterr()
+    assert CANARY not in "".join(told) + caplog.text + written.out + written.err
+
+
+def test_without_its_key_an_endpoint_is_not_made(lmm: Lmm, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(InfraError, match="set NO_SUCH_KEY"):
+        Endpoint(EndpointConfig(lmm.address, "NO_SUCH_KEY"))
+    assert ask(Endpoint(EndpointConfig(lmm.address, None))).attempts == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://x/v1", "https://user:secret@host/v1", "https://host/v1?key=x", "host/v1"])
+def test_addresses_with_credentials_or_without_a_host_are_refused(url: str):
+    with pytest.raises(ValueError, match="without credentials"):
+        EndpointConfig(url, None)
+
+
+def test_the_library_is_not_imported_before_the_first_request(checkout: Path):
+    code = "import sys, infra.lmm_endpoint, infra.lmm_wire; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=checkout, check=False).returncode == 0
+
+
+def test_turns_are_spread_by_requests_and_by_tokens_and_a_pause_moves_all():
+    now = [100.0]
+    limit = RateLimit(60, 6000, clock=lambda: now[0])
+    assert [limit.reserve(tokens) for tokens in (10, 10, 500, 10)] == [0, 1, 2, 7]
+    now[0] = 200.0
+    assert limit.reserve(10) == 0
+    limit.pause(30)
+    assert limit.reserve(10) == 30
+    assert RateLimit(clock=lambda: 0.0).reserve(10**9) == 0
