@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from infra.data_set import data_set_name, read_report
+from infra.data_set import read_report
 from infra.errors import RegistryError
 from infra.registry import Registry, resolve_judge
 from tasks.errors import ConfigError, GateError
@@ -241,11 +241,6 @@ def test_a_damaged_cache_is_told(plant: VersionedPlant):
             path.write_bytes(b"other")
     with pytest.raises(RegistryError, match="is damaged"):
         compare_with_last(plant.root, plant.root)
-
-
-def test_every_workspace_has_a_data_set_of_its_own(tmp_path: Path):
-    assert data_set_name(tmp_path, tmp_path) == "vital-data"
-    assert data_set_name(tmp_path / "my photos (1)", tmp_path) == "vital-data-my-photos-1"
 
 
 @pytest.mark.parametrize(
