@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.preflight import check_configs, check_targets, promotes_by_default
+from flows.reannotation import record_data_set, tell_failure
 from flows.stages import Line, fetch_inputs
 from infra.errors import InfraError
 from infra.params import EMBEDDED
@@ -20,6 +21,7 @@ from infra.workspace import (
     workspace_params,
 )
 from tasks.errors import StageError
+from tasks.stage import STEPS
 
 
 class PromotionFailedError(StageError):
@@ -33,7 +35,7 @@ class PromotionFailedError(StageError):
         self.outcomes = outcomes
 
 
-@flow(name="vital", persist_result=False)
+@flow(name="vital", persist_result=False, on_failure=[tell_failure], on_crashed=[tell_failure])
 def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people fill in
     profile: str = EMBEDDED,
     pool: str | None = None,
@@ -42,6 +44,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     settings: dict[str, Any] | None = None,
     *,
     promote: bool | None = None,
+    record: bool = False,
     pull: bool = False,
 ) -> dict[str, str]:
     """Run the line, or some of its stages.
@@ -54,10 +57,12 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
         settings: params sections with values that replace the profile's.
         promote: offer the registered candidates to the registry afterwards; None means: if the workspace is the
             checkout and ``register`` is among the targets.
+        record: compare the annotation with the last version of the data set, and record a new one if the limits of
+            the section ``compare`` hold; a failure then emits an event.
         pull: take finished stages from the DVC remote where somebody has pushed them.
 
     Returns:
-        For each stage, whether it was executed, restored or unchanged; after a promotion, also what became of that.
+        For each stage, whether it was executed, restored or unchanged; also what became of a record or a promotion.
 
     Raises:
         VitalError: a parameter is wrong or a stage failed; the message is one line.
@@ -67,7 +72,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     spec = WorkspaceSpec(profile, None if pool is None else absolute_pool(pool), settings or {})
     root, chosen = locate_workspace(spec, workspace), check_targets(targets)
     check_workspace(root, spec)
-    check_configs(workspace_params(spec), chosen, root)
+    check_configs(workspace_params(spec), [*chosen, *(STEPS if record else ())], root)
     prepare_workspace(root, spec)
     fetch_inputs()
     line = Line(root, chosen, pull=pull)
@@ -80,6 +85,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("review")
     line.run("assemble")
     line.run("validate")
+    recorded = {"record": record_data_set(root)} if record else {}
 
     # Training: the encoder alone, then each decoder on top of it.
     line.run("pretrain")
@@ -91,7 +97,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("report")
     line.run("register")
 
-    told = {stage: str(outcome) for stage, outcome in line.outcomes.items()}
+    told = {stage: str(outcome) for stage, outcome in line.outcomes.items()} | recorded
     wanted = promotes_by_default(root, chosen) if promote is None else promote
     return {**told, "promote": _offer(root, told)} if wanted else told
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from infra.dvc_tree import object_key
 from infra.errors import InfraError, MissingObjectError
 from infra.object_store import ObjectStore, open_store
 
@@ -28,7 +29,6 @@ STORE_VARIABLE: Final = "VITAL_STORE"
 """Environment variable that names the opinion and answer store."""
 
 _OBJECTS: Final = "objects"
-_DVC_LAYOUT: Final = "files/md5"
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class ByteSources:
         Raises:
             InfraError: no place holds it undamaged; the message names the places, or why one could not be asked.
         """
-        key, troubles = f"{_DVC_LAYOUT}/{md5[:2]}/{md5[2:]}", []
+        key, troubles = object_key(md5), []
         for place in self._places:
             try:
                 place.open().fetch(key, path)

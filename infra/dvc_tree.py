@@ -25,8 +25,13 @@ def folder_listing(folder: Path) -> Listing:
 
 def listing_hash(listing: Mapping[str, str]) -> str:
     """What DVC calls a folder with this content."""
+    return hashlib.md5(listing_object(listing), usedforsecurity=False).hexdigest() + _LISTED
+
+
+def listing_object(listing: Mapping[str, str]) -> bytes:
+    """The object by which DVC stores a folder with this content; :func:`listing_hash` names it."""
     entries = [{"md5": listing[path], "relpath": path} for path in sorted(listing)]
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _LISTED
+    return json.dumps(entries, sort_keys=True).encode()
 
 
 def cached_listing(cache: Path, name: str) -> Listing | None:
@@ -42,7 +47,12 @@ def cached_listing(cache: Path, name: str) -> Listing | None:
 
 def cached_object(cache: Path, name: str) -> Path:
     """Where DVC's cache keeps the object of this name."""
-    return cache / _OBJECTS / name[:2] / name[2:]
+    return cache / object_key(name)
+
+
+def object_key(name: str) -> str:
+    """Key of an object in DVC's cache and in its remotes."""
+    return f"{_OBJECTS}/{name[:2]}/{name[2:]}"
 
 
 def below(listing: Mapping[str, str], inner: str) -> str | None:

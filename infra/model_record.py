@@ -13,6 +13,9 @@ from infra.errors import RegistryError
 CANDIDATES_FILE: Final = "artifacts/register/candidates.json"
 """Where the stage ``register`` leaves its candidates."""
 
+DATA_SET: Final = "data_set"
+"""Kind of entry that is no model: a version of the data set (infra/data_set.py)."""
+
 ENCODER: Final = "encoder"
 """Kind of candidate that is no whole model: it has no decoder, so it cannot assess."""
 
@@ -31,23 +34,30 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Check:
-    """One sentence of a gate: a measure, what it must reach, and what it is.
+    """One sentence of a gate: a measure, what it must reach or must not exceed, and what it is.
 
-    ``value`` is None if the measure does not exist, in which case the check does not hold.
+    A bound that is None is no bound. ``value`` is None if the measure does not exist, in which case the check does not
+    hold.
     """
 
     measure: str
-    at_least: float
+    at_least: float | None
     value: float | None
+    at_most: float | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether the measure reaches its bound."""
-        return self.value is not None and self.value >= self.at_least
+        """Whether the measure is within its bounds."""
+        if self.value is None:
+            return False
+        reached = self.at_least is None or self.value >= self.at_least
+        return reached and (self.at_most is None or self.value <= self.at_most)
 
     def __str__(self) -> str:
         found = "missing" if self.value is None else f"{self.value:.4f}"
-        return f"{self.measure} >= {self.at_least:g} (found {found})"
+        bounds = ((">=", self.at_least), ("<=", self.at_most))
+        told = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        return f"{self.measure} {told} (found {found})"
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,13 @@ class Candidate:
 
     Attributes:
         name: name in the registry.
-        kind: ``pretrained``, ``encoder``, ``zero`` or ``warm_up``.
+        kind: ``pretrained``, ``encoder``, ``zero`` or ``warm_up``; or ``data_set``.
         path: the model's folder, relative to the workspace.
         files: every file of that folder, sorted by path.
         metrics: measure -> value on held-out contents.
         gate: the declared quality gate, check by check.
         params: sections of the params file that made it.
-        made_from: path of an input -> SHA-256 of its content.
+        made_from: path of an input -> SHA-256 of its content; of a data set: output of the line -> DVC's hash of it.
         parents: models it was made from.
         card: model card, Markdown.
     """

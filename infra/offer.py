@@ -5,7 +5,7 @@ count only if the folder is what the lock says ``register`` made, and if every s
 stages before it made last: then the measures are those of the models that lie there now.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -40,10 +40,30 @@ def vouched_candidates(workspace: Path) -> dict[str, Candidate]:
     if made is None or made[0] != _MAKER or listing_hash(folder_listing(workspace / _FOLDER)) != made[1]:
         msg = f"{_FOLDER} is not what dvc.lock says that {_MAKER} made: {AGAIN}"
         raise RegistryError(msg)
-    for stage, path in _outdated(lock, cache_folder(workspace)):
-        msg = f"{stage} was made from another {path} than the one that dvc.lock names now: {AGAIN}"
-        raise RegistryError(msg)
+    _check_outdated(lock, cache_folder(workspace), _MAKER)
     return candidates
+
+
+def vouched_outputs(workspace: Path, stages: Sequence[str]) -> dict[str, str]:
+    """Hashes of what stages made last, ``artifacts/<stage>`` -> DVC's name of the folder.
+
+    Args:
+        workspace: folder of the run.
+        stages: in the line's order; the last one and all on the way to it must have read what was made last.
+
+    Raises:
+        RegistryError: a stage has not run, or rests on something that has changed since.
+        InfraError: the lock cannot be read.
+    """
+    lock = read_lock(workspace)
+    outs = _outs(lock)
+    found = {folder: outs.get(folder) for folder in (f"artifacts/{stage}" for stage in stages)}
+    for folder, made in found.items():
+        if made is None or cached_listing(cache_folder(workspace), made[1]) in (None, {}):
+            msg = f"{folder} is not in DVC's cache as dvc.lock says: {AGAIN}"
+            raise RegistryError(msg)
+    _check_outdated(lock, cache_folder(workspace), stages[-1])
+    return {folder: made[1] for folder, made in found.items() if made is not None}
 
 
 def read_lock(workspace: Path) -> Lock:
@@ -97,9 +117,15 @@ def _outs(lock: Lock) -> dict[str, tuple[str, str]]:
     return {out["path"]: (stage, out["md5"]) for stage, entry in lock.items() for out in entry.get("outs", [])}
 
 
-def _outdated(lock: Lock, cache: Path) -> Iterator[tuple[str, str]]:
-    """Stages on the way to ``register``, itself included, that read something else than was made last, and what."""
-    outs, waiting, seen = _outs(lock), [_MAKER], set[str]()
+def _check_outdated(lock: Lock, cache: Path, last: str) -> None:
+    for stage, path in _outdated(lock, cache, last):
+        msg = f"{stage} was made from another {path} than the one that dvc.lock names now: {AGAIN}"
+        raise RegistryError(msg)
+
+
+def _outdated(lock: Lock, cache: Path, last: str) -> Iterator[tuple[str, str]]:
+    """Stages on the way to ``last``, itself included, that read something else than was made last, and what."""
+    outs, waiting, seen = _outs(lock), [last], set[str]()
     while waiting:
         stage = waiting.pop()
         if stage in seen:

@@ -102,8 +102,8 @@ def promote_model(model: str, workspace: Path = CHECKOUT, options: PromotionOpti
     """
     options, spec = options or PromotionOptions(), Spec.parse(model)
     candidate = _candidate(model, workspace) if spec.version is None else None
-    git = _repository(options.checkout, spec.name)
-    with _alone(git):
+    git = writable_repository(options.checkout, spec.name)
+    with alone(git):
         if options.push:
             fetch_registry(git, spec.name)
         registry = Registry(git, str(options.checkout), options.checkout)
@@ -124,8 +124,12 @@ def promote_model(model: str, workspace: Path = CHECKOUT, options: PromotionOpti
     return Promotion(spec.name, version.version, options.stage, known is None, new_stage, options.push)
 
 
-def _repository(checkout: Path, name: str) -> Git:
-    """The repository that is the registry, in a state in which a promotion may write to it."""
+def writable_repository(checkout: Path, name: str) -> Git:
+    """The repository that is the registry, in a state in which a promotion may write to it.
+
+    Raises:
+        RegistryError: it is no git repository with a commit, or the branch of ``name`` is checked out.
+    """
     git = Git.around(checkout)
     if git is None or git.try_run("rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
         msg = f"{checkout} is not a git repository with a commit: the registry lives in git"
@@ -165,7 +169,7 @@ def _check_unchanged(candidate: Candidate, workspace: Path) -> tuple[str, dict[s
     if files != candidate.files:
         msg = f"{candidate.path} has changed since it was measured and registered: {AGAIN}"
         raise RegistryError(msg)
-    _check_params(candidate.name, workspace, lock)
+    check_params(candidate.name, workspace, lock)
     prefix = f"{candidate.path}/".removeprefix(f"{out['path']}/")
     cached = cached_listing(cache_folder(workspace), out["md5"]) or {}
     if any(cached.get(prefix + file.path) != file.md5 for file in files):
@@ -174,8 +178,12 @@ def _check_unchanged(candidate: Candidate, workspace: Path) -> tuple[str, dict[s
     return stage, {"path": out["path"], "md5": out["md5"]}
 
 
-def _check_params(name: str, workspace: Path, lock: Lock) -> None:
-    """Check that the params file still says what DVC's lock says every stage ran with."""
+def check_params(name: str, workspace: Path, lock: Lock) -> None:
+    """Check that the params file still says what DVC's lock says every stage ran with.
+
+    Raises:
+        RegistryError: it does not.
+    """
     params = read_yaml(workspace / "params.yaml")
     for stage, entry in lock.items():
         for section, values in entry.get("params", {}).get("params.yaml", {}).items():
@@ -194,7 +202,7 @@ def _param(params: Any, dotted: str) -> Any:
 
 
 @contextlib.contextmanager
-def _alone(git: Git) -> Iterator[None]:
+def alone(git: Git) -> Iterator[None]:
     """One promotion at a time in a repository; a killed one leaves no lock behind."""
     path = Path(git.run("rev-parse", "--path-format=absolute", "--git-common-dir")) / "vital-registry.lock"
     with path.open("w") as lock:

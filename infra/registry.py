@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 from infra.dvc_store import ByteSources, Location, byte_places
 from infra.errors import RegistryError
 from infra.git import Git, local_path, mirror_tags
-from infra.model_record import ENCODER, Record, hash_file
+from infra.model_record import DATA_SET, ENCODER, ModelFile, Record, hash_file
 from infra.tags import Version, models_of, read_tags
 from infra.workspace import CHECKOUT
 
@@ -30,6 +30,9 @@ DEFAULT_STAGE: Final = "prod"
 
 DEFAULT_MODEL: Final = "vital-base"
 """Model that is meant where nobody names one."""
+
+DATA: Final = "vital-data"
+"""Name of the checkout's data set; those of workspaces begin with it."""
 
 _SPEC: Final = re.compile(r"^(?P<name>[A-Za-z0-9][\w/-]*)(?:@(?P<version>[\w.]+)|#(?P<stage>[\w/-]+))?$", re.ASCII)
 
@@ -146,7 +149,7 @@ class Registry:
             Found(name, version)
             for name, versions in self._models.items()
             for version in versions
-            if stage in version.stages
+            if stage in version.stages and not name.startswith(DATA)
         ]
         for found in current:
             if found.name == DEFAULT_MODEL:
@@ -198,7 +201,7 @@ class Registry:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetch-"))
         try:
-            _fetch_files(record, sources, fresh, str(found))
+            _fetch_files(record.candidate.files, sources, fresh, str(found))
             fresh.chmod(0o755)
             fresh.rename(folder)
         except OSError:
@@ -207,6 +210,24 @@ class Registry:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return folder
+
+    def fetch_part(self, found: Found, paths: Collection[str], folder: Path) -> None:
+        """Write some files of a version, named by their paths in it, below ``folder``; nothing is kept beside them.
+
+        Raises:
+            RegistryError: the version has no such file.
+            InfraError: no store that can be reached has the bytes, or they are not what was recorded.
+        """
+        record = self.record(found)
+        wanted = [file for file in record.candidate.files if file.path in paths]
+        if missing := set(paths) - {file.path for file in wanted}:
+            msg = f"{found} has no file {min(missing)}"
+            raise RegistryError(msg)
+        _fetch_files(wanted, ByteSources(list(self._places(record))), folder, str(found))
+
+    def attached(self, found: Found, path: str) -> bytes | None:
+        """Content of a file of the version's commit, or None if it has none."""
+        return self._git.show(found.version.commit, path)
 
     def _places(self, record: Record) -> Iterator[Location]:
         """Where the bytes may lie, nearest first: here, the registry's clone, where they were pushed, origins."""
@@ -229,9 +250,11 @@ def resolve_judge(spec: str | None = None, home: Path = CHECKOUT) -> Path:
     """
     registry = Registry.open(None, home)
     found = registry.promoted() if spec is None else registry.find(spec)
-    if registry.record(found).candidate.kind == ENCODER:
-        whole = ", ".join(name for name in registry.models if name != found.name) or f"{DEFAULT_MODEL}, once promoted"
-        msg = f"{found} is an encoder without a decoder and cannot assess: name a whole model ({whole})"
+    unfit = {ENCODER: "an encoder without a decoder", DATA_SET: "a data set"}.get(registry.record(found).candidate.kind)
+    if unfit is not None:
+        models = [name for name in registry.models if name != found.name and not name.startswith(DATA)]
+        whole = ", ".join(models) or f"{DEFAULT_MODEL}, once promoted"
+        msg = f"{found} is {unfit} and cannot assess: name a whole model ({whole})"
         raise RegistryError(msg)
     return registry.fetch(found)
 
@@ -304,8 +327,8 @@ def _repository(folder: Path) -> Git:
     return git
 
 
-def _fetch_files(record: Record, sources: ByteSources, folder: Path, name: str) -> None:
-    for file in record.candidate.files:
+def _fetch_files(files: Iterable[ModelFile], sources: ByteSources, folder: Path, name: str) -> None:
+    for file in files:
         path = folder / file.path
         if not path.resolve().is_relative_to(folder.resolve()):
             msg = f"the record of {name} names a file outside its folder: {file.path}"

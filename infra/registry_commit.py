@@ -11,7 +11,7 @@ import yaml
 from infra.dvc_store import Location, config_with_store, remote
 from infra.errors import RegistryError
 from infra.git import Git, local_path
-from infra.model_record import Candidate, Record
+from infra.model_record import DATA_SET, Candidate, Record
 from infra.registry import record_path
 from infra.tags import Version, order, read_tags
 
@@ -33,20 +33,23 @@ def build_record(candidate: Candidate, out: Mapping[str, str], git: Git) -> Reco
     return Record(candidate, out, store, code)
 
 
-def register(git: Git, record: Record, workspace: Path, made: list[str]) -> Version:
-    """Commit the record and let GTO tag it as the model's next version.
+def register(
+    git: Git, record: Record, workspace: Path, made: list[str], more: Mapping[str, bytes] | None = None
+) -> Version:
+    """Commit the record and let GTO tag it as the next version of the model or data set.
 
     Args:
         git: the checkout's repository.
         record: what is promoted.
         workspace: folder of the run: its dvc.lock, params and metrics are recorded.
         made: receives the tag's name before the tag is made.
+        more: further files of the commit, path -> content.
     """
     from gto import api  # noqa: PLC0415 - seconds to import, needed only when something is promoted
 
     name, head, identity = record.candidate.name, git.run("rev-parse", "HEAD"), git.identity()
     tip, version = git.tip(branch_of(name)), _next_version(git, name)
-    tree = git.tree_with(head, _files(git, record, workspace))
+    tree = git.tree_with(head, _files(git, record, workspace) | dict(more or {}))
     message = f"Register {name} {version}\n\n{_summary(record)}\n"
     commit = git.commit(tree, [tip, head] if tip else [head], message, identity)
     made.append(f"{name}@{version}")
@@ -123,7 +126,7 @@ def _pipeline(path: Path, candidate: Candidate) -> bytes:
     declared = pipeline.setdefault("artifacts", {})
     if declared.get(candidate.name, {}).get("path") == candidate.path:
         return content
-    declared[candidate.name] = {"path": candidate.path, "type": "model"}
+    declared[candidate.name] = {"path": candidate.path, "type": "dataset" if candidate.kind == DATA_SET else "model"}
     return yaml.safe_dump(pipeline, sort_keys=False, allow_unicode=True).encode()
 
 

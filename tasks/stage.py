@@ -44,6 +44,12 @@ STAGES: Final[dict[str, str]] = {
 }
 """The line, in order: stage name -> module."""
 
+ANNOTATION: Final = tuple(name for name, module in STAGES.items() if module.startswith("tasks.annotation."))
+"""The stages that make the data set, in order."""
+
+STEPS: Final[dict[str, str]] = {"compare": "tasks.evaluation.compare"}
+"""What a flow does between stages with a section of its own: no ``dvc.yaml`` names what it depends on."""
+
 RECIPES: Final[dict[str, str]] = {"base": "tasks.training.base"}
 """Stages with a pipeline file of their own: they make what the line starts from."""
 
@@ -93,7 +99,7 @@ def load_stage(name: str) -> StageModule:
     Raises:
         ConfigError: there is no stage of that name.
     """
-    module = {**STAGES, **RECIPES}.get(name)
+    module = {**STAGES, **STEPS, **RECIPES}.get(name)
     if module is None:
         msg = f"unknown stage {name!r}; the stages are {', '.join([*STAGES, *RECIPES])}"
         raise ConfigError(msg)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from vital.drift_command import drift
+
 if TYPE_CHECKING:
     from tasks.evaluation.human_scores import Human
     from tasks.evaluation.opinion_tables import Columns
@@ -19,6 +21,9 @@ _REPLICATES: Final = 1000
 @click.group(short_help="Look into what the scorers say: agreement, outliers, what sigma means.")
 def opinions() -> None:
     """Opinions are the scores that several scorers gave to the same samples."""
+
+
+opinions.add_command(drift)
 
 
 @opinions.command()

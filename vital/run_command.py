@@ -29,11 +29,13 @@ class RunOptions:
         targets: stages to run; all if empty.
         promote: offer the candidates to the registry; None means: if the workspace is the checkout and ``register``
             is among the targets.
+        record: compare with the last version of the data set, and record a new one.
         pull: take finished stages from the DVC remote.
     """
 
     targets: tuple[str, ...] = ()
     promote: bool | None = None
+    record: bool = False
     pull: bool = False
 
 
@@ -77,6 +79,12 @@ def _known_stages(_ctx: click.Context, _option: click.Parameter, names: tuple[st
     default=None,
     help="Offer the result to the registry (default: in the checkout, if the stage register is run).",
 )
+@click.option(
+    "--reannotate",
+    is_flag=True,
+    help="Run collect to validate alone, compare opinions with the last version of the data set, and record a new one "
+    "if the limits of params.yaml, section compare, hold.",
+)
 @click.option("--pull", is_flag=True, help="Take finished stages from the DVC remote instead of computing them.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what is missing; run nothing.")
 def run(  # noqa: PLR0913 - the options of one command
@@ -88,6 +96,7 @@ def run(  # noqa: PLR0913 - the options of one command
     targets: tuple[str, ...],
     *,
     promote: bool | None,
+    reannotate: bool,
     pull: bool,
     dry_run: bool,
 ) -> None:
@@ -99,12 +108,15 @@ def run(  # noqa: PLR0913 - the options of one command
     """  # noqa: E501 - click wraps the help text
     started = time.monotonic()
     spec = spec_of(pool, profile, workspace, settings)
-    options = RunOptions(targets, promote, pull)
+    if reannotate:
+        targets = _annotation(targets, seeds, promote=promote)
+    options = RunOptions(targets, promote, record=reannotate, pull=pull)
     if dry_run:
         _print_plans(spec, workspace, seeds)
         return
     from flows.preflight import check_configs, check_needs, check_targets
     from flows.server import use_prefect_server
+    from tasks.stage import STEPS
     from vital.seeds import parse_seeds, run_seeds
 
     numbers = None if seeds is None else parse_seeds(seeds)
@@ -112,7 +124,7 @@ def run(  # noqa: PLR0913 - the options of one command
     check_workspace(root, spec)
     if not targets:
         check_needs(spec.profile)
-    check_configs(workspace_params(spec), check_targets(list(targets) or None), root)
+    check_configs(workspace_params(spec), [*check_targets(list(targets) or None), *(STEPS if reannotate else ())], root)
     if numbers is None:
         prepare_workspace(root, spec)
     _show_lines()
@@ -122,6 +134,17 @@ def run(  # noqa: PLR0913 - the options of one command
         run_and_tell(root, options, started)
     else:
         run_seeds(spec, workspace, numbers, options)
+
+
+def _annotation(targets: tuple[str, ...], seeds: str | None, *, promote: bool | None) -> tuple[str, ...]:
+    """The stages of ``--reannotate``, which says by itself what is run and recorded."""
+    from tasks.stage import ANNOTATION
+
+    others = {"--stage": bool(targets), "--seeds": seeds is not None, "--promote": bool(promote)}
+    if clash := [name for name, given in others.items() if given]:
+        msg = f"--reannotate runs annotation alone and records a data set: leave {clash[0]} out"
+        raise click.UsageError(msg)
+    return ANNOTATION
 
 
 def _print_plans(spec: WorkspaceSpec, workspace: Path | None, seeds: str | None) -> None:
@@ -191,6 +214,7 @@ def _run_line(root: Path, options: RunOptions) -> dict[str, str]:
         targets=list(options.targets) or None,
         settings=dict(spec.settings),
         promote=options.promote,
+        record=options.record,
         pull=options.pull,
     )
 

@@ -29,6 +29,8 @@ def print_summary(root: Path, outcomes: Mapping[str, str], seconds: float) -> No
     peak = max((float(telemetry(root, name).get("peak_mb", 0)) for name in STAGES), default=0.0)
     done = f"{len(worked)} of {len(stages)} stages ran" if worked else "No stage was executed: everything is up to date"
     click.echo(f"{done}. Wall time {seconds:.0f} s; peak memory of the largest process {peak:.0f} MB.")
+    if "record" in outcomes:
+        click.echo(f"Data set: {outcomes['record']}")
     if "promote" in outcomes:
         click.echo(f"Registry: {outcomes['promote']}")
     page = report_page(root)

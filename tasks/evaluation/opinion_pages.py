@@ -93,7 +93,7 @@ def markdown(found: Study) -> str:
         f"mean SRCC of two scorers {_number(found['agreement']['mean'])}; {100 * found['confidence']:g} % intervals "
         f"by {'samples' if found['contents'] is None else 'contents'}."
     )
-    parts = [f"# Opinions: {_text(found['name'])}", summary]
+    parts = [f"# Opinions: {cell_text(found['name'])}", summary]
     if human is not None:
         parts += [_people(found)]
     parts += ["## Scorers", _scorer_table(found), "## Agreement of scorers", _matrix_table(found)]
@@ -107,7 +107,7 @@ def _people(found: Study) -> str:
     human = found["human"]
     lines = [f"- SRCC(mu, MOS) = {_cell(human['mu_mos'])} on {human['rated']} samples"]
     best = max(found["scorers"], key=lambda row: -2.0 if row["mos"]["value"] is None else row["mos"]["value"])
-    lines.append(f"- best single scorer: {_text(best['name'])}, {_cell(best['mos'])}")
+    lines.append(f"- best single scorer: {cell_text(best['name'])}, {_cell(best['mos'])}")
     if human["sigma_sd"] is not None:
         told = f"on {human['with_sd']} samples, sigma {found['sigma']}"
         lines.append(f"- SRCC(sigma, human SD) = {_cell(human['sigma_sd'])} {told}")
@@ -132,13 +132,13 @@ def _scorer_table(found: Study) -> str:
         if human:
             cells += [_cell(row["mos"]), _cell(row["mu_loses"]), _number(row["curves"]["mos"]["error"])]
         rows.append(cells)
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _matrix_table(found: Study) -> str:
     matrix = found["agreement"]
     rows = [[row["name"], *(_number(value, 2) for value in row["values"])] for row in matrix["rows"]]
-    return _table(["scorer", *matrix["names"]], rows)
+    return table(["scorer", *matrix["names"]], rows)
 
 
 def _distortion_table(found: Study) -> str:
@@ -151,7 +151,7 @@ def _distortion_table(found: Study) -> str:
         cells += [_number(row["mos"])] if human else []
         rows.append([*cells, *(_number(own.get(name), 2) for name in names)])
     head = ["distortion", "samples", "two scorers", "sigma", *(["mu with MOS"] if human else []), *names]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _spread_table(found: Study) -> str:
@@ -162,12 +162,13 @@ def _spread_table(found: Study) -> str:
         cells = [row["name"], _number(row["mean"]), _number(row["with_population"])]
         cells += [_cell(row["sd"]), _cell(row["sd_gain"]), _number(row["level"], 2), _cell(row["error"])]
         rows.append([*cells, _number(row["covered"]), row["note"]])
-    return _table(head, rows)
+    return table(head, rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub Markdown; see :func:`cell_text`."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell_text(cell) for cell in line)} |" for line in lines)
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:
@@ -181,6 +182,6 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
-def _text(text: str) -> str:
+def cell_text(text: str) -> str:
     """Names come from files: nothing in them may end a cell or start markup."""
     return " ".join(str(text).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from infra.pipeline_deps import code_of, differences
-from tasks.stage import RECIPES, STAGES, build_config, load_stage
+from tasks.stage import RECIPES, STAGES, STEPS, build_config, load_stage
 
 EVERY = {**STAGES, **RECIPES}
 
@@ -24,8 +24,17 @@ def test_the_line_and_its_pipeline_file_name_the_same_stages_in_the_same_order(c
     assert all(list(pipeline(checkout, recipe)) == [recipe] for recipe in RECIPES)
 
 
-def test_params_have_a_section_for_each_stage_and_no_other(checkout: Path):
-    assert set(yaml.safe_load((checkout / "params.yaml").read_text())) == set(EVERY)
+def test_params_have_a_section_for_each_stage_and_step_and_no_other(checkout: Path):
+    assert set(yaml.safe_load((checkout / "params.yaml").read_text())) == {*EVERY, *STEPS}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_of_a_flow_has_module_section_and_tests_of_its_name_and_is_no_stage(step: str, checkout: Path):
+    module, params = STEPS[step], yaml.safe_load((checkout / "params.yaml").read_text())
+    assert module.rpartition(".")[2] == step
+    build_config(load_stage(step).Config, step, params[step])
+    assert (checkout / "tests" / Path(*module.split(".")[:-1]) / f"test_{step}.py").is_file()
+    assert step not in EVERY
 
 
 @pytest.mark.parametrize("stage", EVERY)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from infra.process_group import ProcessGroup
-from tasks.stage import STAGES
+from tasks.stage import STAGES, STEPS
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -85,10 +85,10 @@ def make_tiny_checkout(checkout: Path) -> Callable[[Path], Path]:
         (root / "data" / "pool").mkdir(parents=True)
         (root / "data" / "pool" / "a.txt").write_text("a medium")
         (root / "tasks" / "tiny.py").write_text(SCRIPT)
-        for module in STAGES.values():
+        for module in (*STAGES.values(), *STEPS.values()):
             (root / module.replace(".", "/")).with_suffix(".py").write_text(CONFIG)
         (root / "dvc.yaml").write_text(yaml.safe_dump(tiny_pipeline(), sort_keys=False))
-        params: dict[str, dict] = {name: {"number": 1} for name in STAGES}
+        params: dict[str, dict] = {name: {"number": 1} for name in (*STAGES, *STEPS)}
         params["collect"]["pool"] = "data/pool"
         (root / "params.yaml").write_text(yaml.safe_dump(params))
         subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 from flows.line import vital
 from flows.preflight import promotes_by_default
 from infra.process_group import ProcessGroup
-from tasks.stage import STAGES
+from tasks.stage import ANNOTATION, STAGES
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
@@ -36,11 +37,14 @@ def test_full_names_are_vital_full_reannotate_and_benchmark(declared: dict, chec
     }
 
 
-def test_reannotation_is_scheduled_and_ends_with_the_gate(declared: dict):
+def test_reannotation_is_scheduled_and_ends_with_gate_and_record(declared: dict):
     schedules = declared["reannotate"]["schedules"]
     assert [len(schedule["cron"].split()) for schedule in schedules] == [5]
     targets = declared["reannotate"]["parameters"]["targets"]
-    assert (targets[0], targets[-1]) == ("collect", "validate")
+    assert targets == list(ANNOTATION)
+    assert {name: each["parameters"].get("record", False) for name, each in declared.items()} == {
+        "full": False, "reannotate": True, "benchmark": False,
+    }  # fmt: skip
 
 
 def test_what_is_promoted_by_default_is_the_checkouts_full_run(declared: dict, tmp_path: Path):
@@ -95,6 +99,11 @@ def ask(environment: dict[str, str], what: str, **body: object) -> list[dict]:
     return httpx.post(f"{environment['PREFECT_API_URL']}/{what}/filter", json=body, timeout=30).json()
 
 
+def ask_events(environment: dict[str, str], wanted: dict) -> list[dict]:
+    url = f"{environment['PREFECT_API_URL']}/events/filter"
+    return httpx.post(url, json={"filter": wanted}, timeout=30).json()["events"]
+
+
 def of_deployment(name: str) -> dict[str, dict]:
     return {"deployments": {"name": {"any_": [name]}}}
 
@@ -126,6 +135,15 @@ def test_a_gate_that_does_not_hold_fails_the_run_and_says_why(
     assert any("ids a1, b2, c3" in message for message in logged)
     artifacts = ask(server, "artifacts", flow_runs={"id": {"any_": [run["id"]]}})
     assert any("ids a1, b2, c3" in each["data"] for each in artifacts if each["key"] == "stage-validate")
+    wanted = {
+        "event": {"name": ["vital.reannotation.failed"]},
+        "any_resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+    }
+    deadline = time.monotonic() + 30
+    while not (told := ask_events(server, wanted)):
+        assert time.monotonic() < deadline, "the failure was not told as an event"
+        time.sleep(1)
+    assert "ids a1, b2, c3" in told[0]["payload"]["reason"]
 
 
 @pytest.mark.slow

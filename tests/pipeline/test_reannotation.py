@@ -1,0 +1,148 @@
+"""``vital/reannotate`` on a real server: a version after success; the last version and an event after failure."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tasks.stage import ANNOTATION
+from tests.tasks.evaluation.versioned_plant import VersionedPlant, build, pipeline
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+Vital = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def plant(
+    make_tiny_checkout: Callable[[Path], Path], checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> VersionedPlant:
+    """The code, under git, with a line whose annotation is made by rule."""
+    folder = tmp_path_factory.mktemp("reannotated")
+    code = make_tiny_checkout(folder)
+    plant = build(folder / "plant", checkout)
+    for name in ("vital", "flows", "tasks", "models", "infra", "prefect.yaml", "data"):
+        shutil.move(code / name, plant.root / name)
+    for name in ("compare", "report"):  # the tiny checkout has stubs in the place of both
+        shutil.copy(checkout / f"tasks/evaluation/{name}.py", plant.root / "tasks/evaluation")
+    (plant.root / "artifacts" / "base").mkdir(parents=True)
+    params = yaml.safe_load((plant.root / "params.yaml").read_text())
+    params["collect"]["pool"] = "data/pool"
+    (plant.root / "params.yaml").write_text(yaml.safe_dump(params))
+    stages = pipeline(checkout)
+    stages["artifacts"] = {"vital-data": {"path": "dataset", "type": "dataset"}}
+    (plant.root / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
+    plant.git("add", "--all")
+    plant.git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "--quiet", "--message", "The code")
+    return plant
+
+
+@pytest.fixture(scope="module")
+def served(vital: Vital, plant: VersionedPlant, prefect_url: str) -> Vital:
+    """``vital`` of the plant, with a server that is there already."""
+    return partial(vital, root=plant.root, PREFECT_API_URL=prefect_url)
+
+
+def events(url: str, name: str) -> list[dict]:
+    """What the server has been told; events travel after the run has ended."""
+    body = {"filter": {"event": {"name": [name]}}}
+    deadline = time.monotonic() + 30
+    while True:
+        found = httpx.post(f"{url}/events/filter", json=body, timeout=30).json()["events"]
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
+
+
+def test_versions_are_recorded_compared_and_refused(served: Vital, plant: VersionedPlant, prefect_url: str):
+    main, files = plant.git("rev-parse", "main"), plant.git("ls-files")
+    first = served("run", "--reannotate")
+    assert first.returncode == 0, first.stderr
+    assert "7 of 7 stages ran" in first.stdout
+    assert "Data set: vital-data@v0.0.1 is prod: new version, recorded on branch registry/vital-data" in first.stdout
+    (told,) = events(prefect_url, "vital.reannotation.recorded")
+    assert told["resource"]["prefect.resource.id"] == "vital.data-set.vital-data"
+
+    plant.write(photos=202, off=("noisy", "2", 0.004))
+    second = served("run", "--reannotate")
+    assert "Data set: vital-data@v0.0.2 is prod: new version" in second.stdout, second.stderr
+    shown = served("opinions", "drift", "--json")
+    drift = json.loads(shown.stdout)["drift"]
+    rescored = {row["name"]: row["rescored"] for row in drift["scorers"]}
+    assert rescored == {"sharp": 0, "noisy": 200, "whole": 0}
+    assert {row["name"]: row["shared_shift"] for row in drift["scorers"]} == pytest.approx(
+        {"sharp": 0.0, "noisy": 0.004, "whole": 0.0}, abs=1e-6
+    )
+
+    plant.write(off=("noisy", "3", 0.2))
+    refs = plant.git("for-each-ref")
+    failed = served("run", "--reannotate")
+    assert failed.returncode == 1
+    assert "opinions have drifted from vital-data@v0.0.2 beyond the limits" in failed.stderr
+    assert plant.git("for-each-ref") == refs
+    (event,) = events(prefect_url, "vital.reannotation.failed")
+    assert event["payload"]["last"] == "vital-data@v0.0.2"
+    assert "mu_shift <= 0.02" in event["payload"]["reason"]
+    assert event["resource"]["prefect.resource.name"] == "vital-data"
+    assert any(each["prefect.resource.role"] == "flow-run" for each in event["related"])
+    assert "DOES NOT HOLD: mu_shift" in served("opinions", "drift").stdout
+
+    assert plant.git("rev-parse", "main", "HEAD").split() == [main, main]
+    assert plant.git("branch", "--show-current") == "main"
+    assert plant.git("ls-files") == files
+    assert set(plant.git("status", "--porcelain").split()) <= {"M", "recipe.json", "??", "dvc.lock", "metrics/"}
+
+
+def test_the_registry_shows_and_gives_the_data_set(served: Vital, tmp_path: Path):
+    shown = served("registry", "show", "vital-data@v0.0.1")
+    assert shown.returncode == 0, shown.stderr
+    assert "vital-data@v0.0.1  (data_set)" in shown.stdout
+    assert "| review | no_consensus | 3 |" in shown.stdout
+    assert served("registry", "get", "vital-data", "--out", tmp_path / "out").returncode == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(ANNOTATION)
+    recorded = served("opinions", "drift", "vital-data@v0.0.2", "--out", tmp_path / "pages")
+    assert recorded.returncode == 0, recorded.stderr
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {"drift.json", "drift.md", "drift.html"}
+
+
+def test_a_gate_of_validate_that_fails_is_an_event_too(served: Vital, plant: VersionedPlant, prefect_url: str):
+    plant.write(invalid=True)
+    failed = served("run", "--reannotate")
+    assert failed.returncode == 1
+    reasons = [event["payload"]["reason"] for event in events(prefect_url, "vital.reannotation.failed")]
+    assert any("ids a1, b2, c3" in reason for reason in reasons)
+
+
+def test_the_parameters_of_the_deployment_record(plant: VersionedPlant, prefect_url: str):
+    """What the schedule starts: the deployment's parameters alone ask for the record."""
+    plant.write(invalid=False, off=("noisy", "2", 0.004), photos=201)
+    environment = {"PREFECT_API_URL": prefect_url, "PREFECT_HOME": str(plant.root / ".vital" / "prefect")}
+    declared = yaml.safe_load((plant.root / "prefect.yaml").read_text())["deployments"]
+    (parameters,) = [each["parameters"] for each in declared if each["name"] == "reannotate"]
+    script = "import json, sys\nfrom flows.line import vital\nprint(json.dumps(vital(**json.loads(sys.argv[1]))))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(parameters)],
+        cwd=plant.root,
+        env={**os.environ, **environment, "PYTHONPATH": str(plant.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "vital-data@v0.0.3 is prod: new version" in json.loads(done.stdout.splitlines()[-1])["record"]
+
+
+@pytest.mark.parametrize("option", [("--stage", "score"), ("--seeds", "0,1"), ("--promote",)])
+def test_options_that_contradict_it_are_refused(option: tuple[str, ...], served: Vital):
+    done = served("run", "--reannotate", *option)
+    assert done.returncode == 2
+    assert f"leave {option[0]} out" in done.stderr
