@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vital.media_files import find_media, tell_problem, with_progress
+from vital.media_files import find_media, printable, tell_problem, with_progress
 
 if TYPE_CHECKING:
     from tasks.evaluation.assess import Assessment
@@ -75,5 +75,5 @@ def _print_table(results: "list[Assessment]") -> None:
     for result in results:
         levels = " ".join(f"{value:.2f}" for value in result.level_probs)
         texts = (escape(result.distortion), escape(result.description))
-        table.add_row(escape(str(result.path)), f"{result.score:.3f}", result.level, levels, *texts)
+        table.add_row(escape(printable(str(result.path))), f"{result.score:.3f}", result.level, levels, *texts)
     print_table(table)

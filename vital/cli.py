@@ -1,6 +1,7 @@
 """The command ``vital``. Subcommands are imported when they are called, so that scoring a photo starts fast."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -87,6 +88,9 @@ def _stand_in_own_checkout(what: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every expected failure is one line on stderr and a non-zero exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal's encoding has not
     try:
         code = cli.main(args=arguments, prog_name="vital", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

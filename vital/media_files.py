@@ -76,4 +76,9 @@ def tell_problem(path: Path, error: Exception, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(path), "error": str(error)}))
     else:
-        click.echo(f"vital: {path}: {error}", err=True)
+        click.echo(f"vital: {printable(str(path))}: {error}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what is no printable character: a file's name must not command a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vital.media_files import find_media, tell_problem, with_progress
+from vital.media_files import find_media, printable, tell_problem, with_progress
 
 if TYPE_CHECKING:
     from tasks.annotation.cache_plan import CachePlan
@@ -148,7 +148,9 @@ def _print_table(results: "list[ScoreResult]") -> None:
     for result in results:
         pmod = "  ".join(_two_digits(value) for value in result.pmod)
         scores = " ".join(_two_digits(value) for value in result.scores.values())
-        table.add_row(escape(str(result.path)), f"{result.mu:.3f}", f"{result.sigma:.3f}", result.level, pmod, scores)
+        table.add_row(
+            escape(printable(str(result.path))), f"{result.mu:.3f}", f"{result.sigma:.3f}", result.level, pmod, scores
+        )
     print_table(table)
     click.echo(f"scores: {', '.join(results[0].scores)}")
 

@@ -107,10 +107,17 @@ def load_scorer(name: str, backend: Backend = "onnx", threads: int | None = None
     make = _third_party().get(name)
     if make is None:
         raise ModelError(_unknown(name))
-    scorer = make()
+    try:
+        scorer = make()
+    except ModelError:
+        raise
+    except Exception as error:  # anybody's code
+        msg = f"the third-party scorer {name!r} does not load ({type(error).__name__}: {error})"
+        raise ModelError(msg) from error
     if not isinstance(scorer, Scorer):
         msg = (
-            f"{name!r} (registered, or of entry points {ENTRY_POINTS}) is not a Scorer: see models/scorers/protocol.py"
+            f"{name!r} (registered, or of entry points {ENTRY_POINTS}) is not a Scorer, which has "
+            "name, version, sampling, raw and score: see models/scorers/protocol.py"
         )
         raise ModelError(msg)
     return scorer

@@ -4,8 +4,9 @@ The light path behind ``vital score``: NumPy, Pillow and onnxruntime; no torch, 
 same functions over the pool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ from models.scorers.screen import on_screen
 from tasks.errors import MediaError
 from tasks.media import Limits, Pixels, decode_image, is_video, read_file, watch_video
 
+UNSCORABLE: Final = "unscorable"
+"""Reason of a medium that decodes, but of which a scorer gives no score."""
 FRAMES: Final = 4
 """Single frames of a video that image scorers see when nothing else is asked for (``score.frames`` in params.yaml)."""
 CLIPS: Final = 3
@@ -140,8 +143,11 @@ def load_scorers(
     """Load scorers once per process; without names the six built-in ones.
 
     Raises:
-        ModelError: an unknown name, or damaged files; MissingWeightsError says which file belongs where.
+        ModelError: an unknown name or none, or damaged files; MissingWeightsError says which file belongs where.
     """
+    names = [names] if isinstance(names, str) else names
+    if names is not None and not names:
+        raise ModelError("name at least one scorer")
     return [load_scorer(name, backend, threads) for name in (list(BUILT_INS) if names is None else names)]
 
 
@@ -168,10 +174,37 @@ def scores_of(
     """Calibrated scores ``[S]`` of a medium, one per scorer, from a single decode.
 
     Raises:
-        MediaError: the medium is not usable.
+        MediaError: the medium is not usable, or a scorer gives no score of it.
     """
     frames = decode_frames(data, rule, [scorer.sampling for scorer in scorers], limits)
-    return np.array([scorer.score(frames.for_sampling(scorer.sampling)) for scorer in scorers])
+    return np.array([score_by(scorer, frames.for_sampling(scorer.sampling)) for scorer in scorers])
+
+
+def score_by(scorer: Scorer, frames_THWC: Pixels) -> float:
+    """A scorer's calibrated score of what it sees of a medium.
+
+    Raises:
+        MediaError: ``unscorable``: it gives none, and the message says whose fault that is.
+    """
+    return scores_by(scorer.name, lambda: [scorer.score(frames_THWC)])[0]
+
+
+def scores_by(name: str, ask: Callable[[], Sequence[float]]) -> list[float]:
+    """What ``ask`` gets from the scorer of this name, if all of it is calibrated scores.
+
+    Raises:
+        MediaError: ``unscorable``, as :func:`score_by`.
+    """
+    try:
+        scores = list(ask())
+    except Exception as error:  # a scorer may be anybody's code: whatever it raises is told under its name
+        told = str(error) if isinstance(error, ModelError) else f"failed ({type(error).__name__}: {error})"
+        raise MediaError(UNSCORABLE, f"scorer {name}: {told}") from error
+    for score in scores:
+        if not isinstance(score, Real) or not 0.0 <= score <= 1.0:
+            msg = f"scorer {name}: gave {score!r}, which is no calibrated score in [0, 1]"
+            raise MediaError(UNSCORABLE, msg)
+    return [float(score) for score in scores]
 
 
 def opinion_of(data: bytes, scorers: Sequence[Scorer], path: str = "", rule: FrameRule | None = None) -> ScoreResult:

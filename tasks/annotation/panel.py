@@ -28,7 +28,7 @@ from models.scorers.built_in import Backend
 from models.scorers.parity import settle
 from models.scorers.protocol import Pixels
 from models.scorers.runtime import Precision
-from tasks.annotation.opinions import FrameRule, decode_frames
+from tasks.annotation.opinions import FrameRule, decode_frames, score_by, scores_by
 from tasks.errors import MediaError
 from tasks.media import ADMITTED
 from tasks.records import Modality
@@ -39,8 +39,6 @@ Item = TypeVar("Item")
 
 _Problem = tuple[str, str] | None
 """Reason and message of what cannot be scored."""
-UNSCORABLE: Final = "unscorable"
-"""Reason of a reject that decodes, but of which a scorer gives no score."""
 _THREADS: Final = 1
 """Of a forward pass on the CPU, everywhere: sums depend on them in the last digits; media are scored in parallel."""
 
@@ -251,9 +249,9 @@ class Panel:
         problem: _Problem = None
         for name, seen in frames.items():
             try:
-                scores[name] = _valid(self._scorers[name].score(seen))
-            except ModelError as error:
-                problem = problem or (UNSCORABLE, f"{name}: {error}")
+                scores[name] = score_by(self._scorers[name], seen)
+            except MediaError as error:
+                problem = problem or (error.reason, str(error))
         return scores, problem
 
     def _scored_together(self, name: str, media: Sequence[Pixels]) -> list[tuple[dict[str, float], _Problem]]:
@@ -263,23 +261,11 @@ class Panel:
             msg = f"{name} was admitted as a scorer that takes several media at a time, and is none"
             raise ModelError(msg)
         try:
-            return [({name: _valid(score)}, None) for score in scorer.score_many(media)]
-        except ModelError as error:
+            return [({name: score}, None) for score in scores_by(name, lambda: scorer.score_many(media))]
+        except MediaError as error:
             if len(media) == 1:
-                return [({}, (UNSCORABLE, f"{name}: {error}"))]
+                return [({}, (error.reason, str(error)))]
             return [one for frames in media for one in self._scored_together(name, [frames])]
-
-
-def _valid(score: float) -> float:
-    """A score, if it is one.
-
-    Raises:
-        ModelError: it is not in [0, 1].
-    """
-    if not 0.0 <= score <= 1.0:
-        msg = f"gave {score!r}, which is no calibrated score: they lie in [0, 1]"
-        raise ModelError(msg)
-    return float(score)
 
 
 def group_size(seats: Iterable[Seat]) -> int:

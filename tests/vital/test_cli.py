@@ -269,3 +269,20 @@ def test_a_folder_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch,
         ("locked", "cannot be listed: Permission denied"),
         ("coffee.jpg", ""),
     ]
+
+
+def test_a_name_with_control_characters_or_foreign_letters_is_printed_harmlessly(tmp_path: Path) -> None:
+    photo = tmp_path / "\x1b[31mred\n😀.png"
+    Image.new("RGB", (64, 64), (90, 120, 60)).save(photo)
+    (tmp_path / "broken\nvital: fine.jpg").write_bytes(b"")
+    names = [str(photo), str(tmp_path / "broken\nvital: fine.jpg")]
+    program = [sys.executable, "-c", "from vital.cli import main; main()", "score", *names]
+    found = subprocess.run(
+        program, capture_output=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "latin-1"}
+    )
+    assert found.returncode == 1
+    assert b"\x1b" not in found.stdout
+    assert b"\\x1b[31mred\\n" in found.stdout
+    assert found.stderr.decode("latin-1").splitlines() == [
+        f"vital: {tmp_path}/broken\\nvital: fine.jpg: the file has no bytes"
+    ]

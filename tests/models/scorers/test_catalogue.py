@@ -104,3 +104,9 @@ def test_topiq_loads_from_its_file_through_pyiqa(monkeypatch: pytest.MonkeyPatch
     file.write_bytes(b"not weights")
     with pytest.raises(ModelError, match="do not load"):
         load_scorer("topiq_nr")
+
+
+def test_a_third_party_scorer_that_does_not_load_is_one_line_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.scorers.catalogue._registered", {"boom": lambda: 1 / 0})
+    with pytest.raises(ModelError, match=r"'boom' does not load \(ZeroDivisionError: division by zero\)"):
+        load_scorer("boom")

@@ -18,7 +18,15 @@ from models.levels import CENTRES, LEVELS
 from models.scorers import BUILT_INS, CLIP_FRAMES, Excerpt, Sampling, Strip
 from models.scorers.screen import on_screen
 from tasks.annotation import opinions
-from tasks.annotation.opinions import FrameRule, decode_frames, load_scorers, opinion_of, score_path
+from tasks.annotation.opinions import (
+    UNSCORABLE,
+    FrameRule,
+    decode_frames,
+    load_scorers,
+    opinion_of,
+    score_by,
+    score_path,
+)
 from tasks.errors import MediaError
 from tasks.media import Limits, MediaInfo, Pixels, Wanted, decode_video
 from tasks.video import Reading, Scan
@@ -182,3 +190,41 @@ def test_files_are_scored_by_path_and_refused_with_a_reason(tmp_path: Path) -> N
             score_path(path)
         assert caught.value.reason == reason
         assert len(str(caught.value).splitlines()) == 1
+
+
+class _Odd:
+    """A third party's scorer that answers as it is told."""
+
+    name, version, sampling = "odd", "1", Sampling.FRAMES
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def raw(self, frames_THWC: np.ndarray) -> float:
+        return float(frames_THWC.mean())
+
+    def score(self, frames_THWC: np.ndarray) -> float:  # noqa: ARG002 - the protocol's signature
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (float("nan"), "gave nan"), (7, "gave 7"), (None, "gave None"), ("0.5", "gave '0.5'"),
+        (ZeroDivisionError("division by zero"), r"failed \(ZeroDivisionError: division by zero\)"),
+        (ModelError("too dark"), "too dark"),
+    ],
+)  # fmt: skip
+def test_a_scorer_that_gives_no_score_is_named(answer: object, told: str) -> None:
+    with pytest.raises(MediaError, match=f"scorer odd: {told}") as caught:
+        score_by(_Odd(answer), np.zeros((1, 20, 20, 3), np.uint8))
+    assert caught.value.reason == UNSCORABLE
+    assert score_by(_Odd(np.float32(0.25)), np.zeros((1, 20, 20, 3), np.uint8)) == 0.25
+
+
+def test_one_name_is_one_scorer_and_no_name_is_refused() -> None:
+    assert [scorer.name for scorer in load_scorers("ranking")] == ["ranking"]
+    with pytest.raises(ModelError, match="at least one"):
+        load_scorers([])
