@@ -49,6 +49,7 @@ def score(
         ctx.exit(_explain(paths, names, as_json=as_json))
     if not paths:
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+    from models.errors import ModelError
     from tasks.annotation.opinions import load_scorers, score_path
     from tasks.errors import MediaError
 
@@ -58,7 +59,7 @@ def score(
             if named.problem is not None:
                 raise named.problem
             result = score_path(named.path, scorers)
-        except MediaError as error:
+        except (MediaError, ModelError) as error:
             rejected = True
             tell_problem(named.path, error, as_json=as_json)
             continue

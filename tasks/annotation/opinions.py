@@ -184,7 +184,8 @@ def score_by(scorer: Scorer, frames_THWC: Pixels) -> float:
     """A scorer's calibrated score of what it sees of a medium.
 
     Raises:
-        MediaError: ``unscorable``: it gives none, and the message says whose fault that is.
+        MediaError: ``unscorable``: it refuses the medium, or gives what is no score.
+        ModelError: it failed; the message names it.
     """
     return scores_by(scorer.name, lambda: [scorer.score(frames_THWC)])[0]
 
@@ -193,13 +194,15 @@ def scores_by(name: str, ask: Callable[[], Sequence[float]]) -> list[float]:
     """What ``ask`` gets from the scorer of this name, if all of it is calibrated scores.
 
     Raises:
-        MediaError: ``unscorable``, as :func:`score_by`.
+        MediaError, ModelError: as :func:`score_by`.
     """
     try:
         scores = list(ask())
-    except Exception as error:  # a scorer may be anybody's code: whatever it raises is told under its name
-        told = str(error) if isinstance(error, ModelError) else f"failed ({type(error).__name__}: {error})"
-        raise MediaError(UNSCORABLE, f"scorer {name}: {told}") from error
+    except ModelError as error:
+        raise MediaError(UNSCORABLE, f"scorer {name}: {error}") from error
+    except Exception as error:  # it may be anybody's code: a failure, of a GPU for example, is told under its name
+        msg = f"scorer {name} failed ({type(error).__name__}: {error})"
+        raise ModelError(msg) from error
     for score in scores:
         if not isinstance(score, Real) or not 0.0 <= score <= 1.0:
             msg = f"scorer {name}: gave {score!r}, which is no calibrated score in [0, 1]"

@@ -147,7 +147,7 @@ def test_what_was_done_before_a_failure_is_kept(place: Place, monkeypatch: pytes
         return original(media_seen)
 
     monkeypatch.setattr(scorer, "score_many", fail_late)
-    with pytest.raises(RuntimeError, match="fell off"):
+    with pytest.raises(ModelError, match=r"scorer together failed \(RuntimeError: the GPU fell off\)"):
         run(config, place)
     assert sum(scorer.sizes) == 6
     run(config, place)
