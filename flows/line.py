@@ -1,5 +1,6 @@
 """The flow ``vital``: the line from a pool of media to a benchmarked, registered model, stage by stage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,8 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
         workspace: folder of the run; the checkout itself unless profile, pool or settings ask for another.
         targets: names of the stages to run; all of them if None. They always run in the line's order.
         settings: params sections with values that replace the profile's.
-        promote: offer the registered candidates to the registry afterwards; None means: if the workspace is the
-            checkout and ``register`` is among the targets.
-        record: compare the annotation with the last version of the data set, and record a new one if the limits of
-            the section ``compare`` hold; a failure then emits an event.
+        promote: offer the candidates to the registry; None means: if ``register`` runs in the checkout itself.
+        record: record a version of the data set if it keeps the limits of ``compare``; a failure emits an event.
         pull: take finished stages from the DVC remote where somebody has pushed them.
 
     Returns:
@@ -71,10 +70,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     """
     spec = WorkspaceSpec(profile, None if pool is None else absolute_pool(pool), settings or {})
     root, chosen = locate_workspace(spec, workspace), check_targets(targets)
-    check_workspace(root, spec)
-    check_configs(workspace_params(spec), [*chosen, *(STEPS if record else ())], root)
-    prepare_workspace(root, spec)
-    fetch_inputs()
+    _open(root, spec, [*chosen, *(STEPS if record else ())])
     line = Line(root, chosen, pull=pull)
 
     # Annotation: what is true of the data.
@@ -100,6 +96,14 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     told = {stage: str(outcome) for stage, outcome in line.outcomes.items()} | recorded
     wanted = promotes_by_default(root, chosen) if promote is None else promote
     return {**told, "promote": _offer(root, told)} if wanted else told
+
+
+def _open(root: Path, spec: WorkspaceSpec, sections: Sequence[str]) -> None:
+    """Have the workspace and what it starts from in place, once all that is asked of it has been checked."""
+    check_workspace(root, spec)
+    check_configs(workspace_params(spec), sections, root)
+    prepare_workspace(root, spec)
+    fetch_inputs()
 
 
 def _offer(workspace: Path, outcomes: dict[str, str]) -> str:

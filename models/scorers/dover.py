@@ -20,7 +20,7 @@ from models.scorers.fast_vqa import FORMS, QualityHead, clips_of, logistic, mean
 from models.scorers.official import official_version
 from models.scorers.official_checkpoint import fill
 from models.scorers.protocol import Excerpt, Pixels, Strip
-from models.scorers.runtime import Runtime, place
+from models.scorers.runtime import RunsByTorch
 from models.scorers.video_swin import VideoSwin
 from models.scorers.video_views import FragmentClips, Runs, squeeze
 
@@ -80,12 +80,12 @@ class Dover(nn.Module):
         return self.technical(technical_NCTHW), self.aesthetic(aesthetic_NCTHW)
 
 
-class DoverScorer:
+class DoverScorer(RunsByTorch):
     """DOVER as a Scorer: :meth:`branches` gives the raw scores of the branches, :meth:`raw` their weighted sum."""
 
     def __init__(self, network: Dover) -> None:
-        self._network = network
-        self._sampling, self._runtime = dover_sampling(), Runtime()
+        super().__init__(network)
+        self._sampling = dover_sampling()
 
     @property
     def name(self) -> str:
@@ -101,20 +101,6 @@ class DoverScorer:
     def sampling(self) -> Excerpt:
         """Clips of fragments, then one clip of whole frames."""
         return self._sampling
-
-    @property
-    def runtime(self) -> Runtime:
-        """How the network runs."""
-        return self._runtime
-
-    def run_as(self, runtime: Runtime) -> None:
-        """Run in another way from now on.
-
-        Raises:
-            ModelError: this machine has no such device.
-        """
-        place(self._network, runtime)
-        self._runtime = runtime
 
     def branches(self, frames_THWC: Pixels) -> Branches:
         """Raw scores of the branches, each the mean over its clips.

@@ -21,7 +21,7 @@ from models.errors import ModelError
 from models.scorers.official import official_version
 from models.scorers.official_checkpoint import fill
 from models.scorers.protocol import Excerpt, Pixels, check_frames
-from models.scorers.runtime import Runtime, in_format, passes, place
+from models.scorers.runtime import RunsByTorch, Runtime, in_format, passes
 from models.scorers.video_swin import FEATURES, SwinForm, VideoSwin
 from models.scorers.video_views import FRAGMENT, FragmentClips, Runs, normalised
 
@@ -83,12 +83,12 @@ class FastVqa(nn.Module):
         return self.vqa_head(self.fragments_backbone(clips_NCTHW))
 
 
-class FastVqaScorer:
+class FastVqaScorer(RunsByTorch):
     """FAST-VQA as a Scorer; the raw score is the mean over the clips of a video, a still is one static clip."""
 
     def __init__(self, name: str, network: FastVqa) -> None:
-        self._name, self._network, self._form = name, network, FORMS[name]
-        self._sampling, self._runtime = fast_vqa_sampling(name), Runtime()
+        super().__init__(network)
+        self._name, self._form, self._sampling = name, FORMS[name], fast_vqa_sampling(name)
 
     @property
     def name(self) -> str:
@@ -104,20 +104,6 @@ class FastVqaScorer:
     def sampling(self) -> Excerpt:
         """Clips of fragments."""
         return self._sampling
-
-    @property
-    def runtime(self) -> Runtime:
-        """How the network runs."""
-        return self._runtime
-
-    def run_as(self, runtime: Runtime) -> None:
-        """Run in another way from now on.
-
-        Raises:
-            ModelError: this machine has no such device.
-        """
-        place(self._network, runtime)
-        self._runtime = runtime
 
     def raw(self, frames_THWC: Pixels) -> float:
         """Mean raw score; its scale has no meaning but the order.

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.errors import MissingWeightsError, ModelError
 from models.scorers.protocol import Calibration, Excerpt, Pixels, Sampling, Scorer, check_frames
-from models.scorers.runtime import Runtime, in_format, passes, place
+from models.scorers.runtime import RunsByTorch, in_format, passes
 
 _PYIQA_HOST: Final = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main"
 _CLIP_HOST: Final = "https://openaipublic.azureedge.net/clip/models"
@@ -126,7 +126,7 @@ _OUR_REVISION: Final = 1
 """Raise it when what our own implementations score may change: their views, their constants, their numbers."""
 
 
-class PyiqaScorer:
+class PyiqaScorer(RunsByTorch):
     """One of pyiqa's metrics as a Scorer; the raw score is the mean over the frames.
 
     Frames of one medium share forward passes, media do not: photographs differ in size, and the shape of a pass, on
@@ -135,7 +135,8 @@ class PyiqaScorer:
 
     def __init__(self, name: str, metric: Any) -> None:
         model = OFFICIAL[name]
-        self._name, self._metric, self._runtime = name, metric, Runtime()
+        super().__init__(metric)
+        self._name = name
         self._calibration = Calibration((model.lowest, model.highest), (0.0, 1.0))
 
     @property
@@ -153,20 +154,6 @@ class PyiqaScorer:
         """Single frames."""
         return Sampling.FRAMES
 
-    @property
-    def runtime(self) -> Runtime:
-        """How the metric runs."""
-        return self._runtime
-
-    def run_as(self, runtime: Runtime) -> None:
-        """Run in another way from now on.
-
-        Raises:
-            ModelError: this machine has no such device.
-        """
-        place(self._metric, runtime)
-        self._runtime = runtime
-
     def raw(self, frames_THWC: Pixels) -> float:
         """Mean of the metric over the frames, in its own range.
 
@@ -178,7 +165,7 @@ class PyiqaScorer:
         with passes(runtime):
             for start in range(0, len(frames_THWC), runtime.rows):
                 frames_NHWC = frames_THWC[start : start + runtime.rows]
-                found = self._metric(in_format(_unit(frames_NHWC).to(runtime.device), runtime))
+                found = self._network(in_format(_unit(frames_NHWC).to(runtime.device), runtime))
                 if found.numel() != len(frames_NHWC):
                     msg = f"{self._name} does not score {len(frames_NHWC)} frames in a pass: score.torch.rows must be 1"
                     raise ModelError(msg)

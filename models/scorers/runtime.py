@@ -6,7 +6,7 @@ Importing this module does not import torch.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from models.errors import ModelError
 from models.scorers.protocol import Pixels, Scorer
@@ -79,6 +79,27 @@ class TorchScorer(Scorer, Protocol):
     def score_many(self, media: Sequence[Pixels]) -> list[float]:
         """Calibrated scores, one per medium: what :meth:`score` gives for each alone."""
         ...
+
+
+class RunsByTorch:
+    """What every ``TorchScorer`` of ours does alike: it holds a network and is told how that runs."""
+
+    def __init__(self, network: Any) -> None:
+        self._network, self._runtime = network, Runtime()
+
+    @property
+    def runtime(self) -> Runtime:
+        """How the network runs; the default when it was just loaded."""
+        return self._runtime
+
+    def run_as(self, runtime: Runtime) -> None:
+        """Run in another way from now on.
+
+        Raises:
+            ModelError: this machine has no such device.
+        """
+        place(self._network, runtime)
+        self._runtime = runtime
 
 
 def place(network: "nn.Module", runtime: Runtime) -> None:

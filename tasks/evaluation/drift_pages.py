@@ -5,7 +5,7 @@ All of it is made of a comparison's report alone (tasks/evaluation/compare.py).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,26 +14,15 @@ from infra.model_record import Check, ModelFile
 from tasks.evaluation import charts
 from tasks.evaluation.charts import Axis, Series
 from tasks.evaluation.opinion_pages import cell_text, table
+from tasks.evaluation.pages import write_report
 from tasks.evaluation.report import render
-from tasks.shards import atomic, write_json
 
 Report = Mapping[str, Any]
 
-FILES: Final = ("drift.json", "drift.md", "drift.html")
-
 
 def write_pages(folder: Path, report: Report) -> list[Path]:
-    """Write a report as JSON, Markdown and HTML; equal reports give equal bytes.
-
-    Returns:
-        The files, each whole or absent.
-    """
-    paths = [folder / name for name in FILES]
-    write_json(paths[0], report)
-    for path, text in ((paths[1], markdown(report)), (paths[2], page(report))):
-        with atomic(path) as file:
-            file.write(text.encode())
-    return paths
+    """Write it as JSON, Markdown and HTML, and return the files."""
+    return write_report(folder, "drift", report, markdown, page)
 
 
 def markdown(report: Report) -> str:

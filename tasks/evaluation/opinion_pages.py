@@ -8,28 +8,18 @@ import numpy as np
 
 from tasks.evaluation import charts
 from tasks.evaluation.charts import Axis, Series
+from tasks.evaluation.pages import write_report
 from tasks.evaluation.report import render
-from tasks.shards import atomic, write_json
 
 Study = Mapping[str, Any]
 
-FILES: Final = ("opinions.json", "opinions.md", "opinions.html")
 _UNIT: Final = Axis("score", 0, 1)
 _PLAIN_STYLE: Final = 5
 
 
 def write_pages(folder: Path, found: Study) -> list[Path]:
-    """Write a study as JSON, Markdown and HTML; equal studies give equal bytes.
-
-    Returns:
-        The files, each whole or absent.
-    """
-    paths = [folder / name for name in FILES]
-    write_json(paths[0], found)
-    for path, text in ((paths[1], markdown(found)), (paths[2], page(found))):
-        with atomic(path) as file:
-            file.write(text.encode())
-    return paths
+    """Write it as JSON, Markdown and HTML, and return the files."""
+    return write_report(folder, "opinions", found, markdown, page)
 
 
 def page(found: Study) -> str:
