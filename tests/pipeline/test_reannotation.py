@@ -64,7 +64,7 @@ def events(url: str, name: str, plant: VersionedPlant, at_least: int = 1) -> lis
         time.sleep(1)
 
 
-def test_versions_are_recorded_compared_and_refused(served: Vital, plant: VersionedPlant, prefect_url: str):
+def versions_are_recorded_compared_and_refused(served: Vital, plant: VersionedPlant, prefect_url: str) -> None:
     main, files = plant.git("rev-parse", "main"), plant.git("ls-files")
     first = served("run", "--reannotate")
     assert first.returncode == 0, first.stderr
@@ -103,7 +103,7 @@ def test_versions_are_recorded_compared_and_refused(served: Vital, plant: Versio
     assert set(plant.git("status", "--porcelain").split()) <= {"M", "recipe.json", "??", "dvc.lock", "metrics/"}
 
 
-def test_the_registry_shows_and_gives_the_data_set(served: Vital, tmp_path: Path):
+def the_registry_shows_and_gives_the_data_set(served: Vital, tmp_path: Path) -> None:
     shown = served("registry", "show", "vital-data@v0.0.1")
     assert shown.returncode == 0, shown.stderr
     assert "vital-data@v0.0.1  (data_set)" in shown.stdout
@@ -115,7 +115,7 @@ def test_the_registry_shows_and_gives_the_data_set(served: Vital, tmp_path: Path
     assert {path.name for path in (tmp_path / "pages").iterdir()} == {"drift.json", "drift.md", "drift.html"}
 
 
-def test_a_gate_of_validate_that_fails_is_an_event_too(served: Vital, plant: VersionedPlant, prefect_url: str):
+def a_gate_of_validate_that_fails_is_an_event_too(served: Vital, plant: VersionedPlant, prefect_url: str) -> None:
     plant.write(invalid=True)
     failed = served("run", "--reannotate")
     assert failed.returncode == 1
@@ -124,7 +124,7 @@ def test_a_gate_of_validate_that_fails_is_an_event_too(served: Vital, plant: Ver
     assert any("ids a1, b2, c3" in reason for reason in reasons)
 
 
-def test_the_parameters_of_the_deployment_record(plant: VersionedPlant, prefect_url: str):
+def the_parameters_of_the_deployment_record(plant: VersionedPlant, prefect_url: str) -> None:
     """What the schedule starts: the deployment's parameters alone ask for the record."""
     plant.write(invalid=False, off=("noisy", "2", 0.004), photos=201)
     environment = {"PREFECT_API_URL": prefect_url, "PREFECT_HOME": str(plant.root / ".vital" / "prefect")}
@@ -141,6 +141,16 @@ def test_the_parameters_of_the_deployment_record(plant: VersionedPlant, prefect_
     )
     assert done.returncode == 0, done.stderr
     assert "vital-data@v0.0.3 is prod: new version" in json.loads(done.stdout.splitlines()[-1])["record"]
+
+
+def test_a_data_set_is_recorded_refused_shown_and_scheduled(
+    served: Vital, plant: VersionedPlant, prefect_url: str, tmp_path: Path
+) -> None:
+    """One story: each part finds the versions that those before it have made."""
+    versions_are_recorded_compared_and_refused(served, plant, prefect_url)
+    the_registry_shows_and_gives_the_data_set(served, tmp_path)
+    a_gate_of_validate_that_fails_is_an_event_too(served, plant, prefect_url)
+    the_parameters_of_the_deployment_record(plant, prefect_url)
 
 
 @pytest.mark.parametrize("option", [("--stage", "score"), ("--seeds", "0,1"), ("--promote",)])
