@@ -72,6 +72,10 @@ class ObjectStore(Protocol):
         """Return all keys that start with ``prefix`` (plain string prefix, "" for all), sorted."""
         ...
 
+    def tags(self, prefix: str) -> dict[str, str]:
+        """Like ``list``, with the entity tag that a server gives to an object's bytes; empty where there is none."""
+        ...
+
 
 def open_store(url: str, endpoint: str | None = None) -> ObjectStore:
     """Open the store at ``url``: a folder (``/path``, ``relative/path``, ``file:///path``) or ``s3://bucket/prefix``.
@@ -195,6 +199,11 @@ class FolderStore:
             base = Path(parent).relative_to(self._folder)
             keys += [(base / file).as_posix() for file in files]
         return sorted(key for key in keys if key.startswith(prefix))
+
+    def tags(self, prefix: str) -> dict[str, str]:
+        """Nothing: a file system has no such tags."""
+        del prefix
+        return {}
 
     def _claim(self, temporary: Path, path: Path) -> bool:
         """Give a finished file its name if nobody has it: by a hard link, or under a lock where links do not exist."""

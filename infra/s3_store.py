@@ -73,17 +73,21 @@ class S3Store:
 
     def list(self, prefix: str) -> list[str]:
         """List page by page."""
+        return sorted(self.tags(prefix))
+
+    def tags(self, prefix: str) -> dict[str, str]:
+        """List page by page, with entity tags."""
         request: dict[str, Any] = {
             "Bucket": self._bucket,
             "Prefix": self._prefix + check_prefix(prefix),
             "MaxKeys": _KEYS_PER_PAGE,
         }
-        keys: list[str] = []
+        found: dict[str, str] = {}
         while True:
             page = self._call(lambda s3: s3.list_objects_v2(**request))
-            keys += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", ())]
+            found |= {item["Key"].removeprefix(self._prefix): item["ETag"] for item in page.get("Contents", ())}
             if not page.get("IsTruncated"):
-                return sorted(keys)
+                return found
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def _read(self, key: str, request: Callable[[Any, str], Any]) -> Any:

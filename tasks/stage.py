@@ -47,6 +47,12 @@ STAGES: Final[dict[str, str]] = {
 ANNOTATION: Final = tuple(name for name, module in STAGES.items() if module.startswith("tasks.annotation."))
 """The stages that make the data set, in order."""
 
+_DONE: Final = "report.json"
+"""Of a work folder: its presence says that the stage has finished there."""
+
+_CODE: Final = Path(__file__).resolve().parents[1]
+_CODE_FOLDERS: Final = ("infra", "models", "tasks")
+
 STEPS: Final[dict[str, str]] = {"compare": "tasks.evaluation.compare"}
 """What a flow does between stages with a section of its own: no ``dvc.yaml`` names what it depends on."""
 
@@ -62,11 +68,14 @@ class Place:
         root: the workspace; every input path in a config is relative to it.
         work: folder that survives a kill; what is found there was made from the same dependencies and parameters.
         out: folder, inside ``work``, whose content becomes ``artifacts/<stage>``.
+        before: work of the last finished run with the same code and parameters over other data; None if there is none.
+            What it says of an item that has not changed may be taken over: cost follows change (DESIGN law 4).
     """
 
     root: Path
     work: Path
     out: Path
+    before: Path | None = None
 
     def artifacts(self, stage: str) -> Path:
         """Published outputs of an earlier stage."""
@@ -203,13 +212,10 @@ def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, A
     home = root / ".work" / name
     dependencies, others = _dependencies(name, root, pipeline)
     key = _work_key(name, dependencies, {name: params[name], **{other: params.get(other) for other in others}})
-    for old in home.glob("*") if home.is_dir() else ():
-        if old.name != key:
-            shutil.rmtree(old)
-    place = Place(root, home / key, home / key / "out")
-    done = place.work / "report.json"
-    if done.is_file() and any(isinstance(dependency, str) for dependency in dependencies.values()):
-        shutil.rmtree(place.work)  # what lies behind a URL is not part of the key, and DVC says that it has changed
+    behind_url = any(isinstance(dependency, str) for dependency in dependencies.values())
+    before = _keep_before(home, key, aside=behind_url)
+    place = Place(root, home / key, home / key / "out", before)
+    done = place.work / _DONE
     place.out.mkdir(parents=True, exist_ok=True)
     sweep(place.work)
     if done.is_file():
@@ -220,7 +226,31 @@ def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, A
         _telemetry(name, root, time.monotonic() - started)
     values = json.loads(done.read_text())
     _publish(name, root, place.out, values)
+    if before is not None:
+        shutil.rmtree(before)
     return values
+
+
+def _keep_before(home: Path, key: str, *, aside: bool) -> Path | None:
+    """Remove earlier work, except what was finished with the same code and parameters: the newest of that is returned.
+
+    Args:
+        home: of the stage's work folders, named ``<recipe>-<data>``.
+        key: of this run.
+        aside: finished work under this very key is of other data: what lies behind a URL is not part of the key, and
+            DVC says that it has changed.
+    """
+    recipe = key.partition("-")[0]
+    if aside and (home / key / _DONE).is_file():
+        shutil.rmtree(home / f"{recipe}-aside", ignore_errors=True)
+        (home / key).rename(home / f"{recipe}-aside")
+    others = [old for old in home.glob("*") if old.name != key]
+    finished = [old for old in others if old.name.startswith(f"{recipe}-") and (old / _DONE).is_file()]
+    before = max(finished, key=lambda old: (old / _DONE).stat().st_mtime, default=None)
+    for old in others:
+        if old != before:
+            shutil.rmtree(old)
+    return before
 
 
 def _publish(name: str, root: Path, out: Path, report: dict[str, Any]) -> None:
@@ -272,19 +302,21 @@ def _dependencies(name: str, root: Path, pipeline: str) -> tuple[dict[str, Path 
 
 
 def _work_key(name: str, dependencies: dict[str, Path | str], sections: dict[str, object]) -> str:
-    """Hash of the sections that the stage reads and of the content of every dependency on this machine."""
+    """``<recipe>-<data>``: hashes of code and params that the stage reads, and of the data on this machine."""
     read = sections[name] if len(sections) == 1 else sections
-    sha = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
+    recipe, data = hashlib.sha256(json.dumps(read, sort_keys=True).encode()), hashlib.sha256()
     for declared, path in dependencies.items():
-        sha.update(declared.encode() + b"\0")
         if isinstance(path, str):
+            data.update(declared.encode() + b"\0")
             continue
         if not path.exists():
             msg = f"{declared} is missing, and {name} depends on it: run dvc repro {name}, or dvc pull"
             raise StageError(msg)
+        sha = recipe if any(path.is_relative_to(_CODE / top) for top in _CODE_FOLDERS) else data
+        sha.update(declared.encode() + b"\0")
         for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
             if "__pycache__" in file.parts:
                 continue
             with file.open("rb") as handle:
                 sha.update(str(file.relative_to(path.parent)).encode() + hashlib.file_digest(handle, "sha256").digest())
-    return sha.hexdigest()[:16]
+    return f"{recipe.hexdigest()[:16]}-{data.hexdigest()[:16]}"

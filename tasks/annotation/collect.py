@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from tasks.annotation.sources import Pool, open_pool
+from tasks.annotation.known_pool import FOLDER, FOUND, KnownPool
+from tasks.annotation.sources import open_pool
 from tasks.errors import MediaError, StageError
 from tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Limits, MediaInfo, probe
 from tasks.records import CANDIDATES, REJECTS, Modality, Split
@@ -91,13 +92,14 @@ def run(config: Config, place: Place) -> Report:
     Raises:
         StageError: the pool does not exist or holds nothing that can be used.
     """
-    pool = open_pool(config.pool, config.endpoint, place.root)
+    pool = KnownPool(open_pool(config.pool, config.endpoint, place.root), place.before)
     everything = pool.names()
     keys = [key for key in everything if PurePosixPath(key).suffix.lower() not in SIDECAR_SUFFIXES]
     if not keys:
         msg = f"the pool {config.pool} holds no image or video ({len(everything)} other files): put media there"
         raise StageError(msg)
     kept, refused = TableParts(place.work / "kept", CANDIDATES), TableParts(place.work / "refused", REJECTS)
+    found = TableParts(place.work / FOLDER, FOUND)
     seen: set[str] = set()
     with tqdm(total=len(keys), desc=_STAGE, unit="file") as progress:
         for index in range(0, len(keys), config.archive_items):
@@ -106,6 +108,7 @@ def run(config: Config, place: Place) -> Report:
             if not kept.has(part):
                 rows, rejects = _collect_chunk(config, pool, place, chunk, _Seen(seen, index))
                 refused.add(part, frame_of(REJECTS, rejects))
+                found.add(part, frame_of(FOUND, pool.found(rows, chunk)))
                 kept.add(part, frame_of(CANDIDATES, rows))
             seen.update(kept.read_part(part)["id"])
             progress.update(len(chunk))
@@ -150,7 +153,7 @@ class _Seen:
 
 
 def _collect_chunk(
-    config: Config, pool: Pool, place: Place, keys: Sequence[str], before: _Seen
+    config: Config, pool: KnownPool, place: Place, keys: Sequence[str], before: _Seen
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows: dict[str, dict[str, Any]] = {}
     rejects: list[dict[str, Any]] = []
@@ -176,14 +179,16 @@ def _collect_chunk(
     return list(rows.values()), rejects
 
 
-def _looked_at(pool: Pool, keys: Sequence[str], limits: Limits) -> Iterator[tuple[str, bytes, MediaInfo | MediaError]]:
+def _looked_at(
+    pool: KnownPool, keys: Sequence[str], limits: Limits
+) -> Iterator[tuple[str, bytes, MediaInfo | MediaError]]:
     """Read and probe ahead in threads, in order; only as many media as there are threads wait in memory."""
 
     def look(key: str) -> tuple[str, bytes, MediaInfo | MediaError]:
         data = b""
         try:
             data = pool.read(key)
-            return key, data, probe(data, limits)
+            return key, data, pool.info(data) or probe(data, limits)
         except MediaError as error:
             return key, data, error
 

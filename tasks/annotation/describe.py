@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
 from models.signals.assertions import assertions_of, token_count
@@ -27,9 +28,15 @@ from tasks.annotation.sample_pixels import load_pixels
 from tasks.annotation.writers import Writers, describing_account, foresee_descriptions
 from tasks.errors import ConfigError, MediaError, StageError
 from tasks.pool import load_candidates
-from tasks.records import ASSERTIONS, REJECTS, Origin
+from tasks.records import ASSERTIONS, REJECTS, Origin, RowSchema
 from tasks.shards import TableParts, digest, frame_of, write_table
 from tasks.stage import Place
+
+SEEN: Final = RowSchema("seen", pa.schema([("id", pa.string()), ("bytes_sha256", pa.string())]), ("id",))
+"""Samples that have been looked at; stays in the work folder."""
+
+_EARLIER: Final = "earlier"
+"""Part of the work that an earlier run has done."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +121,13 @@ def run(config: Config, place: Place) -> Report:
     candidates = rows_of(load_candidates(place))
     told = [row for row in candidates if is_described(row, config) or is_planted(row, config)]
     chosen = {row["id"] for row in told}
-    assertions, rejects = _parts(place)
-    jobs = []
-    for start in range(0, len(told), config.part_samples):
-        rows = told[start : start + config.part_samples]
+    parts = _parts(place.work)
+    known = _take_over(place, told)
+    fresh, jobs = [row for row in told if row["id"] not in known], []
+    for start in range(0, len(fresh), config.part_samples):
+        rows = fresh[start : start + config.part_samples]
         part = digest(*(row["id"] for row in rows))
-        if not assertions.has(part):
+        if not parts["assertions"].has(part):
             jobs.append(_Job(place, part, rows, config))
     left = sum(len(job.rows) for job in jobs)
     with tqdm(total=len(told), initial=len(told) - left, desc="describe", unit="sample") as bar:
@@ -133,8 +141,8 @@ def run(config: Config, place: Place) -> Report:
         for row in candidates
         if row["id"] not in chosen
     ]
-    frame = assertions.read()
-    refused = pd.concat([rejects.read(), frame_of(REJECTS, skipped)], ignore_index=True)
+    frame = parts["assertions"].read()
+    refused = pd.concat([parts["rejects"].read(), frame_of(REJECTS, skipped)], ignore_index=True)
     write_table(place.out / "assertions.parquet", ASSERTIONS, frame)
     write_table(place.out / "rejects.parquet", REJECTS, refused)
     return _report(len(candidates), rows_of(frame), rows_of(refused))
@@ -206,12 +214,32 @@ def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str,
         bar.update(_describe_part(replace(job, told=writers.describe(job.part, wanted))))
 
 
-def _parts(place: Place) -> tuple[TableParts, TableParts]:
-    return TableParts(place.work / "assertions", ASSERTIONS), TableParts(place.work / "rejects", REJECTS)
+def _parts(folder: Path) -> dict[str, TableParts]:
+    """Tables of a work folder, ``assertions`` last: a part of it says that the others have theirs."""
+    tables = {"rejects": REJECTS, "seen": SEEN, "assertions": ASSERTIONS}
+    return {name: TableParts(folder / name, rows) for name, rows in tables.items()}
+
+
+def _take_over(place: Place, told: Sequence[dict[str, Any]]) -> set[str]:
+    """Keep what the last run with the same code and parameters said of samples that are still the same.
+
+    Returns:
+        Their ids.
+    """
+    parts = _parts(place.work)
+    if not parts["assertions"].has(_EARLIER):
+        if place.before is None:
+            return set()
+        old = {name: table.read() for name, table in _parts(place.before).items()}
+        bytes_of = dict(zip(old["seen"]["id"], old["seen"]["bytes_sha256"], strict=True))
+        known = {row["id"] for row in told if bytes_of.get(row["id"]) == row["bytes_sha256"]}
+        for name, table in parts.items():
+            table.add(_EARLIER, old[name].loc[[key in known for key in old[name]["id"]]])
+    return set(parts["seen"].read_part(_EARLIER)["id"])
 
 
 def _describe_part(job: _Job) -> int:
-    assertions, rejects = _parts(job.place)
+    parts = _parts(job.place.work)
     told: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     for row in job.rows:
@@ -227,8 +255,9 @@ def _describe_part(job: _Job) -> int:
         if not records:
             refused.append(_reject(row["id"], "nothing_to_say", "no assertion was left after polishing"))
         told += [record | {"position": position} for position, record in enumerate(records)]
-    rejects.add(job.part, frame_of(REJECTS, refused))
-    assertions.add(job.part, frame_of(ASSERTIONS, told))  # last: its presence says that the part is complete
+    tables = {"rejects": (REJECTS, refused), "seen": (SEEN, job.rows), "assertions": (ASSERTIONS, told)}
+    for name, (schema, rows) in tables.items():
+        parts[name].add(job.part, frame_of(schema, ({key: row[key] for key in schema.columns} for row in rows)))
     return len(job.rows)
 
 

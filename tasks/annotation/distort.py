@@ -108,7 +108,7 @@ def run(config: Config, place: Place) -> Report:
     originals = read_table(source / "candidates.parquet", CANDIDATES)
     planned = plan(originals, config)
     made, refused = TableParts(place.work / "made", CANDIDATES), TableParts(place.work / "refused", REJECTS)
-    parents = originals.to_dict("records")
+    parents, earlier = originals.to_dict("records"), _Earlier.of(place.before)
     with (
         ThreadPoolExecutor(max_workers=os.cpu_count()) as workers,
         tqdm(total=sum(map(len, planned.values())), desc=_STAGE, unit="child") as progress,
@@ -117,7 +117,7 @@ def run(config: Config, place: Place) -> Report:
             chunk = parents[index : index + config.parents_per_archive]
             part = digest(index, [parent["id"] for parent in chunk])
             if not made.has(part):
-                jobs = [(parent, planned[parent["id"]], source / "media") for parent in chunk]
+                jobs = [(parent, planned[parent["id"]], source / "media", earlier) for parent in chunk]
                 outcomes = (item for items in workers.map(_children_of, jobs) for item in items)
                 number = index // config.parents_per_archive
                 rows, rejects = _store(place, number, outcomes)
@@ -200,16 +200,48 @@ class _Made:
 _Outcome = tuple[Child, Mapping[str, Any], _Made | MediaError]
 
 
-def _children_of(job: tuple[dict[str, Any], list[Child], Path]) -> list[_Outcome]:
-    """Make all children of one parent; the parent is read and decoded once."""
-    parent, children, folder = job
-    data = read_placed(folder, Placed(parent["shard"], parent["offset"], parent["length"]))
-    try:
-        is_clip = parent["modality"] == Modality.VIDEO
-        make = _ClipMaker(data, parent["fps"]) if is_clip else _ImageMaker(data, children)
-    except MediaError as error:
-        return [(child, parent, error) for child in children]
-    return [(child, parent, _attempt(make, child)) for child in children]
+@dataclass(frozen=True)
+class _Earlier:
+    """Children that the last run with the same code and parameters has made: their id says all that made them."""
+
+    folder: Path | None
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, before: Path | None) -> "_Earlier":
+        """What a finished run's work folder holds."""
+        if before is None:
+            return cls(None, {})
+        rows = read_table(before / "out" / "candidates.parquet", CANDIDATES).to_dict("records")
+        return cls(before / "out" / "media", {str(row["id"]): row for row in rows})
+
+    def made(self, child: Child) -> _Made | None:
+        """The child's bytes, if they are there."""
+        row = self.rows.get(child.id)
+        if row is None or self.folder is None:
+            return None
+        data = read_placed(self.folder, Placed(row["shard"], row["offset"], row["length"]))
+        if hashlib.sha256(data).hexdigest() != row["bytes_sha256"]:
+            return None
+        facts = (row["mime"], row["width"], row["height"], row["frames"], row["fps"], row["duration_s"])
+        return _Made(data, MediaInfo(Modality(row["modality"]), *facts))
+
+
+def _children_of(job: tuple[dict[str, Any], list[Child], Path, _Earlier]) -> list[_Outcome]:
+    """Make those children of one parent that no earlier run has made; the parent is read and decoded once for them."""
+    parent, children, folder, earlier = job
+    known = {child.id: earlier.made(child) for child in children}
+    missing = [child for child in children if known[child.id] is None]
+    new: dict[str, _Made | MediaError] = {}
+    if missing:
+        data = read_placed(folder, Placed(parent["shard"], parent["offset"], parent["length"]))
+        try:
+            is_clip = parent["modality"] == Modality.VIDEO
+            make = _ClipMaker(data, parent["fps"]) if is_clip else _ImageMaker(data, children)
+            new = {child.id: _attempt(make, child) for child in missing}
+        except MediaError as error:
+            new = {child.id: error for child in missing}
+    return [(child, parent, known[child.id] or new[child.id]) for child in children]
 
 
 def _attempt(make: "_ImageMaker | _ClipMaker", child: Child) -> _Made | MediaError:

@@ -37,6 +37,10 @@ class Pool(Protocol):
         """What the source column says of it."""
         ...
 
+    def versions(self) -> dict[str, str]:
+        """Key -> mark of the bytes that lie there, which changes with them; of a pool that keeps none, nothing."""
+        ...
+
 
 @dataclass(frozen=True)
 class FolderPool:
@@ -74,6 +78,10 @@ class FolderPool:
         """The relative path, so that tables do not depend on where the pool lies; bytes that are no text are told."""
         return os.fsencode(key).decode(errors="backslashreplace")
 
+    def versions(self) -> dict[str, str]:
+        """None: reading a file costs less than being wrong about it."""
+        return {}
+
 
 @dataclass(frozen=True)
 class StorePool:
@@ -99,6 +107,10 @@ class StorePool:
     def uri(self, key: str) -> str:
         """The object's URL."""
         return f"{self.url.rstrip('/')}/{key}"
+
+    def versions(self) -> dict[str, str]:
+        """The server's entity tags."""
+        return self._store.tags("")
 
     @cached_property
     def _store(self) -> ObjectStore:
@@ -144,6 +156,10 @@ class ManifestPool:
     def uri(self, key: str) -> str:
         """The line itself."""
         return key
+
+    def versions(self) -> dict[str, str]:
+        """None: asking for each line costs about as much as reading it."""
+        return {}
 
     def _text(self) -> str:
         try:

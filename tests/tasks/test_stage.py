@@ -150,6 +150,55 @@ def test_changed_inputs_start_from_nothing(workspace: Path, change: str):
     assert len(list((workspace / ".work/counter").iterdir())) == 1
 
 
+HANDED = """
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Config:
+    items: int
+    pause_s: float
+
+
+def run(config, place):
+    source = (place.root / "source.txt").read_text()
+    before = None if place.before is None else (place.before / "out" / "all.txt").read_text()
+    with (place.root / "log.txt").open("a") as log:
+        log.write(json.dumps([source, before]) + "\\n")
+    if source == "broken":
+        raise ValueError("this run breaks off")
+    (place.out / "all.txt").write_text(source)
+    return config
+"""
+
+
+def test_finished_work_of_the_same_code_and_parameters_over_other_data_is_handed_on(workspace: Path):
+    (workspace / "counter_stage.py").write_text(HANDED)
+
+    def attempt(source: str, items: int = 5) -> list[str | None]:
+        (workspace / "source.txt").write_text(source)
+        (workspace / "params.yaml").write_text(yaml.safe_dump({"counter": {"items": items, "pause_s": 0.0}}))
+        try:
+            stage.execute("counter", workspace)
+        except ValueError:
+            assert source == "broken"
+        return json.loads((workspace / "log.txt").read_text().splitlines()[-1])
+
+    assert attempt("one") == ["one", None]
+    assert attempt("two") == ["two", "one"]
+    assert len(list((workspace / ".work/counter").iterdir())) == 1
+    assert attempt("broken") == ["broken", "two"]
+    assert attempt("broken") == ["broken", "two"]
+    assert attempt("three") == ["three", "two"]  # unfinished work is handed to nobody
+    assert len(list((workspace / ".work/counter").iterdir())) == 1
+    assert attempt("three", items=6) == ["three", None]
+    (workspace / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"counter": {"deps": ["source.txt", str(Path(stage.__file__))]}}})
+    )
+    assert attempt("four", items=6) == ["four", None]  # other code
+
+
 def test_a_section_that_a_stage_reads_besides_its_own_is_an_input(workspace: Path):
     pipeline = yaml.safe_load((workspace / "dvc.yaml").read_text())
     pipeline["stages"]["counter"]["params"] = ["counter", "other"]
@@ -184,6 +233,18 @@ def test_a_stage_that_reads_a_url_computes_anew_when_dvc_calls_it(workspace: Pat
     stage.execute("counter", workspace)
     stage.execute("counter", workspace)
     assert (workspace / "log.txt").read_text().split() == [str(i) for i in range(5)] * 2
+    assert len(list((workspace / ".work/counter").iterdir())) == 1
+
+
+def test_finished_work_behind_a_url_is_handed_on(workspace: Path):
+    (workspace / "counter_stage.py").write_text(HANDED)
+    (workspace / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"counter": {"deps": ["remote://pool/"]}}}))
+    for source in ("one", "two", "three"):
+        (workspace / "source.txt").write_text(source)
+        stage.execute("counter", workspace)
+    told = [json.loads(line) for line in (workspace / "log.txt").read_text().splitlines()]
+    assert told == [["one", None], ["two", "one"], ["three", "two"]]
+    assert len(list((workspace / ".work/counter").iterdir())) == 1
 
 
 def test_a_missing_dependency_says_what_to_run(workspace: Path):

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ from skimage import data
 
 from infra.errors import InfraError
 from infra.object_store import open_store
+from infra.s3_store import S3Store
 from models.distortions.clips import encode
+from tasks.annotation import collect
 from tasks.annotation.collect import Config, Fractions, Report, missing, run, split_of
 from tasks.annotation.sources import FolderPool, ManifestPool, StorePool, open_pool
 from tasks.errors import ConfigError, MediaError, StageError
-from tasks.media import Limits
+from tasks.media import Limits, MediaInfo, probe
 from tasks.records import CANDIDATES, REJECTS, Split
 from tasks.shards import Placed, digest, read_placed, read_table
 from tasks.stage import Place, build_config
@@ -343,6 +346,54 @@ def test_an_s3_prefix_is_a_pool_with_the_same_ids(place: Place, s3: str, bucket:
     assert report.rejects == 5
     assert set(remote["source"]) == {f"s3://{bucket}/some/prefix/{source}" for source in local["source"]}
     assert rejects["id"].str.startswith(f"s3://{bucket}/some/prefix/").all()
+
+
+def grown(place: Place, config: Config, add: Callable[[str, bytes], object]) -> tuple[Place, Place]:
+    """Collect, add a medium, and collect once more, beside a collection from nothing."""
+    run(config, place)
+    add("new.jpg", jpeg(PHOTO[::-1, ::-1].copy()))
+    later, fresh = (place.root / name for name in ("later", "fresh"))
+    run(config, Place(place.root, later, later / "out", before=place.work))
+    run(config, Place(place.root, fresh, fresh / "out"))
+    for file in sorted(path for path in (fresh / "out").rglob("*") if path.is_file()):
+        assert (later / "out" / file.relative_to(fresh / "out")).read_bytes() == file.read_bytes()
+    return Place(place.root, later, later / "out"), Place(place.root, fresh, fresh / "out")
+
+
+def test_a_pool_that_has_grown_is_probed_where_it_is_new(place: Place, monkeypatch: pytest.MonkeyPatch):
+    probed: list[int] = []
+
+    def counted(data: bytes, limits: Limits) -> MediaInfo:
+        probed.append(len(data))
+        return probe(data, limits)
+
+    monkeypatch.setattr(collect, "probe", counted)
+    grown(place, CONFIG, lambda name, data: (place.root / "pool" / name).write_bytes(data))
+    # from nothing 15 and 16; in between the new one, and the four that were refused for what they are
+    assert len(probed) == 15 + 1 + 4 + 16
+
+
+def test_an_s3_prefix_that_has_grown_is_fetched_where_it_is_new(
+    place: Place, s3: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    url = f"s3://{bucket}/grown"
+    store, folder, fetched = open_store(url, endpoint=s3), FolderPool(place.root / "pool"), []
+    for key in folder.names():
+        store.put_if_absent(key, folder.read(key))
+    original = S3Store.get
+
+    def counted(self: S3Store, key: str) -> bytes:
+        fetched.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(S3Store, "get", counted)
+    config = dataclasses.replace(CONFIG, pool=url, endpoint=s3)
+    grown(place, config, store.put_if_absent)
+    once = Counter(fetched)
+    candidates, _ = tables(place)
+    names = {source.removeprefix(f"{url}/") for source in candidates["source"]}
+    assert {once[name] for name in names} == {2}  # never in the run that knew them
+    assert once["new.jpg"] == 2
 
 
 @given(st.text("0123456789abcdef", min_size=32, max_size=32), st.integers(0, 1000))

@@ -11,12 +11,14 @@ import yaml
 from models.signals.assertions import problem_of
 from models.signals.claims import ATTRIBUTE_OF, Attribute, Degree, Fault, parse_claim
 from models.signals.scale import load_thresholds
+from tasks.annotation import describe
 from tasks.annotation.describe import Config, check_fit, claims_of, is_described, is_planted, planted, run
 from tasks.annotation.recipe import implied_fault
+from tasks.annotation.sample_pixels import load_pixels
 from tasks.errors import ConfigError
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, CANDIDATES, REJECTS
-from tasks.shards import digest, read_table
+from tasks.shards import digest, read_table, write_table
 from tasks.stage import Place, build_config
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -151,6 +153,36 @@ def test_two_processes_and_a_resumed_run_give_the_same_bytes(root: Path, outcome
     run(small, Place(root, where, where / "out"))
     for name in ("assertions.parquet", "rejects.parquet"):
         assert (where / "out" / name).read_bytes() == (first / name).read_bytes()
+
+
+def test_a_pool_that_has_grown_is_looked_at_where_it_is_new(
+    root: Path, outcome: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(root / "artifacts", tmp_path / "artifacts")
+    table = tmp_path / "artifacts" / "distort" / "candidates.parquet"
+    children = read_table(table, CANDIDATES)
+    told = [row for row in children.to_dict("records") if is_described(row, config()) or is_planted(row, config())]
+    late, changed = told[0]["id"], told[1]["id"]
+    write_table(table, CANDIDATES, children[children["id"] != late])
+    described(tmp_path, tmp_path / "first", config())
+    children.loc[children["id"] == changed, "bytes_sha256"] = "0" * 64
+    write_table(table, CANDIDATES, children)
+    looked: list[str] = []
+
+    def counted(place: Place, row: Any, frames: int) -> Any:
+        looked.append(row["id"])
+        return load_pixels(place, row, frames)
+
+    monkeypatch.setattr(describe, "load_pixels", counted)
+    later = tmp_path / "later"
+    report = run(config(), Place(tmp_path, later, later / "out", before=tmp_path / "first"))
+    assert dataclasses.asdict(report) == dataclasses.asdict(outcome[0])
+    assert sorted(looked) == sorted([late, changed])
+    run(config(), Place(tmp_path, later, later / "out"))  # killed at its end, and what it had taken over is gone
+    assert sorted(looked) == sorted([late, changed])
+    for name in ("assertions.parquet", "rejects.parquet"):
+        expected = root / ".work" / "first" / "out" / name
+        assert (later / "out" / name).read_bytes() == expected.read_bytes()
 
 
 def test_unreadable_media_are_rejects_with_a_reason(root: Path, tmp_path: Path):

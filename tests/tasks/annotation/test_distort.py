@@ -19,7 +19,7 @@ from skimage import data
 from models.distortions import GENERATOR, IMAGE_CELLS, IMAGE_TYPES, VIDEO_CELLS, distort_image
 from models.distortions.clips import encode
 from tasks import media
-from tasks.annotation import collect
+from tasks.annotation import collect, distort
 from tasks.annotation.distort import Config, draw_cells, pattern_seed, plan, run
 from tasks.errors import StageError
 from tasks.media import Limits, decode_image, decode_video, probe
@@ -239,3 +239,48 @@ def test_the_number_of_threads_changes_nothing(place: Place, monkeypatch: pytest
     run(CONFIG, alone)
     for path in sorted(place.out.rglob("*.*")):
         assert path.read_bytes() == (alone.out / path.relative_to(place.out)).read_bytes()
+
+
+def test_a_pool_that_has_grown_makes_the_new_children_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_pool(tmp_path / "pool")
+    settings = collect.Config("pool", None, collect.Fractions(0.6, 0.2, 0.2), 1, 64, Limits())
+
+    def attempt(name: str, before: str | None = None) -> Path:
+        work = tmp_path / name
+        run(CONFIG, Place(tmp_path, work, work / "out", None if before is None else tmp_path / before))
+        return work
+
+    collect.run(settings, Place(tmp_path, tmp_path / "c1", tmp_path / "artifacts" / "collect"))
+    attempt("first")
+    Image.fromarray(np.ascontiguousarray(data.rocket()[:160, :200])).save(tmp_path / "pool" / "rocket.png")
+    shutil.rmtree(tmp_path / "artifacts")
+    collect.run(settings, Place(tmp_path, tmp_path / "c2", tmp_path / "artifacts" / "collect"))
+    made: list[str] = []
+
+    def counted(*arguments: object) -> np.ndarray:
+        made.append(str(arguments[1]))
+        return distort_image(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(distort, "distort_image", counted)
+    monkeypatch.setattr(distort, "distort_clip", lambda *_: pytest.fail("clips were known"))
+    later = attempt("later", before="first")
+    monkeypatch.undo()
+    rejected = read_table(later / "out" / "rejects.parquet", REJECTS)
+    assert CONFIG.children_per_image <= len(made) <= CONFIG.children_per_image + len(rejected)
+    fresh = attempt("fresh")
+    for file in sorted(path for path in (fresh / "out").rglob("*") if path.is_file()):
+        assert (later / "out" / file.relative_to(fresh / "out")).read_bytes() == file.read_bytes()
+
+
+def test_damaged_children_of_an_earlier_run_are_made_again(tmp_path: Path, collected: Path):
+    def attempt(name: str, before: Path | None = None) -> Path:
+        work = tmp_path / name
+        run(CONFIG, Place(collected, work, work / "out", before))
+        return work
+
+    first = attempt("first")
+    victim = min((first / "out" / "media").glob("*.tar"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:600] + bytes(200) + whole[800:])
+    again = attempt("again", first)
+    assert (again / "out" / "media" / victim.name).read_bytes() == whole
