@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from infra.object_store import ObjectStore
 from tasks.errors import StageError
 from tasks.records import RowSchema
-from tasks.shards import frame_of
+from tasks.shards import frame_of, write_json
+from tasks.stage import Place
 
 _S, _F, _I = pa.string(), pa.float64(), pa.int64()
 CALLS: Final = RowSchema(
@@ -84,6 +85,32 @@ def put_calls(store: ObjectStore, rows: Iterable[dict[str, Any]]) -> None:
         pq.write_table(CALLS.to_arrow(frame_of(CALLS, group)), sink, compression="zstd")
         data = sink.getvalue()
         store.put_if_absent(f"{_FOLDER}/{bucket}/{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
+
+
+def write_costs(place: Place, stage: str, rows: Iterable[dict[str, Any]], account: str) -> None:
+    """Leave for the data set's card what the answers of a stage have cost, beside the stage's own telemetry.
+
+    Args:
+        place: of the stage.
+        stage: its name.
+        rows: calls whose answers the stage has used, whenever they were made.
+        account: of this run; its calls are counted once more by themselves.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        role = told.setdefault(row["judge"], {"model": row["model"], "all": _nothing(), "new": _nothing()})
+        for part in ("all", "new") if row["account"] == account else ("all",):
+            for name, value in _took(row).items():
+                role[part][name] += value
+    write_json(place.root / ".work" / "telemetry" / f"{stage}_calls.json", told)
+
+
+def _nothing() -> dict[str, float]:
+    return {"calls": 0, "tokens_in": 0, "tokens_out": 0, "cost": 0.0}
+
+
+def _took(row: dict[str, Any]) -> dict[str, float]:
+    return {"calls": 1, **{name: row[name] for name in ("tokens_in", "tokens_out", "cost")}}
 
 
 def stored_calls(store: ObjectStore, buckets: Iterable[str]) -> list[dict[str, Any]]:

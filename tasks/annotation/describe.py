@@ -20,12 +20,13 @@ from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine
 from models.signals.evidence import Medium, Pixels, draw_evidence
 from models.signals.scale import DESCRIBER_FAMILY, Reading, attributes_of, load_thresholds, measure, read
 from models.signals.wording import phrase
+from tasks.annotation.calls import write_costs
 from tasks.annotation.fit_signals import FitConfig
 from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.recipe import implied_falsehoods, implied_truths
 from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.sample_pixels import load_pixels
-from tasks.annotation.writers import Writers, describing_account, foresee_descriptions
+from tasks.annotation.writers import Writers, calls_about, describing_account, foresee_descriptions
 from tasks.errors import ConfigError, MediaError, StageError
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, Origin, RowSchema
@@ -134,8 +135,10 @@ def run(config: Config, place: Place) -> Report:
         if config.endpoints is None:
             each_part(_describe_part, jobs, config.processes, bar)
         else:
-            account = describing_account(config.endpoints, (row["id"] for row in told if is_described(row, config)))
+            described = [row for row in told if is_described(row, config)]
+            account = describing_account(config.endpoints, (row["id"] for row in described))
             _ask_parts(config.endpoints, jobs, account, bar)
+            write_costs(place, "describe", calls_about(place, config.endpoints, described), account)
     skipped = [
         _reject(row["id"], "not_sampled", "descriptions are made of a sample")
         for row in candidates
@@ -243,12 +246,16 @@ def _describe_part(job: _Job) -> int:
     told: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     for row in job.rows:
-        try:
-            pixels = load_pixels(job.place, row, job.config.frames)  # planted ones too: judges will need to see them
-        except MediaError as error:
-            refused.append(_reject(row["id"], error.reason, str(error)))
-            continue
-        texts = _told(pixels, row, job) if is_described(row, job.config) else []
+        if job.told is not None and row["id"] in job.told:
+            texts = _split(job.told[row["id"]], row, job.config)
+        else:
+            try:
+                pixels = load_pixels(job.place, row, job.config.frames)  # of planted ones too: judges will look at them
+            except MediaError as error:
+                refused.append(_reject(row["id"], error.reason, str(error)))
+                continue
+            measured = job.told is None and is_described(row, job.config)
+            texts = _describe(pixels, row, job.config) if measured else []
         records = [_assertion(row, text, attribute, Origin.DESCRIBER, None) for text, attribute in texts]
         if is_planted(row, job.config):
             records += planted(row, job.config, {record["text"] for record in records})
@@ -261,13 +268,10 @@ def _describe_part(job: _Job) -> int:
     return len(job.rows)
 
 
-def _told(pixels: Pixels, row: dict[str, Any], job: _Job) -> list[tuple[str, Attribute]]:
-    """What the describer says of one sample, as single assertions that make a claim."""
-    if job.told is None:
-        return _describe(pixels, row, job.config)
+def _split(told: str, row: dict[str, Any], config: Config) -> list[tuple[str, Attribute]]:
+    """What an LMM has told of one sample, as single assertions that make a claim."""
     known = attributes_of(str(row["modality"]))
-    found = [(text, attribute) for text, attribute in _claimed(job.told.get(row["id"], "")) if attribute in known]
-    return found[: job.config.assertions]
+    return [(text, attribute) for text, attribute in _claimed(told) if attribute in known][: config.assertions]
 
 
 def _claimed(raw: str) -> list[tuple[str, Attribute]]:

@@ -21,12 +21,13 @@ from models.signals.scale import Thresholds, load_thresholds
 from tasks.annotation import agreement
 from tasks.annotation.answers import AnswerBook, recover, snapshot_rows, spending_folder
 from tasks.annotation.batches import BatchDesk
+from tasks.annotation.calls import stored_calls, write_costs
 from tasks.annotation.desk import Desk
 from tasks.annotation.exhibits import Exhibits
 from tasks.annotation.forecast import forecast
 from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.protocol import Ask, Hearing, Matter, Rules, hear, next_ballot
-from tasks.annotation.questions import ANSWERS, SERVED_ANSWERS, Question
+from tasks.annotation.questions import ANSWERS, SERVED_ANSWERS, Question, question_of
 from tasks.annotation.roles import ReviewEndpoints, bench_of
 from tasks.annotation.sample_pixels import load_pixels
 from tasks.annotation.spending import Spending
@@ -155,6 +156,9 @@ def run(config: Config, place: Place) -> Report:
     write_table(place.out / "answers" / "answers.parquet", answers_rows, answers)
     if config.endpoints is not None:
         write_json(place.out / "malformed.json", malformed_counts(rows_of(votes)))
+        used = {question_of(row).key: row["content"][0] for row in rows_of(answers)}
+        calls = stored_calls(shared_store(place.root), used.values())
+        write_costs(place, "review", (row for row in calls if row["call"] in used), account_of(config, assertions))
     unseen = {row["id"] for row in candidates if row["split"] != Split.TRAIN}
     return summarise({row["assertion_id"]: row["text"] for row in assertions}, rows_of(votes), outcomes, unseen)
 

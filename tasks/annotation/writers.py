@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from infra.object_store import ObjectStore
 from models.judges import ChatReply, Describer, Polisher
 from models.signals.evidence import Medium, Pixels
 from tasks.annotation.answers import AnswerBook, recover, spending_folder
+from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
 from tasks.annotation.exhibits import Exhibits
 from tasks.annotation.questions import TEXT_KIND, Question, Text
@@ -65,11 +66,13 @@ class Writers:
             BudgetReachedError: the budget is reached; what was answered is kept.
             EndpointError: an endpoint refuses, or failed at every attempt.
         """
-        shown = [sample for sample in samples if self._decodes(sample)]
-        contents = {sample["bytes_sha256"] for sample in shown}
+        contents = {sample["bytes_sha256"] for sample in samples}
         journal = self.journals / f"describe-{part}.jsonl"
         with AnswerBook(self.store, journal, contents, TEXT_KIND, self.desk.account) as book:
-            first = {sample["id"]: self._first(sample) for sample in shown}
+            every = {sample["id"]: self._first(sample) for sample in samples}
+            known = {name for name, inquiry in every.items() if book.known(inquiry.question) is not None}
+            shown = [sample for sample in samples if sample["id"] in known or self._decodes(sample)]
+            first = {sample["id"]: every[sample["id"]] for sample in shown}
             self.desk.answer(book, list(first.values()))
             raw = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in first.items()}
             second = {sample["id"]: self._second(sample, raw[sample["id"]]) for sample in shown if raw[sample["id"]]}
@@ -110,6 +113,15 @@ def writers_of(endpoints: DescribeEndpoints) -> tuple[Describer, Polisher]:
     roles = endpoints.roles.values()
     versions = [role.version(endpoints.pictures) for role in roles]
     return Describer(endpoints.describer.model, versions[0]), Polisher(endpoints.polisher.model, versions[1])
+
+
+def calls_about(place: Place, endpoints: DescribeEndpoints, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Calls, of any run, to these writers about these samples."""
+    contents = {sample["bytes_sha256"] for sample in samples}
+    asked = {(writer.name, writer.model, writer.prompt_version) for writer in writers_of(endpoints)}
+    rows = stored_calls(shared_store(place.root), (content[0] for content in contents))
+    named = ("judge", "model", "prompt_version")
+    return [row for row in rows if row["content"] in contents and tuple(row[name] for name in named) in asked]
 
 
 def describing_account(endpoints: DescribeEndpoints, ids: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from infra.model_record import Check
 from infra.registry import Found, Registry
 from infra.workspace import CHECKOUT
 from tasks.errors import GateError
-from tasks.evaluation.data_facts import OPINION_TABLE, PAID, Locate, data_facts, read_samples, stage_costs
+from tasks.evaluation.data_facts import OPINION_TABLE, PAID, Locate, data_facts, paid_calls, read_samples, stage_costs
 from tasks.evaluation.drift_pages import card, write_pages
 from tasks.evaluation.opinion_drift import DriftLimits, DriftOptions, drift_checks, drift_of, measures_of
 from tasks.records import OPINIONS
@@ -172,5 +172,9 @@ def _report(name: str, made: tuple[Path, DataSet], config: Config, before: Locat
         "drift": drift,
         "measures": None if drift is None else measures_of(drift),
         "checks": [dataclasses.asdict(check) for check in checks],
-        "facts": {**facts, "costs": stage_costs(workspace, ANNOTATION)},
+        "facts": {
+            **facts,
+            "costs": stage_costs(workspace, ANNOTATION),
+            "calls": paid_calls(workspace, ANNOTATION),
+        },
     }

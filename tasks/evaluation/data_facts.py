@@ -76,6 +76,13 @@ def stage_costs(workspace: Path, stages: Sequence[str]) -> dict[str, Any]:
     return {stage: json.loads(file.read_text()) for stage, file in files.items() if file.is_file()}
 
 
+def paid_calls(workspace: Path, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """What endpoints were paid for the answers of each stage, by role: all of them, and those of the last run."""
+    files = {stage: workspace / ".work" / "telemetry" / f"{stage}_calls.json" for stage in stages}
+    told = {stage: json.loads(file.read_text()) for stage, file in files.items() if file.is_file()}
+    return [{"stage": stage, "role": role, **took} for stage, roles in told.items() for role, took in roles.items()]
+
+
 def _scorers(opinions: pd.DataFrame) -> dict[str, list[str]]:
     """Scorer -> its versions (photographs and videos may have different ones)."""
     found: dict[str, set[str]] = {}

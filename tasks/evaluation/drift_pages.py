@@ -5,7 +5,7 @@ All of it is made of a comparison's report alone (tasks/evaluation/compare.py).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup
@@ -18,6 +18,8 @@ from tasks.evaluation.pages import write_report
 from tasks.evaluation.report import render
 
 Report = Mapping[str, Any]
+
+_PAID: Final = ("calls", "tokens_in", "tokens_out", "cost")
 
 
 def write_pages(folder: Path, report: Report) -> list[Path]:
@@ -162,7 +164,27 @@ def _facts(report: Report) -> list[str]:
     parts += ["## Scorers", table(["scorer", "versions"], scorers), "## Judges"]
     parts += [table(["judge", "model", "prompt", "phase", "votes", "verdicts"], judges), "## Costs"]
     parts += ["What the last version did not have was computed or asked:", table(["what", "all", "new"], paid)]
+    parts += _calls(facts.get("calls", ()))
     return [*parts, "Each stage, when it was last computed in this workspace:", table(["stage", "cost"], costs)]
+
+
+def _calls(roles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What endpoints were paid; prices are those of the params file, tokens the servers' counts or our estimates."""
+    if not roles:
+        return ["No endpoint was paid: texts and votes come from measurement."]
+    head = ["stage", "role", "model", *(f"{what}, {part}" for part in ("all", "new") for what in _PAID)]
+    rows = [
+        [
+            row["stage"],
+            row["role"],
+            row["model"],
+            *(f"{row[part][what]:g}" for part in ("all", "new") for what in _PAID),
+        ]
+        for row in roles
+    ]
+    sums = {part: sum(row[part]["cost"] for row in roles) for part in ("all", "new")}
+    told = f"Paid to endpoints for the answers in use: {sums['all']:.2f}, of it by the last run: {sums['new']:.2f}."
+    return [told, table(head, rows)]
 
 
 def _verdicts(verdicts: Mapping[str, int]) -> str:

@@ -16,6 +16,7 @@ from tasks.annotation import review
 from tasks.annotation.forecast import forecast
 from tasks.annotation.story import tell
 from tasks.errors import StageError
+from tasks.evaluation.data_facts import paid_calls
 from tasks.stage import Place, build_config
 from vital.review_commands import show
 
@@ -107,6 +108,17 @@ def test_a_story_has_votes_revisions_self_review_outcome_and_costs(root: Path, l
         assert all(vote["cost"] is not None and vote["latency_s"] is not None for vote in votes)
         if review_attribute(assertion.text) in ("sharpness", "noise") and assertion.final_text != assertion.text:
             assert [ballot.text for ballot in assertion.ballots] == [assertion.text, *[assertion.final_text] * 2]
+
+
+def test_what_a_review_has_cost_is_left_for_the_card(root: Path, lmm: Lmm):
+    reviewed(root, lmm)
+    ids = told_pool.build(root, images=2, assertions=2, clip=False)
+    stories = [tell(Place(root, root, root), name) for name in ids]
+    roles = {row["role"]: row for row in paid_calls(root, ["describe", "review"])}
+    assert set(roles) == {"gpt", "gemini", "qwen", "annotator"}
+    assert sum(row["all"]["calls"] for row in roles.values()) == sum(lmm.paid.values())
+    assert sum(row["all"]["cost"] for row in roles.values()) == pytest.approx(sum(story.cost for story in stories))
+    assert all(row["new"] == row["all"] for row in roles.values())
 
 
 def test_the_command_tells_it_to_people_and_programs(root: Path, lmm: Lmm):

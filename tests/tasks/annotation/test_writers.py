@@ -12,6 +12,7 @@ from lmm_server import Lmm, serving, text_of
 
 from models.signals.claims import parse_claim
 from tasks.annotation import describe
+from tasks.annotation.sample_pixels import load_pixels
 from tasks.records import ASSERTIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
@@ -66,6 +67,22 @@ def test_descriptions_are_paid_once(root: Path, lmm: Lmm):
     _, again = told(root, lmm, "again")
     assert sum(lmm.seen.values()) == asked
     assert (first / "assertions.parquet").read_bytes() == (again / "assertions.parquet").read_bytes()
+
+
+def test_media_whose_description_is_paid_are_not_decoded_again(root: Path, lmm: Lmm, monkeypatch: pytest.MonkeyPatch):
+    decoded: list[str] = []
+
+    def counted(place: Place, row: Any, frames: int) -> Any:
+        decoded.append(row["id"])
+        return load_pixels(place, row, frames)
+
+    monkeypatch.setattr(describe, "load_pixels", counted)
+    told(root, lmm)
+    assert len(decoded) == len(set(decoded)) == 5
+    told(root, lmm, "again")
+    assert len(decoded) == 5
+    costs = json.loads((root / ".work" / "telemetry" / "describe_calls.json").read_text())
+    assert {role: took["all"]["calls"] for role, took in costs.items()} == {"describer": 5, "polisher": 5}
 
 
 def test_a_polisher_that_breaks_its_schema_leaves_the_description_to_our_own_rules(root: Path, lmm: Lmm):

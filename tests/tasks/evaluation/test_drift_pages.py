@@ -19,6 +19,11 @@ from tests.tasks.evaluation.versioned_plant import LIMITS, RECIPE, make, new_fol
 NASTY = '<img src="x" onerror="alert(1)">|`'
 
 
+_ALL = {"calls": 9, "tokens_in": 9000, "tokens_out": 900, "cost": 3.5}
+_NEW = {"calls": 1, "tokens_in": 1000, "tokens_out": 100, "cost": 0.25}
+CALLS = [{"stage": "review", "role": "gpt", "model": "gpt-5", "all": _ALL, "new": _NEW}]
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("data")
@@ -36,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "drift": drift,
         "measures": measures_of(drift),
         "checks": [dataclasses.asdict(check) for check in drift_checks(drift, DriftLimits(**LIMITS))],
-        "facts": {**data_facts(folder.joinpath, paths), "costs": {"score": {"wall_s": 1.5}}},
+        "facts": {**data_facts(folder.joinpath, paths), "costs": {"score": {"wall_s": 1.5}}, "calls": CALLS},
     }
 
 
@@ -62,9 +67,18 @@ def test_markdown_has_every_table(report: dict[str, Any]):
         "| whole | 1 -> none | gone |",
         "| media | 60 | 60 |",
         "| score | wall_s 1.5 |",
+        "Paid to endpoints for the answers in use: 3.50, of it by the last run: 0.25.",
+        "| review | gpt | gpt-5 | 9 | 9000 | 900 | 3.5 | 1 | 1000 | 100 | 0.25 |",
         "| originals: image train | 60 |",
     ):
         assert told in text
+
+
+def test_a_version_that_nobody_was_paid_for_says_so(report: dict[str, Any]):
+    assert "Paid to endpoints" in page(report)
+    free = report | {"facts": {name: value for name, value in report["facts"].items() if name != "calls"}}
+    assert "No endpoint was paid: texts and votes come from measurement." in markdown(free)
+    assert "Paid to endpoints" not in page(free)
 
 
 def test_the_card_of_a_first_version_says_that_nothing_was_compared(report: dict[str, Any]):
