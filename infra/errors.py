@@ -25,5 +25,15 @@ class EndpointUnavailableError(EndpointError):
     """The endpoint has failed at every attempt (rate limit, server error, timeout, broken answer)."""
 
 
-class ContentRefusedError(EndpointError):
-    """The endpoint's content filter refuses this one request; others may pass."""
+class QuestionRefusedError(EndpointError):
+    """The endpoint refuses this one request, by its content filter or as unfit; others may pass.
+
+    Args:
+        message: for people.
+        status: of the answer.
+        filtered: whether the server says that its content filter refused.
+    """
+
+    def __init__(self, message: str, status: int, *, filtered: bool) -> None:
+        super().__init__(message)
+        self.status, self.filtered = status, filtered

@@ -1,23 +1,26 @@
 """Batch files of an OpenAI-compatible endpoint: upload, create, look up by our own key, poll, download.
 
-A batch carries our key in its metadata. Before one is submitted it is looked up by that key, so a process that was
-killed at any point, even between sending and hearing of it, finds what it has paid for.
+A batch carries our key in its metadata, so a process that was killed at any point, even between sending and hearing of
+it, finds what it has paid for.
 """
 
-import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from infra.errors import EndpointUnavailableError
-from infra.lmm_endpoint import Endpoint
+from infra.errors import EndpointRefusedError, EndpointUnavailableError
+from infra.lmm_endpoint import UNFIT, Endpoint
+from infra.lmm_wire import is_answer
 
 KEY: Final = "vital_key"
 """Name of our key in a batch's metadata."""
 
-_GONE: Final = frozenset({"failed", "cancelled", "cancelling"})
-_OPEN: Final = frozenset({"validating", "in_progress", "finalizing"})
+OK: Final = 200
+"""Status of a line that holds an answer."""
+
+_OPEN: Final = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+_FAILED: Final = "failed"
 _MOST_LISTED: Final = 5000
 
 
@@ -27,7 +30,7 @@ class Batch:
 
     Attributes:
         name: its id.
-        done: nothing more will come.
+        done: nothing more will come; of a cancelled or expired batch there may be a part.
         files: of results and of errors.
     """
 
@@ -36,82 +39,127 @@ class Batch:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Line:
+    """What became of one request of a batch.
+
+    Attributes:
+        status: of its answer; 0 where none was made (cancelled, expired).
+        body: the answer; empty unless it is one.
+        filtered: the provider's content filter refuses the request.
+    """
+
+    status: int
+    body: Mapping[str, Any]
+    filtered: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the request itself is refused: asked again it would be refused again."""
+        return self.filtered or self.status in UNFIT
+
+
 def find_batch(endpoint: Endpoint, key: str) -> Batch | None:
-    """The batch with our key; None if there is none, or it failed as a whole (then nothing was paid)."""
+    """The newest batch with our key that was not refused as a whole; None if there is none, so nothing was paid."""
 
     def search(client: Any) -> Batch | None:
         for number, batch in enumerate(client.batches.list(limit=100)):
             if number >= _MOST_LISTED:
                 break
-            if (batch.metadata or {}).get(KEY) == key and batch.status not in _GONE:
-                return _told(batch)
+            if (batch.metadata or {}).get(KEY) == key and batch.status != _FAILED:
+                return _told(batch, endpoint)
         return None
 
     return endpoint.guarded(search)
 
 
-def submit_batch(endpoint: Endpoint, key: str, path: str, bodies: Mapping[str, Mapping[str, Any]]) -> Batch:
-    """Upload requests (custom id -> body) and create a batch with our key; only after ``find_batch`` found none."""
-    lines = [
-        json.dumps({"custom_id": name, "method": "POST", "url": f"/v1{path}", "body": body})
-        for name, body in bodies.items()
-    ]
-    data = ("\n".join(lines) + "\n").encode()
+def submit_batch(endpoint: Endpoint, key: str, path: str, lines: Path, pause: Callable[[], None]) -> Batch:
+    """Upload a file of request lines and create a batch with our key; only after ``find_batch`` found none.
 
-    def submit(client: Any) -> Batch:
-        file = client.files.create(file=(f"{key}.jsonl", io.BytesIO(data)), purpose="batch")
+    Args:
+        endpoint: where to.
+        key: in the metadata.
+        path: of the requests.
+        lines: the file; it is streamed, whatever its size.
+        pause: called before a creation that may have gone through is looked for.
+
+    Raises:
+        EndpointRefusedError: the provider refuses it.
+        EndpointUnavailableError: every attempt failed.
+    """
+
+    def upload(client: Any) -> str:
+        with lines.open("rb") as file:
+            return client.files.create(file=(f"{key}.jsonl", file), purpose="batch").id
+
+    uploaded = endpoint.guarded(upload)
+
+    def create(client: Any) -> Batch:
         made = client.batches.create(
-            input_file_id=file.id, endpoint=f"/v1{path}", completion_window="24h", metadata={KEY: key}
+            input_file_id=uploaded, endpoint=f"/v1{path}", completion_window="24h", metadata={KEY: key}
         )
-        return _told(made)
+        return _told(made, endpoint)
 
-    return endpoint.guarded(submit)
+    for attempt in range(endpoint.config.attempts):
+        try:
+            return endpoint.guarded(create, attempts=1)
+        except EndpointUnavailableError:
+            pause()
+            found = find_batch(endpoint, key)  # the answer may have been lost, and not the batch
+            if found is not None:
+                return found
+            if attempt + 1 == endpoint.config.attempts:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def await_batch(endpoint: Endpoint, batch: Batch, pause: Callable[[], None], patience: int = 5) -> Batch:
+def await_batch(endpoint: Endpoint, batch: Batch, pause: Callable[[], None]) -> Batch:
     """Look at a batch until it is done; ``pause`` is called between looks and may raise to give up.
 
     Raises:
-        EndpointUnavailableError: ``patience`` looks in a row failed.
+        EndpointRefusedError: the provider refuses the batch as a whole.
+        EndpointUnavailableError: every attempt of one look failed.
     """
-    failed = 0
     while not batch.done:
         pause()
-        try:
-            batch = endpoint.guarded(lambda client, name=batch.name: _told(client.batches.retrieve(name)))
-            failed = 0
-        except EndpointUnavailableError:
-            failed += 1
-            if failed >= patience:
-                raise
+        batch = endpoint.guarded(lambda client, name=batch.name: _told(client.batches.retrieve(name), endpoint))
     return batch
 
 
-def read_batch(endpoint: Endpoint, batch: Batch) -> dict[str, dict[str, Any]]:
-    """Bodies of the successful answers by custom id; lines with errors are left out."""
-    found: dict[str, dict[str, Any]] = {}
+def read_batch(endpoint: Endpoint, batch: Batch, path: str) -> dict[str, Line]:
+    """What became of each request, by custom id; requests that the provider says nothing of are absent."""
+    found: dict[str, Line] = {}
     for name in batch.files:
         content: bytes = endpoint.guarded(lambda client, name=name: client.files.content(name).content)
         for line in content.split(b"\n"):
-            custom, body = _read_line(endpoint, line)
-            if custom is not None and body is not None:
-                found[custom] = body
+            read = _read_line(endpoint, line, path)
+            if read is not None:
+                found[read[0]] = read[1]
     return found
 
 
-def _read_line(endpoint: Endpoint, line: bytes) -> tuple[str | None, dict[str, Any] | None]:
+def _read_line(endpoint: Endpoint, line: bytes, path: str) -> tuple[str, Line] | None:
     try:
         entry = endpoint.read_json(line)
     except (ValueError, RecursionError):
-        return None, None
-    response = entry.get("response") if isinstance(entry, dict) else None
-    if not isinstance(response, dict) or response.get("status_code") != 200:
-        return None, None
-    custom, body = entry.get("custom_id"), response.get("body")
-    return (custom, body) if isinstance(custom, str) and isinstance(body, dict) else (None, None)
+        return None
+    custom = entry.get("custom_id") if isinstance(entry, dict) else None
+    if not isinstance(custom, str):
+        return None
+    response = entry.get("response")
+    response = response if isinstance(response, dict) else {}
+    status, body = response.get("status_code"), response.get("body")
+    status, body = status if isinstance(status, int) else 0, body if isinstance(body, dict) else {}
+    filtered = endpoint.is_filtered(body) or endpoint.is_filtered(entry)
+    if status == OK and is_answer(path, body):
+        return custom, Line(status, body)
+    return custom, Line(0 if status == OK else status, {}, filtered)
 
 
-def _told(batch: Any) -> Batch:
+def _told(batch: Any, endpoint: Endpoint) -> Batch:
+    if batch.status == _FAILED:
+        msg = f"{endpoint.config.host} refuses a batch file as a whole: check model, parameters and batches.requests"
+        raise EndpointRefusedError(msg)
     files = tuple(name for name in (batch.output_file_id, batch.error_file_id) if isinstance(name, str))
     done = batch.status not in _OPEN
     return Batch(batch.id, done, files if done else ())

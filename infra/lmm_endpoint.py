@@ -5,6 +5,7 @@ says is freed of it before anybody else sees it, and errors are told in our word
 the first request is sent.
 """
 
+import ipaddress
 import json
 import os
 import random
@@ -12,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import httpx2
 
-from infra.errors import ContentRefusedError, EndpointRefusedError, EndpointUnavailableError, InfraError
+from infra.errors import EndpointRefusedError, EndpointUnavailableError, InfraError, QuestionRefusedError
+from infra.lmm_wire import is_answer
 from infra.rate_limit import RateLimit
 
 if TYPE_CHECKING:
@@ -31,7 +33,16 @@ REPLAYED: Final = "idempotent-replayed"
 
 _HIDDEN: Final = "[key]"
 _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-_FILTERS: Final = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed"})
+_MAY_BE_PAID: Final = frozenset({408, 500, 502, 504, 520, 522, 524})
+"""A gateway may say these when the server behind it has done its work."""
+_FILTERS: Final = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt"})
+UNFIT: Final = frozenset({400, 413, 422})
+"""Refused for what it holds, or for a parameter: which of the two only other requests can tell."""
+_OURS: Final = frozenset(
+    {"host", "connection", "accept", "accept-encoding", "content-type", "content-length", "transfer-encoding"}
+    | {"user-agent", "authorization", "idempotency-key"}
+)
+"""Headers that are sent; others that the library takes from the environment would tell one provider about another."""
 _MAX_ERROR_BYTES: Final = 20_000
 
 
@@ -61,6 +72,8 @@ class EndpointConfig:
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
             raise ValueError("base_url must be http(s)://HOST/PATH, without credentials or a query")
+        if self.key is not None and parts.scheme == "http" and not _is_near(parts.hostname):
+            raise ValueError("base_url must be https where a key is sent, except to this machine or a private network")
         if min(self.timeout_s, self.attempts, self.first_wait_s, self.longest_wait_s) <= 0:
             raise ValueError("timeout_s, attempts, first_wait_s and longest_wait_s must be positive")
 
@@ -80,6 +93,7 @@ class Answered:
         attempts: how many were made.
         doubtful: attempts that broke off after they were sent: they may have been paid.
         replayed: the server says that it answered from its store.
+        refused: the server refuses this question; the body is empty.
     """
 
     body: dict[str, Any]
@@ -87,6 +101,27 @@ class Answered:
     attempts: int = 1
     doubtful: int = 0
     replayed: bool = False
+    refused: QuestionRefusedError | None = None
+
+
+class Admission(Protocol):
+    """Who answers for the money: asked before a request that may be paid, told if it certainly was not."""
+
+    def admit(self) -> None:
+        """A request is about to be sent; may raise to stop it."""
+        ...
+
+    def release(self) -> None:
+        """The request that was admitted last has certainly cost nothing, and there will be no other."""
+        ...
+
+
+class _Free:
+    def admit(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
 
 
 class _Failure(Exception):  # noqa: N818 - not an error that anybody outside sees
@@ -119,7 +154,7 @@ class Endpoint:
         self._client: OpenAI | None = None
 
     def post(
-        self, path: str, body: dict[str, Any], call: str, tokens: int, admit: Callable[[], None] = lambda: None
+        self, path: str, body: dict[str, Any], call: str, tokens: int, admission: Admission | None = None
     ) -> Answered:
         """Send one request until it is answered.
 
@@ -128,30 +163,39 @@ class Endpoint:
             body: of the request.
             call: idempotency key; the same for every attempt, now and after a kill.
             tokens: estimate for the rate limit.
-            admit: called before the first attempt, and before each that follows one which may have been paid.
+            admission: asked before the first attempt, and before each that follows one which may have been paid.
 
         Raises:
-            EndpointRefusedError: the server will never take such a request.
-            ContentRefusedError: its content filter refuses this one.
+            EndpointRefusedError: the server will never take requests of this kind.
             EndpointUnavailableError: every attempt failed.
         """
-        doubtful, told = 0, ""
-        for attempt in range(1, self.config.attempts + 1):
-            self._wait(self._limit.reserve(tokens))
-            if attempt == 1 or doubtful:
-                admit()
-            started = time.monotonic()
-            try:
-                answer, replayed = self._attempt(path, body, call)
-            except _Failure as failure:
-                doubtful += failure.doubtful
-                told = str(failure)
-                if attempt < self.config.attempts:
-                    self._pause(attempt, failure.wait_s)
-                continue
-            return Answered(answer, time.monotonic() - started, attempt, doubtful, replayed)
-        msg = f"{self.config.host} failed {self.config.attempts} times in a row, last: {told}; run again to go on"
-        raise EndpointUnavailableError(msg)
+        admission = admission or _Free()
+        doubtful, told, unpaid = 0, "", False
+        try:
+            for attempt in range(1, self.config.attempts + 1):
+                self._limit.take(tokens, self._wait)
+                if not unpaid:
+                    admission.admit()
+                    unpaid = True
+                started = time.monotonic()
+                try:
+                    answer, replayed = self._attempt(path, body, call)
+                except _Failure as failure:
+                    told = str(failure)
+                    if failure.doubtful:
+                        doubtful, unpaid = doubtful + 1, False
+                    if attempt < self.config.attempts:
+                        self._pause(attempt, failure.wait_s)
+                    continue
+                except QuestionRefusedError as refused:
+                    return Answered({}, time.monotonic() - started, attempt, doubtful, refused=refused)
+                unpaid = False
+                return Answered(answer, time.monotonic() - started, attempt, doubtful, replayed)
+            msg = f"{self.config.host} failed {self.config.attempts} times in a row, last: {told}; run again to go on"
+            raise EndpointUnavailableError(msg)
+        finally:
+            if unpaid:
+                admission.release()
 
     def client(self) -> "OpenAI":
         """The library's client, for files and batches; use ``guarded`` around its calls."""
@@ -159,7 +203,7 @@ class Endpoint:
             if self._client is None:
                 from openai import DefaultHttpxClient, OpenAI  # noqa: PLC0415 - a second of CPU; most runs ask no endpoint
 
-                hooks = {"request": [_stamp], "response": [self._bound]}
+                hooks = {"request": [self._strip], "response": [self._bound]}
                 web = DefaultHttpxClient(event_hooks=hooks, timeout=self.config.timeout_s)
                 self._client = OpenAI(
                     api_key=self._key,
@@ -191,19 +235,36 @@ class Endpoint:
             return {self.scrub(name): self._scrubbed(item) for name, item in value.items()}
         return value
 
-    def guarded(self, request: Callable[["OpenAI"], Any]) -> Any:
+    def guarded(self, request: Callable[["OpenAI"], Any], *, attempts: int | None = None) -> Any:
         """One request through the library's client, with its failures in our words.
+
+        Args:
+            request: may be sent again, because it changes nothing at the server; else give ``attempts`` 1.
+            attempts: at most; None for those of the endpoint.
 
         Raises:
             EndpointRefusedError: the server will never take such a request.
-            ContentRefusedError: its content filter refuses this one.
-            EndpointUnavailableError: it may pass later.
+            EndpointUnavailableError: every attempt failed.
         """
-        try:
-            return self._told(request)
-        except _Failure as failure:
-            msg = f"{self.config.host}: {failure}; run again to go on"
-            raise EndpointUnavailableError(msg) from None
+        most = attempts or self.config.attempts
+        for attempt in range(1, most + 1):
+            try:
+                return self._told(request)
+            except QuestionRefusedError as refused:
+                raise EndpointRefusedError(str(refused)) from None
+            except _Failure as failure:
+                if attempt == most:
+                    msg = f"{self.config.host}: {failure}; run again to go on"
+                    raise EndpointUnavailableError(msg) from None
+                self._pause(attempt, failure.wait_s)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    @staticmethod
+    def is_filtered(body: object) -> bool:
+        """Whether an error's body says that a content filter refused the request."""
+        told = body.get("error", body) if isinstance(body, dict) else None
+        code = told.get("code") if isinstance(told, dict) else None
+        return isinstance(code, str) and code in _FILTERS
 
     def _attempt(self, path: str, body: dict[str, Any], call: str) -> tuple[dict[str, Any], bool]:
         options: Any = {"headers": {"Idempotency-Key": call}}
@@ -214,6 +275,8 @@ class Endpoint:
             raise _Failure("the answer is not whole", doubtful=True) from None
         if not isinstance(content, dict):
             raise _Failure("the answer is no JSON object", doubtful=True)
+        if not is_answer(path, content):
+            raise _Failure("the answer tells of an error, or holds none", doubtful=True)
         return content, response.headers.get(REPLAYED, "").lower() == "true"
 
     def _told(self, request: Callable[["OpenAI"], Any]) -> Any:
@@ -235,18 +298,18 @@ class Endpoint:
             raise _Failure(told, doubtful=True) from None
 
     def _refusal(self, status: int, headers: httpx2.Headers, body: object) -> Exception:
-        told = body.get("error", body) if isinstance(body, dict) else {}
-        code = told.get("code") if isinstance(told, dict) else None
-        if isinstance(code, str) and code in _FILTERS:
+        if self.is_filtered(body):
             msg = f"the content filter of {self.config.host} refuses the request"
-            return ContentRefusedError(msg)
+            return QuestionRefusedError(msg, status, filtered=True)
         if status in _RETRIED:
             msg = f"status {status}"
-            return _Failure(msg, wait_s=_retry_after(headers))
+            return _Failure(msg, wait_s=_retry_after(headers), doubtful=status in _MAY_BE_PAID)
         advice = {401: "its key", 403: "its key and what it may do", 404: "base_url and the model's name"}
         msg = f"{self.config.host} refuses (status {status}): check {advice.get(status, 'model and parameters')}"
         if self.config.key is not None:
             msg = f"{msg}; the key is read from {self.config.key}"
+        if status in UNFIT:
+            return QuestionRefusedError(msg, status, filtered=False)
         return EndpointRefusedError(msg)
 
     def _pause(self, attempt: int, wanted_s: float | None) -> None:
@@ -256,6 +319,13 @@ class Endpoint:
             wanted_s = min(wanted_s, 10 * self.config.longest_wait_s)
             self._limit.pause(wanted_s)
         self._wait((wanted_s or 0.0) + backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+    def _strip(self, request: httpx2.Request) -> None:
+        """Before a request is sent: only headers of ours, and the key of this endpoint."""
+        request.extensions["started"] = time.monotonic()
+        for name in set(request.headers) - _OURS:
+            del request.headers[name]
+        request.headers["Authorization"] = f"Bearer {self._key}"
 
     def _bound(self, response: httpx2.Response) -> None:
         """Before a body is read: give it a deadline and a size, whatever the status."""
@@ -285,8 +355,13 @@ class _BoundedStream(httpx2.SyncByteStream):
         self._stream.close()
 
 
-def _stamp(request: httpx2.Request) -> None:
-    request.extensions["started"] = time.monotonic()
+def _is_near(host: str) -> bool:
+    """This machine, a private network, or a name without a domain (as of containers)."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(".localhost")
+    return address.is_private or address.is_loopback
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:

@@ -104,6 +104,12 @@ def chat_body(
     return body
 
 
+def is_answer(path: str, body: Mapping[str, Any]) -> bool:
+    """Whether a body answers at all; gateways tell of errors under status 200 too, and those are not the model's."""
+    holds = body.get("choices") if path == PATHS["chat"] else body.get("answers")
+    return not body.get("error") and isinstance(holds, list | dict)
+
+
 def read_chat(body: Mapping[str, Any]) -> ChatReply:
     """Read a chat completion."""
     choice = _first(body.get("choices"))

@@ -23,21 +23,31 @@ class RateLimit:
         self._request_s = 60 / requests_per_minute if requests_per_minute else 0.0
         self._token_s = 60 / tokens_per_minute if tokens_per_minute else 0.0
         self._clock, self._lock = clock, threading.Lock()
-        self._free_at = clock()
+        self._free_at, self._pauses = clock(), 0
 
-    def reserve(self, tokens: int) -> float:
-        """Take the next turn for a request of so many tokens.
+    def take(self, tokens: int, wait: Callable[[float], None]) -> None:
+        """Wait for the turn of a request of so many tokens; who was waiting when a pause came takes a new turn.
 
-        Returns:
-            Seconds to wait before sending it.
+        Args:
+            tokens: of the request.
+            wait: sleeps so many seconds; it may raise to give up.
         """
+        while True:
+            seconds, pauses = self._reserve(tokens)
+            wait(seconds)
+            with self._lock:
+                if pauses == self._pauses:
+                    return
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody send for so long, those included who have a turn: the server has asked for patience (429)."""
+        with self._lock:
+            self._free_at = max(self._free_at, self._clock() + seconds)
+            self._pauses += 1
+
+    def _reserve(self, tokens: int) -> tuple[float, int]:
         with self._lock:
             now = self._clock()
             turn = max(self._free_at, now)
             self._free_at = turn + max(self._request_s, tokens * self._token_s)
-            return turn - now
-
-    def pause(self, seconds: float) -> None:
-        """Give out no turn for so long: the server has asked for patience (429)."""
-        with self._lock:
-            self._free_at = max(self._free_at, self._clock() + seconds)
+            return turn - now, self._pauses

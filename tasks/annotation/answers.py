@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -112,6 +113,12 @@ class AnswerBook(Generic[Answer]):
         if self._tally is not None:
             self._tally.intend(entries)
 
+    def release(self, question: Question) -> None:
+        """Take back the last intent to ask: it has certainly cost nothing."""
+        self._journal.write([{"released": asdict(question)}])
+        if self._tally is not None:
+            self._tally.release(question.key)
+
     def record(self, question: Question, answer: Answer, call: Call) -> None:
         """Put a paid answer on disk; only then is it known."""
         row = call_row(question.key, asdict(question), call)
@@ -140,15 +147,20 @@ class _Tally:
     def __init__(self, account: str, opened: str) -> None:
         self.account, self.opened = account, opened
         self._lock, self._calls = threading.Lock(), 0
-        self._open: dict[str, float] = {}
+        self._open: dict[str, list[float]] = {}
         self._cost = 0.0
 
     def intend(self, entries: Iterable[Mapping[str, Any]]) -> None:
         with self._lock:
             for entry in entries:
-                key = Question(**entry["intent"]).key
                 self._calls += 1
-                self._open[key] = self._open.get(key, 0.0) + entry["price"]
+                self._open.setdefault(Question(**entry["intent"]).key, []).append(entry["price"])
+
+    def release(self, key: str) -> None:
+        with self._lock:
+            if self._open.get(key):  # else another journal has counted it
+                self._open[key].pop()
+                self._calls -= 1
 
     def settle(self, key: str, cost: float) -> None:
         with self._lock:
@@ -156,7 +168,7 @@ class _Tally:
                 self._cost += cost
 
     def enter(self, journals: Path) -> None:
-        totals = Spent(self._calls, self._cost + sum(self._open.values()))
+        totals = Spent(self._calls, self._cost + sum(map(sum, self._open.values())))
         enter(spending_folder(journals), self.account, self.opened, totals)
 
 
@@ -198,20 +210,36 @@ def _commit_left(store: ObjectStore, entries: list[dict[str, Any]], folder: Path
         answers = {question_of(row): kind.of_row(row) for row in rows}
         _put(store, answers, kind)
         answered |= set(answers)
-    intents = [entry for entry in entries if "intent" in entry]
-    open_ = [entry for entry in intents if Question(**entry["intent"]) not in answered]
+    open_ = _in_flight(entries, answered)
     head = next((entry for entry in entries if "account" in entry), None)
     if head is not None:
         tally = _Tally(head["account"], head["opened"])
-        tally.intend(intents)
         for entry in entries:
-            if "call" in entry:
+            if "intent" in entry:
+                tally.intend([entry])
+            elif "released" in entry:
+                tally.release(Question(**entry["released"]).key)
+            elif "call" in entry:
                 tally.settle(entry["call"]["call"], entry["call"]["cost"])
         tally.enter(folder)
         for entry in open_:
             call = {"call": Question(**entry["intent"]).key, "journal": head["opened"], "price": entry["price"]}
             append_line(in_flight_file(folder), {**call, **entry["intent"]})
     return list(dict.fromkeys(Question(**entry["intent"]) for entry in open_))
+
+
+def _in_flight(entries: list[dict[str, Any]], answered: set[Question]) -> list[dict[str, Any]]:
+    """Intents of a journal that were neither answered nor taken back."""
+    released = Counter(Question(**entry["released"]) for entry in entries if "released" in entry)
+    found = []
+    for entry in entries:
+        if "intent" in entry:
+            question = Question(**entry["intent"])
+            if released[question] > 0:
+                released[question] -= 1
+            elif question not in answered:
+                found.append(entry)
+    return found
 
 
 def answered_questions(store: ObjectStore, journals: Path, contents: Iterable[str]) -> dict[Question, Vote]:

@@ -1,32 +1,41 @@
-"""Batch mode: the questions of a wave as batch files, each found again by its key and never submitted twice.
+"""Batch mode: the questions of a wave as batch files, each paid once whatever happens in between.
 
-A batch's key is the hash of all questions that its chunk of the wave holds, answered or not, so it is the same after a
-kill at any point. Its answers are taken from wherever the batch is: an earlier process' batch is adopted.
+A batch is in the workspace's register before it is submitted. Questions of a registered batch are never asked anew: its
+answers are waited for, fetched, and kept until they are recorded, even if the review is cut into other parts meanwhile.
 """
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from infra.errors import EndpointUnavailableError
-from infra.lmm_batches import Batch, await_batch, find_batch, read_batch, submit_batch
+from infra.errors import EndpointRefusedError, EndpointUnavailableError
+from infra.lmm_batches import OK, Batch, Line, await_batch, find_batch, read_batch, submit_batch
 from infra.lmm_endpoint import Answered
-from infra.lmm_wire import PATHS
+from infra.lmm_wire import PATHS, Usage, read_chat
+from models.judges import ChatReply
 from tasks.annotation.answers import AnswerBook
-from tasks.annotation.desk import Asked, Desk, Inquiry, Request, unanswered
+from tasks.annotation.batch_register import BatchRegister, Entry, Expected
+from tasks.annotation.desk import FILTERED, UNFIT_QUESTION, Desk, Inquiry, Request, unanswered
 from tasks.annotation.questions import Answer
 from tasks.annotation.roles import Batches, Role
-from tasks.shards import digest
+from tasks.annotation.spending import BudgetReachedError
+from tasks.shards import atomic, digest
+
+_PATH: Final = PATHS["chat"]
+
+Chunk = dict[str, Inquiry]
+"""Question key -> inquiry."""
 
 
 @dataclass(frozen=True)
 class _Open:
-    """A batch on its way: its chunk, whether this process has submitted (and so counted) it, and since when."""
+    """A batch on its way; ``ours`` if this process has set money aside for it; None if it was never submitted."""
 
-    role: Role
-    name: str
-    chunk: tuple[Inquiry, ...]
-    batch: Batch
+    entry: Entry
+    batch: Batch | None
     ours: bool
     since: float
 
@@ -37,76 +46,193 @@ class BatchDesk:
     Args:
         desk: whose roles, endpoints and account are used.
         config: sizes and prices.
+        folder: of the workspace's register of batches.
     """
 
-    def __init__(self, desk: Desk, config: Batches) -> None:
-        self._desk, self._config = desk, config
+    def __init__(self, desk: Desk, config: Batches, folder: Path) -> None:
+        self._desk, self._config, self._folder = desk, config, folder
+        self._register = BatchRegister(folder)
 
     def answer(self, book: AnswerBook[Answer], inquiries: Sequence[Inquiry[Answer]]) -> None:
         """See to it that the book knows the answers.
 
         Raises:
-            BudgetReachedError: a batch could exceed the budget; it was not submitted.
+            BudgetReachedError: a batch could exceed the budget; it was not submitted, and earlier ones were collected.
+            EndpointRefusedError: a provider refuses batches of this kind.
             EndpointUnavailableError: after all attempts some lines still have no answer.
         """
         wave = list({inquiry.question: inquiry for inquiry in inquiries}.values())
-        live = [inquiry for inquiry in wave if self._role(inquiry).kind != "chat"]
-        by_role: dict[str, list[Inquiry[Answer]]] = {}
-        for inquiry in wave:
-            if self._role(inquiry).kind == "chat":
-                by_role.setdefault(inquiry.question.judge, []).append(inquiry)
-        size = self._config.requests
-        chunks = [tuple(group[at : at + size]) for group in by_role.values() for at in range(0, len(group), size)]
-        for attempt in range(self._config.attempts):
-            open_ = [self._open(book, chunk, attempt) for chunk in chunks if unanswered(book, chunk)]
-            for one in open_:
-                self._collect(book, one)
-            if not any(unanswered(book, chunk) for chunk in chunks):
+        chat = [inquiry for inquiry in wave if self._role(inquiry).kind == "chat"]
+        for _ in range(self._config.attempts):
+            self._collect_known(book, chat)
+            missing = unanswered(book, chat)
+            if not missing:
                 break
-        else:
-            left = sum(len(unanswered(book, chunk)) for chunk in chunks)
+            self._ask(book, missing)
+        left = len(unanswered(book, chat))
+        if left:
             msg = f"{left} lines of batches came back without an answer {self._config.attempts} times: run again"
             raise EndpointUnavailableError(msg)
-        self._desk.answer(book, live)
+        self._desk.answer(book, [inquiry for inquiry in wave if self._role(inquiry).kind != "chat"])
 
     def _role(self, inquiry: Inquiry[Answer]) -> Role:
         return self._desk.roles[inquiry.question.judge]
 
-    def _open(self, book: AnswerBook[Answer], chunk: tuple[Inquiry[Answer], ...], attempt: int) -> _Open:
-        """Find the chunk's batch, or submit it: budget first, intents on disk second, then the file."""
-        name = chunk[0].question.judge
-        role, endpoint = self._desk.roles[name], self._desk.endpoints[name]
-        key = f"vital-{digest(sorted(inquiry.question.key for inquiry in chunk), attempt)}"
-        batch = find_batch(endpoint, key)
-        ours = batch is None
-        if batch is None:
-            missing = unanswered(book, chunk)
-            requests = {inquiry.question: self._desk.request(inquiry.word(), role) for inquiry in missing}
-            prices = {question: request.price * self._config.price_share for question, request in requests.items()}
-            for price in prices.values():
+    def _collect_known(self, book: AnswerBook[Answer], inquiries: Sequence[Inquiry[Answer]]) -> None:
+        """Collect the batches that earlier runs, or other parts of this one, have submitted for such questions."""
+        found: dict[str, tuple[Entry, Chunk]] = {}
+        for inquiry in inquiries:
+            entry = self._register.holding(inquiry.question.key)
+            if entry is not None:
+                found.setdefault(entry.key, (entry, {}))[1][inquiry.question.key] = inquiry
+        for entry, chunk in found.values():
+            batch = None
+            if self._register.lines(entry) is None:
+                batch = find_batch(self._desk.endpoints[entry.role], entry.key)
+                if batch is None:  # killed before it was submitted: nothing is on its way
+                    self._register.forget(entry, entry.asked)
+                    continue
+            self._collect(book, _Open(entry, batch, ours=False, since=time.monotonic()), chunk)
+
+    def _ask(self, book: AnswerBook[Answer], missing: Sequence[Inquiry[Answer]]) -> None:
+        """Submit batches, as many as the budget allows, and collect those."""
+        by_role: dict[str, list[Inquiry[Answer]]] = {}
+        for inquiry in missing:
+            by_role.setdefault(inquiry.question.judge, []).append(inquiry)
+        open_: list[tuple[_Open, Chunk]] = []
+        try:
+            for name, group in by_role.items():
+                left = group
+                while left:
+                    chunk, lines = self._cut(name, left)
+                    open_.append((self._submit(book, name, chunk, lines), chunk))
+                    left = left[len(chunk) :]
+        finally:  # also when the budget is reached, or a provider refuses: what is on its way is paid for
+            for one, chunk in open_:
+                self._collect(book, one, chunk)
+
+    def _cut(self, name: str, group: Sequence[Inquiry[Answer]]) -> tuple[Chunk, dict[str, Request]]:
+        """Word as many questions as one batch file may hold, and write their lines."""
+        role, chunk, requests, size = self._desk.roles[name], {}, {}, 0
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with atomic(self._lines_file) as file:
+            for inquiry in group[: self._config.requests]:
+                request, key = self._desk.request(inquiry.word(), role), inquiry.question.key
+                entry = {"custom_id": key, "method": "POST", "url": f"/v1{_PATH}", "body": request.body}
+                line = json.dumps(entry).encode() + b"\n"
+                if chunk and size + len(line) > self._config.max_megabytes * 1e6:
+                    break
+                file.write(line)
+                size += len(line)
+                chunk[key], requests[key] = inquiry, Request(request.path, {}, request.tokens, request.price)
+        return chunk, requests
+
+    @property
+    def _lines_file(self) -> Path:
+        return self._folder / "next.jsonl"
+
+    def _submit(self, book: AnswerBook[Answer], name: str, chunk: Chunk, requests: dict[str, Request]) -> _Open:
+        """Budget first, intents and register on disk second, then the file."""
+        endpoint = self._desk.endpoints[name]
+        asked = {
+            key: Expected(request.tokens, request.price * self._config.price_share) for key, request in requests.items()
+        }
+        self._admit([expected.price for expected in asked.values()])
+        for key, expected in asked.items():
+            book.intend([chunk[key].question], expected.price)
+        key, number = "", 0
+        while not key or find_batch(endpoint, key) is not None:  # of an earlier batch the answers are no use any more
+            key, number = f"vital-{digest(sorted(chunk), number)}", number + 1
+        entry = Entry(key, name, endpoint.config.host, asked)
+        self._register.add(entry)
+        try:
+            batch = submit_batch(endpoint, key, _PATH, self._lines_file, self._pause)
+        except EndpointRefusedError:
+            self._give_back(book, entry, chunk)
+            raise
+        finally:
+            self._lines_file.unlink(missing_ok=True)
+        return _Open(entry, batch, ours=True, since=time.monotonic())
+
+    def _admit(self, prices: Iterable[float]) -> None:
+        """Set all of a batch aside, or nothing."""
+        admitted: list[float] = []
+        try:
+            for price in prices:
                 self._desk.spending.admit(price)
-            for question, price in prices.items():
-                book.intend([question], price)
-            bodies = {question.key: request.body for question, request in requests.items()}
-            batch = submit_batch(endpoint, key, PATHS[role.kind], bodies)
-        return _Open(role, name, chunk, batch, ours, time.monotonic())
+                admitted.append(price)
+        except BudgetReachedError:
+            for price in admitted:
+                self._desk.spending.release(price)
+            raise
 
-    def _collect(self, book: AnswerBook[Answer], one: _Open) -> None:
-        endpoint = self._desk.endpoints[one.name]
-        batch = await_batch(endpoint, one.batch, lambda: time.sleep(self._config.poll_s))
-        bodies = read_batch(endpoint, batch)
-        seconds = time.monotonic() - one.since
-        for inquiry in unanswered(book, one.chunk):
-            body = bodies.get(inquiry.question.key)
-            if body is not None:
-                self._record(book, inquiry, one, Answered(body, seconds))
+    def _give_back(self, book: AnswerBook[Answer], entry: Entry, chunk: Chunk) -> None:
+        """A batch was refused as a whole: nothing of it was paid."""
+        for key, expected in entry.asked.items():
+            self._desk.spending.release(expected.price)
+            book.release(chunk[key].question)
+        self._register.forget(entry, entry.asked)
 
-    def _record(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, answered: Answered) -> None:
-        role = one.role
-        asked: Asked = inquiry.word()
-        request: Request = self._desk.request(asked, role)
-        reply, usage = self._desk.read(asked, role, answered.body)
+    def _pause(self) -> None:
+        time.sleep(self._config.poll_s)
+
+    def _collect(self, book: AnswerBook[Answer], one: _Open, chunk: Chunk) -> None:
+        """Record a batch's answers to some questions; what it says of others stays until they are wanted."""
+        lines = self._register.lines(one.entry)
+        if lines is None and one.batch is not None:
+            endpoint = self._desk.endpoints[one.entry.role]
+            try:
+                batch = await_batch(endpoint, one.batch, self._pause)
+            except EndpointRefusedError:
+                if one.ours:
+                    self._give_back(book, one.entry, chunk)
+                else:
+                    self._register.forget(one.entry, one.entry.asked)
+                raise
+            lines = read_batch(endpoint, batch, _PATH)
+            self._register.keep(one.entry, lines)
+        wanted = [
+            inquiry for inquiry in unanswered(book, list(chunk.values())) if inquiry.question.key in one.entry.asked
+        ]
+        self._settle(book, one, {inquiry.question.key: inquiry for inquiry in wanted}, lines or {})
+        self._register.forget(one.entry, chunk)
+
+    def _settle(self, book: AnswerBook[Answer], one: _Open, wanted: Chunk, lines: Mapping[str, Line]) -> None:
+        """Record answers first and refusals last: whether a question or a parameter is refused, answers tell."""
+        unfit: list[tuple[Inquiry, Line]] = []
+        for key, inquiry in wanted.items():
+            line = lines.get(key)
+            if line is not None and line.status == OK:
+                self._record(book, inquiry, one, line)
+            elif line is not None and line.refuses:
+                unfit.append((inquiry, line))
+            elif one.ours:  # an error, or nothing: providers charge for answers
+                self._desk.spending.release(one.entry.asked[key].price)
+                book.release(inquiry.question)
+        for inquiry, line in unfit:
+            if not line.filtered and not self._desk.has_answered(book, one.entry.role, wanted.values()):
+                msg = f"{one.entry.host} refuses (status {line.status}): check model and parameters"
+                raise EndpointRefusedError(msg)
+            self._refuse(book, inquiry, one, line)
+
+    def _record(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, line: Line) -> None:
+        chat = read_chat(line.body)
+        reply = ChatReply(chat.text, chat.problem, chat.usage.model)
+        self._desk.note(one.entry.role)
+        self._enter(book, inquiry, one, reply, chat.usage)
+
+    def _refuse(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, line: Line) -> None:
+        reply = ChatReply("", FILTERED if line.filtered else UNFIT_QUESTION)
+        self._enter(book, inquiry, one, reply, Usage(None, 0, 0))
+
+    def _enter(
+        self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, reply: ChatReply, usage: Usage
+    ) -> None:
+        expected = one.entry.asked[inquiry.question.key]
+        request = Request(_PATH, {}, expected.tokens, expected.price)
+        answered = Answered({}, time.monotonic() - one.since)
+        role = self._desk.roles[one.entry.role]
         call = self._desk.call(role, request, usage, answered, "batch", self._config.price_share)
         book.record(inquiry.question, inquiry.read(reply), call)
         if one.ours:
-            self._desk.spending.settle(request.price * self._config.price_share, call.cost)
+            self._desk.spending.settle(expected.price, call.cost)

@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Generic, cast
+from typing import Any, Final, Generic, cast
 
-from infra.errors import ContentRefusedError
+from infra.errors import EndpointRefusedError, QuestionRefusedError
 from infra.lmm_endpoint import Answered, Endpoint
 from infra.lmm_wire import PATHS, Dialect, Usage, chat_body, decision_body, read_chat, read_decision
 from infra.rate_limit import RateLimit
@@ -18,6 +18,12 @@ from tasks.annotation.exhibits import Exhibits
 from tasks.annotation.questions import Answer, Question
 from tasks.annotation.roles import Role
 from tasks.annotation.spending import Spending
+
+FILTERED: Final = "refusal"
+"""Problem of a reply that a content filter has kept back: the same as a model's own refusal."""
+
+UNFIT_QUESTION: Final = "refused by the server"
+"""Problem of a reply to a question that the server will not take, though it takes others."""
 
 Asked = ChatQuestion | DecisionQuestion
 Reply = ChatReply | DecisionReply
@@ -42,6 +48,36 @@ class Request:
     price: float
 
 
+@dataclass
+class _Payment(Generic[Answer]):
+    """One call's money: set aside before each request that may be paid, given back where nothing was."""
+
+    book: AnswerBook[Answer]
+    spending: Spending
+    question: Question
+    price: float
+    admitted: int = 0
+
+    def admit(self) -> None:
+        self.spending.admit(self.price)
+        self.admitted += 1
+        self.book.intend([self.question], self.price)
+
+    def release(self) -> None:
+        self.spending.release(self.price)
+        self.admitted -= 1
+        self.book.release(self.question)
+
+
+@dataclass(frozen=True)
+class _Unfit(Generic[Answer]):
+    """A question that was refused; whether it or a parameter is to blame, answers to others tell."""
+
+    inquiry: Inquiry[Answer]
+    refused: QuestionRefusedError
+    record: Callable[[], None]
+
+
 class StoppedError(Exception):
     """Another call has failed, or the budget is reached: this one is not made."""
 
@@ -58,7 +94,10 @@ class Desk:
 
     def __init__(self, roles: Mapping[str, Role], exhibits: Exhibits, spending: Spending, account: str) -> None:
         self.roles, self.exhibits, self.spending, self.account = roles, exhibits, spending, account
-        self._stop = threading.Event()
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._answered: set[str] = set()
+        self._excess: dict[str, float] = {}
+        self._unfit: list[_Unfit[Any]] = []
         self.endpoints = {
             name: Endpoint(
                 role.endpoint, RateLimit(role.requests_per_minute, role.tokens_per_minute), wait=self._wait_or_stop
@@ -93,8 +132,22 @@ class Desk:
             for pool in pools.values():
                 pool.shutdown(wait=True, cancel_futures=True)
         failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
+        unfit, self._unfit = self._unfit, []
         for error in sorted(failures, key=lambda error: isinstance(error, StoppedError)):
             raise error
+        for one in unfit:
+            if not self.has_answered(book, one.inquiry.question.judge, inquiries):
+                raise EndpointRefusedError(str(one.refused))
+            one.record()
+
+    def note(self, role: str) -> None:
+        """A role has answered: its address, key, model and parameters are right."""
+        self._answered.add(role)
+
+    def has_answered(self, book: AnswerBook[Answer], role: str, inquiries: Iterable[Inquiry[Answer]]) -> bool:
+        """Whether a role has answered, in this process or an earlier one, some of these inquiries."""
+        mine = (inquiry.question for inquiry in inquiries if inquiry.question.judge == role)
+        return role in self._answered or any(book.known(question) is not None for question in mine)
 
     def request(self, question: Asked, role: Role) -> Request:
         """Word a request."""
@@ -109,7 +162,7 @@ class Desk:
             body = decision_body(dialect, role.model, question.instructions, options, pictures)
             characters = len(question.instructions) + sum(map(len, (*options, *options.values())))
             tokens_out = 0
-        tokens_in = role.input_tokens(characters, len(pictures))
+        tokens_in = round(role.input_tokens(characters, len(pictures)) * self._excess.get(role.model, 1.0))
         return Request(PATHS[role.kind], body, tokens_in + tokens_out, role.cost(tokens_in, tokens_out))
 
     def read(self, question: Asked, role: Role, body: Mapping[str, Any]) -> tuple[Reply, Usage]:
@@ -127,6 +180,7 @@ class Desk:
         estimated = usage.tokens_in is None or usage.tokens_out is None
         tokens_in = usage.tokens_in if usage.tokens_in is not None else request.tokens - role.max_output_tokens
         tokens_out = usage.tokens_out if usage.tokens_out is not None else role.max_output_tokens
+        self._learn(role, tokens_in, request)
         cost = role.cost(tokens_in, tokens_out) * share
         if not answered.replayed:
             cost += answered.doubtful * request.price
@@ -147,26 +201,44 @@ class Desk:
         question, role = inquiry.question, self.roles[inquiry.question.judge]
         asked = inquiry.word()
         request = self.request(asked, role)
-        admitted = 0
-
-        def admit() -> None:
-            nonlocal admitted
-            self.spending.admit(request.price)
-            admitted += 1
-            book.intend([question], request.price)
-
-        try:
-            answered = self.endpoints[question.judge].post(
-                request.path, request.body, question.key, request.tokens, admit
-            )
+        payment = _Payment(book, self.spending, question, request.price)
+        answered = self.endpoints[question.judge].post(
+            request.path, request.body, question.key, request.tokens, payment
+        )
+        if answered.refused is None:
+            self.note(question.judge)
             reply, usage = self.read(asked, role, answered.body)
-        except ContentRefusedError:
-            answered, usage = Answered({}, 0.0), Usage(None, 0, 0)
-            words = isinstance(asked, ChatQuestion)
-            reply = ChatReply("", "refusal") if words else DecisionReply({}, "refusal")
-        call = self.call(role, request, usage, answered)
-        book.record(question, inquiry.read(reply), call)
-        self.spending.settle(admitted * request.price, call.cost)
+            self._record(book, inquiry, payment, (request, answered, reply, usage))
+            return
+        problem = FILTERED if answered.refused.filtered else UNFIT_QUESTION
+        reply = ChatReply("", problem) if isinstance(asked, ChatQuestion) else DecisionReply({}, problem)
+        told = (request, answered, reply, Usage(None, 0, 0))
+        if answered.refused.filtered:
+            self._record(book, inquiry, payment, told)
+        else:
+            one = _Unfit(inquiry, answered.refused, lambda: self._record(book, inquiry, payment, told))
+            with self._lock:
+                self._unfit.append(one)
+
+    def _record(
+        self,
+        book: AnswerBook[Answer],
+        inquiry: Inquiry[Answer],
+        payment: _Payment[Answer],
+        told: tuple[Request, Answered, Reply, Usage],
+    ) -> None:
+        """Put an answer, or a refusal, on disk and settle what it has cost."""
+        request, answered, reply, usage = told
+        call = self.call(self.roles[inquiry.question.judge], request, usage, answered)
+        book.record(inquiry.question, inquiry.read(reply), call)
+        self.spending.settle(payment.admitted * payment.price, call.cost)
+
+    def _learn(self, role: Role, tokens_in: int, request: Request) -> None:
+        """A server that counts more than we have set aside is believed from then on."""
+        expected = request.tokens - role.max_output_tokens if role.kind == "chat" else request.tokens
+        factor = self._excess.get(role.model, 1.0) * tokens_in / max(1, expected)
+        with self._lock:
+            self._excess[role.model] = max(self._excess.get(role.model, 1.0), factor)
 
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):

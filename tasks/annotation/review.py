@@ -181,6 +181,10 @@ def _journals(place: Place) -> Path:
     return place.root / ".vital" / "journal"
 
 
+def _batches(place: Place) -> Path:
+    return place.root / ".vital" / "batches"
+
+
 def _parts(place: Place, answers_rows: RowSchema = ANSWERS) -> dict[str, TableParts]:
     tables = {"votes": VOTES, "reviewed": REVIEWED, "answers": answers_rows}
     return {name: TableParts(place.work / name, rows) for name, rows in tables.items()}
@@ -240,7 +244,7 @@ def _ask_parts(endpoints: ReviewEndpoints, jobs: Sequence[_Job], account: str, b
     rules = Rules(*bench_of(endpoints), config.rounds, config.max_revisions)
     budget = Spending(spending_folder(_journals(place)), account, endpoints.budget)
     desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), budget, account)
-    answer = desk.answer if endpoints.mode == "live" else BatchDesk(desk, endpoints.batches).answer
+    answer = desk.answer if endpoints.mode == "live" else BatchDesk(desk, endpoints.batches, _batches(place)).answer
     media = ShownMedia(endpoints.pictures, lambda sample: Medium(load_pixels(place, sample, config.frames)))
     for job in jobs:
         contents = {sample["bytes_sha256"] for sample, _ in job.samples}

@@ -34,7 +34,8 @@ class Role:
         limit_name: what the endpoint calls that limit.
         temperature: null leaves it to the server.
         structured: send the JSON schema of the answer.
-        picture_tokens: estimate of one picture's tokens, for limits and budget; the server's count is what is settled.
+        picture_tokens: the most that one picture can take, for limits and budget; what is settled is the server's count,
+            and if that is more, later calls are admitted at it.
         output_tokens: estimate of an answer's tokens, for the dry run.
         severe_at: decision judges: probability from which a far claim is a severe deviation.
         timeout_s: for a whole answer. ``attempts``, ``first_wait_s``, ``longest_wait_s``: see ``EndpointConfig``.
@@ -53,7 +54,7 @@ class Role:
     limit_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     temperature: float | None = None
     structured: bool = True
-    picture_tokens: int = 1100
+    picture_tokens: int = 1600
     output_tokens: int = 120
     severe_at: float = 0.7
     timeout_s: float = 120.0
@@ -99,20 +100,22 @@ class Batches:
     """How batches are made.
 
     Attributes:
-        requests: of one batch file, at most (providers take 50,000 and 200 MB).
+        requests: of one batch file, at most (providers take 50,000).
+        max_megabytes: of one batch file (OpenAI takes 200).
         poll_s: between looks at a batch.
         price_share: of the live price.
         attempts: batches for the same questions, if lines of the first come back with errors.
     """
 
     requests: int = 200
+    max_megabytes: float = 150.0
     poll_s: float = 60.0
     price_share: float = 0.5
     attempts: int = 3
 
     def __post_init__(self) -> None:
-        if min(self.requests, self.attempts) < 1 or min(self.poll_s, self.price_share) < 0:
-            raise ValueError("batches need requests and attempts of at least 1, poll_s and price_share of at least 0")
+        if min(self.requests, self.attempts) < 1 or min(self.poll_s, self.price_share, self.max_megabytes) < 0:
+            raise ValueError("batches need requests and attempts of at least 1, and no other number below 0")
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,12 @@ class Spending:
         with self._lock:
             self._cost += cost - admitted
 
+    def release(self, admitted: float) -> None:
+        """Give back what was set aside for a call that has certainly cost nothing."""
+        with self._lock:
+            self._calls -= 1
+            self._cost -= admitted
+
     @property
     def spent(self) -> Spent:
         """Totals, earlier runs included."""
