@@ -50,7 +50,7 @@ class ChatReply:
 
     Attributes:
         text: untrusted.
-        problem: "refusal" or "cut off" if the server says that it is one.
+        problem: "refusal", "refused by the server" (which takes other questions) or "cut off"; None for an answer.
         model: what answered, as the server says.
     """
 

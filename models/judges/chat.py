@@ -12,7 +12,11 @@ from models.judges.protocol import Assertion, Verdict, Vote
 from models.signals.claims import parse_claim
 from models.signals.evidence import Medium
 
-_PROBLEMS: Final[Mapping[str, str]] = {"refusal": "refusal", "cut off": "cut off at the limit of tokens"}
+_PROBLEMS: Final[Mapping[str, str]] = {
+    "refusal": "refusal",
+    "refused by the server": "refused by the server",
+    "cut off": "cut off at the limit of tokens",
+}
 
 
 class ChatJudge(Asking):

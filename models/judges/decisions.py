@@ -53,7 +53,8 @@ class DecisionJudge(Asking):
         if claim is None:
             return Vote(Verdict.ABSTAIN, None, "no measurable claim", reply.model)
         if reply.problem is not None or not isinstance(reply, DecisionReply):
-            problem = "refusal" if reply.problem == "refusal" else "no probabilities of the options"
+            refused = reply.problem in ("refusal", "refused by the server")
+            problem = str(reply.problem) if refused else "no probabilities of the options"
             return Vote(Verdict.MALFORMED, None, problem, reply.model)
         verdict, better = self._compare(claim, reply.probabilities)
         revision = phrase(better, assertion.medium, assertion.text) if better else None

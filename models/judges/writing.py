@@ -34,7 +34,7 @@ class Describer:
 
     def read(self, reply: ChatReply) -> str:
         """The description on printable lines; empty if the server refused."""
-        if reply.problem == "refusal":
+        if reply.problem in ("refusal", "refused by the server"):
             return ""
         lines = (
             "".join(c for c in line if c.isprintable()).strip() for line in reply.text[:MAX_DESCRIPTION].splitlines()

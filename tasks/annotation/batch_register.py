@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.lmm_batches import Line
+from tasks.annotation.journal import append_line, read_lines
 from tasks.errors import StageError
 from tasks.shards import write_json
 
@@ -48,10 +49,19 @@ class BatchRegister:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._entries: dict[str, Entry] = {}
+        self._settled = {line["key"] for line in read_lines(self._settled_file)}
         self._place: dict[str, str] = {}
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             if not path.name.endswith(_LINES):
                 self._take(_entry(path))
+
+    @property
+    def _settled_file(self) -> Path:
+        return self._folder / "settled.jsonl"
+
+    def is_settled(self, key: str) -> bool:
+        """Whether everything that a batch has brought was used: it is of no use any more."""
+        return key in self._settled
 
     def holding(self, question: str) -> Entry | None:
         """The batch that asks a question."""
@@ -79,6 +89,8 @@ class BatchRegister:
             if self._place.get(question) == entry.key:
                 del self._place[question]
         if not any(key == entry.key for key in self._place.values()):
+            append_line(self._settled_file, {"key": entry.key})
+            self._settled.add(entry.key)
             self._entries.pop(entry.key, None)
             (self._folder / f"{entry.key}.json").unlink(missing_ok=True)  # first: lines alone say nothing
             (self._folder / f"{entry.key}{_LINES}").unlink(missing_ok=True)

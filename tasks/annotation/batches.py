@@ -132,21 +132,27 @@ class BatchDesk:
         return self._folder / "next.jsonl"
 
     def _submit(self, book: AnswerBook[Answer], name: str, chunk: Chunk, requests: dict[str, Request]) -> _Open:
-        """Budget first, intents and register on disk second, then the file."""
-        endpoint = self._desk.endpoints[name]
+        """Budget first, intents and register on disk second, then the file.
+
+        The provider is asked for a batch with the same questions before: the register may have been lost.
+        """
+        endpoint, number = self._desk.endpoints[name], 0
         asked = {
             key: Expected(request.tokens, request.price * self._config.price_share) for key, request in requests.items()
         }
+        while self._register.is_settled(key := f"vital-{digest(sorted(chunk), number)}"):
+            number += 1
+        entry = Entry(key, name, endpoint.config.host, asked)
+        batch = find_batch(endpoint, key)
+        if batch is not None:
+            self._register.add(entry)
+            return _Open(entry, batch, ours=False, since=time.monotonic())
         self._admit([expected.price for expected in asked.values()])
         for key, expected in asked.items():
             book.intend([chunk[key].question], expected.price)
-        key, number = "", 0
-        while not key or find_batch(endpoint, key) is not None:  # of an earlier batch the answers are no use any more
-            key, number = f"vital-{digest(sorted(chunk), number)}", number + 1
-        entry = Entry(key, name, endpoint.config.host, asked)
         self._register.add(entry)
         try:
-            batch = submit_batch(endpoint, key, _PATH, self._lines_file, self._pause)
+            batch = submit_batch(endpoint, entry.key, _PATH, self._lines_file, self._pause)
         except EndpointRefusedError:
             self._give_back(book, entry, chunk)
             raise
@@ -199,21 +205,32 @@ class BatchDesk:
 
     def _settle(self, book: AnswerBook[Answer], one: _Open, wanted: Chunk, lines: Mapping[str, Line]) -> None:
         """Record answers first and refusals last: whether a question or a parameter is refused, answers tell."""
-        unfit: list[tuple[Inquiry, Line]] = []
+        kept_back: list[tuple[Inquiry, Line]] = []
         for key, inquiry in wanted.items():
             line = lines.get(key)
             if line is not None and line.status == OK:
                 self._record(book, inquiry, one, line)
             elif line is not None and line.refuses:
-                unfit.append((inquiry, line))
-            elif one.ours:  # an error, or nothing: providers charge for answers
-                self._desk.spending.release(one.entry.asked[key].price)
-                book.release(inquiry.question)
-        for inquiry, line in unfit:
-            if not line.filtered and not self._desk.has_answered(book, one.entry.role, wanted.values()):
-                msg = f"{one.entry.host} refuses (status {line.status}): check model and parameters"
-                raise EndpointRefusedError(msg)
-            self._refuse(book, inquiry, one, line)
+                kept_back.append((inquiry, line))
+            else:
+                self._release(book, inquiry, one)
+        refused: list[Line] = []
+        for inquiry, line in kept_back:
+            if line.filtered or self._desk.has_answered(book, one.entry.role, wanted.values()):
+                self._refuse(book, inquiry, one, line)
+            else:
+                refused.append(line)
+                self._release(book, inquiry, one)
+        if refused:
+            self._register.forget(one.entry, wanted)
+            msg = f"{one.entry.host} refuses (status {refused[0].status}): check model and parameters"
+            raise EndpointRefusedError(msg)
+
+    def _release(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open) -> None:
+        """An error, or nothing: providers charge for answers."""
+        if one.ours:
+            self._desk.spending.release(one.entry.asked[inquiry.question.key].price)
+            book.release(inquiry.question)
 
     def _record(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, line: Line) -> None:
         chat = read_chat(line.body)

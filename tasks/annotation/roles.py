@@ -34,7 +34,7 @@ class Role:
         limit_name: what the endpoint calls that limit.
         temperature: null leaves it to the server.
         structured: send the JSON schema of the answer.
-        picture_tokens: the most that one picture can take, for limits and budget; what is settled is the server's count,
+        picture_tokens: the most that one picture can take, for limits and budget; settled is what the server counts,
             and if that is more, later calls are admitted at it.
         output_tokens: estimate of an answer's tokens, for the dry run.
         severe_at: decision judges: probability from which a far claim is a severe deviation.

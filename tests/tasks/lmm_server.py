@@ -21,7 +21,11 @@ from typing import Any
 
 Body = dict[str, Any]
 FAULTS = ("rate_limited", "server_error", "hang", "truncated", "slow", "not_json", "drop")
-"""What can go wrong with an answer on its way; ``faults`` names the next ones."""
+"""What can go wrong with an answer on its way; ``faults`` names the next ones.
+
+Two more are injected by name only: ``gateway`` (the answer is made and paid, and a 504 told) and ``error_body`` (an
+error under status 200).
+"""
 
 
 def _share(text: str) -> float:
@@ -47,6 +51,10 @@ class Lmm:
         brain: chat request -> content of the answer.
         faults: of the next answers, in order; an empty text is none.
         fault_share: share of further answers that go wrong, by a hash of key and attempt.
+        refuse: chat request -> status and body of a refusal.
+        tokens_in: counted for a chat request.
+        batch_line: custom id -> what stands in the place of its line; None for the answer.
+        busy: so many of the next requests about files and batches get a 503.
         honours_keys: answer a repeated idempotency key from the store.
         finish: finish_reason; ``refusal`` of the message.
         paid: idempotency key -> how often an answer was made for it.
@@ -66,7 +74,11 @@ class Lmm:
     model_suffix: str = "-2026-11-01"
     prefer: str = ""
     reject: tuple[int, Body] | None = None
+    refuse: Callable[[Body], tuple[int, Body] | None] = lambda _: None
+    tokens_in: int = 900
     batch_polls: int = 1
+    batch_line: Callable[[str], Body | None] = lambda _: None
+    busy: int = 0
     address: str = ""
     paid: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
@@ -74,6 +86,7 @@ class Lmm:
     injected: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
     bodies: list[Body] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     most_at_once: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, Body] = field(default_factory=dict)
@@ -136,7 +149,7 @@ class Lmm:
         model = f"{body['model']}{self.model_suffix}"
         if path.endswith("/chat/completions"):
             message = {"role": "assistant", "content": self.brain(body), "refusal": self.refusal}
-            usage = {"prompt_tokens": 900, "completion_tokens": 40, "total_tokens": 940}
+            usage = {"prompt_tokens": self.tokens_in, "completion_tokens": 40, "total_tokens": self.tokens_in + 40}
             choice = {"index": 0, "message": message, "finish_reason": self.finish}
             return {"id": "c", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
         usage = {"input_tokens": 700, "output_tokens": 0}
@@ -163,6 +176,10 @@ class Lmm:
         lines = []
         for line in self.files[batch["input_file_id"]].decode().splitlines():
             asked = json.loads(line)
+            other = self.batch_line(asked["custom_id"])
+            if other is not None:
+                lines.append(json.dumps({"id": "x", "custom_id": asked["custom_id"], **other}))
+                continue
             self.paid[asked["custom_id"]] += 1
             self.bodies.append(asked["body"])
             reply = {"status_code": 200, "request_id": "r", "body": self._made(asked["url"], asked["body"])}
@@ -182,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/stats":
             self._json(200, self.lmm.stats())
+        elif self._busy():
+            self._json(503, {"error": {"message": "busy"}})
         elif path == "/v1/batches":
             self._json(200, {"object": "list", "data": list(reversed(self.lmm.batches.values())), "has_more": False})
         elif path.startswith("/v1/batches/"):
@@ -195,7 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path == "/v1/files":
+        if self.path in ("/v1/files", "/v1/batches") and self._busy():
+            self._json(503, {"error": {"message": "busy"}})
+        elif self.path == "/v1/files":
             name = f"file-{uuid.uuid4().hex[:8]}"
             self.lmm.files[name] = _uploaded(data)
             made = {"id": name, "object": "file", "bytes": len(data), "created_at": 1, "filename": "b.jsonl"}
@@ -204,6 +225,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, self._batch(json.loads(data)))
         else:
             self._ask(json.loads(data))
+
+    def _busy(self) -> bool:
+        with self.lmm._lock:
+            busy = self.lmm.busy > 0
+            self.lmm.busy -= busy
+            return busy
 
     def _batch(self, asked: Body) -> Body:
         name = f"batch-{len(self.lmm.batches)}"
@@ -226,14 +253,23 @@ class _Handler(BaseHTTPRequestHandler):
         key = self.headers.get("Idempotency-Key") or uuid.uuid4().hex
         secret = self.headers.get("Authorization", "").removeprefix("Bearer ")
         fault = self.lmm.enter(key, body, secret)
+        self.lmm.headers.append(dict(self.headers))
         try:
-            if self.lmm.reject is not None:
+            refused = self.lmm.refuse(body)
+            if refused is not None:
+                self._json(*refused)
+            elif self.lmm.reject is not None:
                 status, told = self.lmm.reject
                 self._json(status, json.loads(json.dumps(told).replace("KEY", secret)))
             elif fault == "rate_limited":
                 self._json(429, {"error": {"message": f"slow down, {secret}"}}, {"Retry-After": self.lmm.retry_after})
             elif fault == "server_error":
                 self._json(500, {"error": {"message": f"oops {secret}"}})
+            elif fault == "gateway":
+                self.lmm.answer(self.path, body, key)
+                self._json(504, {"error": {"message": "gateway"}})
+            elif fault == "error_body":
+                self._json(200, {"error": {"message": "overloaded", "code": 503}})
             elif fault == "drop":
                 self.close_connection = True
             else:

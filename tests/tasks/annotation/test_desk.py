@@ -25,7 +25,7 @@ from tasks.annotation.answers import in_flight_file, read_snapshot
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.questions import SERVED_ANSWERS
 from tasks.annotation.spending import BudgetReachedError
-from tasks.records import REVIEWED, VOTES
+from tasks.records import ASSERTIONS, REVIEWED, VOTES
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
 
@@ -156,6 +156,107 @@ def test_a_refused_key_is_told_once_and_nothing_is_recorded(run: Run, lmm: Lmm, 
         run()
     assert sum(lmm.seen.values()) <= 16  # what was in flight when the first refusal came
     assert calls(root) == []
+
+
+def accounts(root: Path) -> tuple[int, float]:
+    """Calls and cost of all accounts of a workspace."""
+    lines = [
+        json.loads(line)
+        for path in (root / ".vital" / "spending").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    last = {line["journal"]: line for line in lines}.values()
+    return sum(line["calls"] for line in last), sum(line["cost"] for line in last)
+
+
+def test_calls_that_were_certainly_not_paid_eat_no_budget_and_are_in_flight_nowhere(run: Run, lmm: Lmm, root: Path):
+    lmm.faults = ["rate_limited"] * 10_000
+    for _ in range(3):
+        with pytest.raises(EndpointUnavailableError, match="status 429"):
+            run(role={"attempts": 2}, budget={"max_calls": 180})
+    assert accounts(root) == (0, pytest.approx(0))
+    assert not in_flight_file(root / ".vital" / "journal").exists()
+    lmm.faults = []
+    report, _ = run(budget={"max_calls": 180})
+    assert report.assertions == 15
+    assert accounts(root)[0] == len(calls(root)) == sum(lmm.paid.values()) <= 180
+
+
+def test_answers_that_a_gateway_lost_count_as_paid(run: Run, lmm: Lmm, root: Path):
+    lmm.honours_keys, lmm.faults = False, ["gateway"] * 40
+    with pytest.raises(BudgetReachedError):
+        run(budget={"max_calls": 100})
+    assert sum(lmm.paid.values()) <= 100
+    assert accounts(root)[0] == 0  # nothing is entered before the part is: the journal holds it
+    lmm.faults = []
+    run(budget={"max_calls": 1000})
+    assert accounts(root)[0] == sum(lmm.paid.values())
+    assert sum(row["doubtful"] for row in calls(root)) >= 30
+    assert accounts(root)[1] >= sum(lmm.paid.values()) * (900 * 2 + 40 * 8) / 1e6 - 1e-9
+
+
+def test_an_error_under_status_200_is_no_answer(run: Run, lmm: Lmm, root: Path):
+    lmm.faults = ["error_body"] * 1000
+    with pytest.raises(EndpointUnavailableError, match="tells of an error"):
+        run(role={"attempts": 2})
+    assert calls(root) == []
+    lmm.faults = ["error_body"] * 20
+    report, _ = run()
+    assert Outcome.MALFORMED not in report.by_reason
+
+
+def unfit(word: str) -> Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None]:
+    def refuse(body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        return (400, {"error": {"code": "odd", "message": "no"}}) if word in text_of(body) else None
+
+    return refuse
+
+
+def test_one_question_that_the_server_will_not_take_is_a_counted_vote(run: Run, lmm: Lmm, root: Path):
+    told = read_table(root / "artifacts" / "describe" / "assertions.parquet", ASSERTIONS)["text"].tolist()
+    word = next(text for text in told if sum(text in other for other in told) == 1)
+    lmm.refuse = unfit(word)
+    report, out = run()
+    assert report.by_reason[Outcome.MALFORMED] == 1
+    counts = json.loads((out / "malformed.json").read_text())
+    assert [counts[name] for name in ("gemini", "gpt", "qwen")] == [{"refused by the server": 3}] * 3
+    assert sum(row["cost"] == 0 for row in calls(root)) == 9
+
+
+def test_an_endpoint_that_takes_no_question_stops_the_run_and_spoils_none(run: Run, lmm: Lmm, root: Path):
+    lmm.refuse = unfit("")
+    with pytest.raises(EndpointRefusedError, match=r"status 400.*model and parameters"):
+        run()
+    assert calls(root) == []
+    lmm.refuse = lambda _: None
+    assert Outcome.MALFORMED not in run()[0].by_reason
+    assert accounts(root)[0] == len(calls(root))
+
+
+def test_a_refusal_after_a_doubtful_attempt_costs_what_that_may_have_cost(run: Run, lmm: Lmm, root: Path):
+    lmm.faults = ["truncated"] * 8
+    lmm.reject = None
+    first: list[str] = []
+
+    def refuse(body: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        text = json.dumps([body["model"], text_of(body)])
+        first.append(text)
+        return (400, {"error": {"code": "content_filter"}}) if len(first) > 12 else None
+
+    lmm.refuse = refuse
+    run()
+    told = [row for row in calls(root) if row["doubtful"] and row["tokens_in"] == 0]
+    assert told
+    assert all(row["cost"] > 0 for row in told)
+
+
+def test_a_server_that_counts_more_than_was_set_aside_is_believed(run: Run, lmm: Lmm):
+    lmm.tokens_in = 20_000
+    with pytest.raises(BudgetReachedError):
+        run(budget={"max_cost": 1.0}, role={"concurrency": 1})
+    billed = sum(lmm.paid.values()) * (20_000 * 2 + 40 * 8) / 1e6
+    # beyond the limit by no more than what was in flight when the first counts came
+    assert billed <= 1.0 + 4 * (20_000 * 2 + 40 * 8) / 1e6
 
 
 def test_a_content_filter_is_a_refusal_and_not_the_end(run: Run, lmm: Lmm):
