@@ -34,6 +34,7 @@ class DriftLimits:
         mu_shift, sigma_shift: absolute difference of the means over all samples.
         migrated: share of the common samples whose mu moved to another level.
         migrated_far: the same, by two levels or more.
+        gone: share of the last version's samples that the new one does not have; a listing that broke off looks so.
     """
 
     psi: float
@@ -42,6 +43,7 @@ class DriftLimits:
     sigma_shift: float
     migrated: float
     migrated_far: float
+    gone: float
 
     def __post_init__(self) -> None:
         """Check that limits are limits."""
@@ -118,6 +120,7 @@ def measures_of(drift: Mapping[str, Any]) -> dict[str, float]:
         "sigma_shift": abs(drift["sigma"]["shift"]),
         "migrated": drift["levels"]["migrated"],
         "migrated_far": drift["levels"]["migrated_far"],
+        "gone": _rounded(drift["samples"]["gone"] / drift["samples"]["before"]),
     }
 
 

@@ -85,6 +85,16 @@ def test_new_media_move_distributions_but_no_level():
     alone = drift_of(table(), apart, OPTIONS)
     assert alone["samples"]["shared"] == 0
     assert alone["mu"]["shared_shift"] is None
+    assert measures_of(alone)["gone"] == 1.0
+
+
+def test_a_version_that_has_lost_samples_is_beyond_the_limits_although_nothing_moved():
+    lost = drift_of(table(photos=200), table(photos=180), OPTIONS)
+    checks = {check.measure: check for check in drift_checks(lost, DriftLimits(**LIMITS))}
+    assert [name for name, check in checks.items() if not check.holds] == ["gone"]
+    assert str(checks["gone"]) == "gone <= 0.05 (found 0.1000)"
+    fewer = drift_of(table(photos=200), table(photos=191), OPTIONS)
+    assert {check.measure: check for check in drift_checks(fewer, DriftLimits(**LIMITS))}["gone"].holds
 
 
 def test_scorers_that_come_or_go_are_named_and_not_compared():

@@ -22,7 +22,15 @@ from tasks.shards import frame_of, write_json, write_table
 from tasks.stage import ANNOTATION
 
 NAMES = ("sharp", "noisy", "whole")
-LIMITS = {"psi": 0.1, "ks": 0.1, "mu_shift": 0.02, "sigma_shift": 0.02, "migrated": 0.1, "migrated_far": 0.005}
+LIMITS = {
+    "psi": 0.1,
+    "ks": 0.1,
+    "mu_shift": 0.02,
+    "sigma_shift": 0.02,
+    "migrated": 0.1,
+    "migrated_far": 0.005,
+    "gone": 0.05,
+}
 RECIPE = {"photos": 200, "versions": dict.fromkeys(NAMES, "1"), "offsets": dict.fromkeys(NAMES, 0.0)}
 
 
