@@ -88,7 +88,7 @@ def start(root: Path, params: dict[str, Any]) -> "subprocess.Popen[bytes]":
 
 def answered(root: Path) -> set[str]:
     """Keys of the answers on disk."""
-    found = {row["call"] for row in stored_calls(FolderStore(root / "store"), "0123456789abcdef")}
+    found = {row["call"] for row in stored_calls(FolderStore(root / "store"))}
     for path in (root / ".vital" / "journal").glob("*.jsonl"):
         entries = (json.loads(line) for line in path.read_bytes().split(b"\n")[:-1])
         found |= {entry["call"]["call"] for entry in entries if "call" in entry}
@@ -118,7 +118,7 @@ def report(root: Path, told: dict[str, Any], counts: dict[str, Any]) -> dict[str
     final = answered(root)
     settled: dict[str, int] = told["settled"]
     listed = [json.loads(line)["call"] for line in in_flight_file(root / ".vital" / "journal").read_text().splitlines()]
-    calls = stored_calls(FolderStore(root / "store"), "0123456789abcdef")
+    calls = stored_calls(FolderStore(root / "store"))
     out = root / ".work" / "review" / "out"
     return {
         "SIGKILLs": told["kills"],

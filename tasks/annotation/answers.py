@@ -8,12 +8,11 @@ same idempotency key.
 """
 
 import argparse
-import hashlib
-import io
 import logging
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any, Generic, Self
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.dvc_store import shared_store
 from infra.errors import InfraError
 from infra.object_store import ObjectStore
 from models.judges import Vote
+from tasks.annotation.answer_shards import put_rows, read_rows
 from tasks.annotation.calls import Call, call_row, put_calls
 from tasks.annotation.journal import Journal, append_line, read_lines
 from tasks.annotation.parts import rows_of
@@ -74,12 +73,13 @@ class AnswerBook(Generic[Answer]):
         account: str | None = None,
     ) -> None:
         self._store, self._kind, self._path = store, kind, journal
-        wanted = set(contents)
-        found = _stored(store, _buckets(wanted), kind)
-        self._answers = {question: answer for question, answer in found.items() if question.content in wanted}
+        self._journal = Journal(journal)
+        if left := list(self._journal.entries()):  # its writer was killed after others had looked for such journals
+            _commit_left(store, left, self._journal, journal.parent)
+            self._journal.clear()
+        self._answers = _stored(store, set(contents), kind)
         self._new: dict[Question, Answer] = {}
         self._calls: dict[Question, dict[str, Any]] = {}
-        self._journal = Journal(journal)
         self._tally = _Tally(account, os.urandom(8).hex()) if account else None
         if self._tally is not None:
             self._journal.write([{"account": self._tally.account, "opened": self._tally.opened}])
@@ -130,8 +130,9 @@ class AnswerBook(Generic[Answer]):
 
     def commit(self) -> None:
         """Put the new answers into the store and remove the journal."""
-        put_calls(self._store, self._calls.values())
-        _put(self._store, self._new, self._kind)
+        at = _commit_time(self._journal, ())
+        put_calls(self._store, self._calls.values(), at)
+        _put(self._store, self._new, self._kind, at)
         if self._tally is not None:
             self._tally.enter(self._path.parent)
         self._new, self._calls = {}, {}
@@ -194,21 +195,31 @@ def recover(store: ObjectStore, folder: Path) -> list[Question]:
             journal = Journal(path)
         except StageError:
             continue  # its owner is alive
-        in_flight += _commit_left(store, list(journal.entries()), folder)
+        in_flight += _commit_left(store, list(journal.entries()), journal, folder)
         journal.remove()
     if in_flight:
         log.info("answers: %d questions were in flight when a run was killed and may be asked again", len(in_flight))
     return in_flight
 
 
-def _commit_left(store: ObjectStore, entries: list[dict[str, Any]], folder: Path) -> list[Question]:
+def _commit_time(journal: Journal, entries: Iterable[Mapping[str, Any]]) -> int:
+    """When a journal is committed, in milliseconds; a commit that is repeated after a kill has the same time."""
+    at = next((entry["commit"] for entry in entries if "commit" in entry), None)
+    if at is None:
+        at = time.time_ns() // 1_000_000
+        journal.write([{"commit": at}])
+    return at
+
+
+def _commit_left(store: ObjectStore, entries: list[dict[str, Any]], journal: Journal, folder: Path) -> list[Question]:
     """Put what a killed journal holds into store and account; returns its questions without an answer."""
-    put_calls(store, [entry["call"] for entry in entries if "call" in entry])
+    at = _commit_time(journal, entries)
+    put_calls(store, [entry["call"] for entry in entries if "call" in entry], at)
     answered: set[Question] = set()
     for kind in (VOTE_KIND, TEXT_KIND):
         rows = [entry[kind.name] for entry in entries if kind.name in entry]
         answers = {question_of(row): kind.of_row(row) for row in rows}
-        _put(store, answers, kind)
+        _put(store, answers, kind, at)
         answered |= set(answers)
     open_ = _in_flight(entries, answered)
     head = next((entry for entry in entries if "account" in entry), None)
@@ -244,7 +255,7 @@ def _in_flight(entries: list[dict[str, Any]], answered: set[Question]) -> list[d
 
 def answered_questions(store: ObjectStore, journals: Path, contents: Iterable[str]) -> dict[Question, Vote]:
     """Votes about some contents that are paid for: in the store, and in journals that killed runs have left."""
-    found = _stored(store, _buckets(contents), VOTE_KIND)
+    found = _stored(store, set(contents), VOTE_KIND)
     for path in sorted(journals.glob("*.jsonl")) if journals.is_dir() else ():
         rows = [entry[VOTE_KIND.name] for entry in read_lines(path) if VOTE_KIND.name in entry]
         found = {question_of(row): vote_of(row) for row in rows} | found
@@ -275,44 +286,23 @@ def restore(store: ObjectStore, snapshot: pd.DataFrame) -> int:
         How many answers the store did not have; one that it has stays as it is.
     """
     answers = {question_of(row): vote_of(row) for row in rows_of(snapshot)}
-    known = _stored(store, _buckets(question.content for question in answers), VOTE_KIND)
+    known = _stored(store, {question.content for question in answers}, VOTE_KIND)
     new = {question: vote for question, vote in answers.items() if question not in known}
-    _put(store, new, VOTE_KIND)
+    _put(store, new, VOTE_KIND, time.time_ns() // 1_000_000)
     return len(new)
 
 
-def _buckets(contents: Iterable[str]) -> set[str]:
-    """Shards are grouped by the first hex digit of the content hash, so that a part reads its share of the store."""
-    return {content[0] for content in contents}
-
-
-def _stored(store: ObjectStore, buckets: set[str], kind: AnswerKind[Answer]) -> dict[Question, Answer]:
-    """All answers in some buckets; of several answers to one question the first in shard order holds."""
+def _stored(store: ObjectStore, contents: set[str], kind: AnswerKind[Answer]) -> dict[Question, Answer]:
+    """All answers about some contents; of several answers to one question the first holds."""
     found: dict[Question, Answer] = {}
-    for bucket in sorted(buckets):
-        for name in store.list(f"{kind.folder}/{bucket}/"):
-            try:
-                table = pq.read_table(io.BytesIO(store.get(name)), schema=kind.rows.schema)
-            except pa.ArrowInvalid as error:
-                msg = f"{name} in the store {store.url} is not a shard of {kind.folder}: {error}"
-                raise StageError(msg) from error
-            for row in table.to_pylist():
-                found.setdefault(question_of(row), kind.of_row(row))
+    for row in read_rows(store, kind.folder, kind.rows.schema, contents):
+        found.setdefault(question_of(row), kind.of_row(row))
     return found
 
 
-def _put(store: ObjectStore, answers: Mapping[Question, Any], kind: AnswerKind[Any]) -> None:
-    for bucket in sorted(_buckets(question.content for question in answers)):
-        rows = [
-            {**asdict(question), **kind.to_row(answer)}
-            for question, answer in answers.items()
-            if question.content[0] == bucket
-        ]
-        schema = columns_for(rows, kind)
-        sink = io.BytesIO()
-        pq.write_table(schema.to_arrow(frame_of(schema, rows)), sink, compression="zstd")
-        data = sink.getvalue()
-        store.put_if_absent(f"{kind.folder}/{bucket}/{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
+def _put(store: ObjectStore, answers: Mapping[Question, Any], kind: AnswerKind[Any], at: int) -> None:
+    rows = [{**asdict(question), **kind.to_row(answer)} for question, answer in answers.items()]
+    put_rows(store, kind.folder, columns_for(rows, kind), rows, at)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,19 +4,16 @@ It takes no part in results. Shards lie in the answer store under ``calls/``, wr
 belong to, so that an answer's cost is known wherever the answer is used.
 """
 
-import hashlib
-import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infra.object_store import ObjectStore
-from tasks.errors import StageError
+from tasks.annotation.answer_shards import put_rows, read_rows
 from tasks.records import RowSchema
-from tasks.shards import frame_of, write_json
+from tasks.shards import write_json
 from tasks.stage import Place
 
 _S, _F, _I = pa.string(), pa.float64(), pa.int64()
@@ -75,16 +72,9 @@ def call_row(key: str, question: dict[str, Any], call: Call) -> dict[str, Any]:
     return {"call": key, **asked, **asdict(call)}
 
 
-def put_calls(store: ObjectStore, rows: Iterable[dict[str, Any]]) -> None:
-    """Append rows to the store, grouped like answers by the first digit of the content hash."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["content"][0], []).append(row)
-    for bucket, group in sorted(groups.items()):
-        sink = io.BytesIO()
-        pq.write_table(CALLS.to_arrow(frame_of(CALLS, group)), sink, compression="zstd")
-        data = sink.getvalue()
-        store.put_if_absent(f"{_FOLDER}/{bucket}/{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
+def put_calls(store: ObjectStore, rows: Iterable[dict[str, Any]], at: int) -> None:
+    """Append rows to the store; see ``answer_shards.put_rows``."""
+    put_rows(store, _FOLDER, CALLS, rows, at)
 
 
 def write_costs(place: Place, stage: str, rows: Iterable[dict[str, Any]], account: str) -> None:
@@ -113,19 +103,11 @@ def _took(row: dict[str, Any]) -> dict[str, float]:
     return {"calls": 1, **{name: row[name] for name in ("tokens_in", "tokens_out", "cost")}}
 
 
-def stored_calls(store: ObjectStore, buckets: Iterable[str]) -> list[dict[str, Any]]:
-    """All rows of some buckets.
+def stored_calls(store: ObjectStore, contents: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """All calls about some contents; without them, all that the store knows of.
 
     Raises:
         StageError: an object there is no shard of calls.
     """
-    found: dict[tuple[str, float], dict[str, Any]] = {}
-    for bucket in sorted(set(buckets)):
-        for name in store.list(f"{_FOLDER}/{bucket}/"):
-            try:
-                table = pq.read_table(io.BytesIO(store.get(name)), schema=CALLS.schema)
-            except pa.ArrowInvalid as error:
-                msg = f"{name} in the store {store.url} is not a shard of calls: {error}"
-                raise StageError(msg) from error
-            found |= {(row["call"], row["at"]): row for row in table.to_pylist()}
+    found = {(row["call"], row["at"]): row for row in read_rows(store, _FOLDER, CALLS.schema, contents)}
     return [found[key] for key in sorted(found)]

@@ -124,7 +124,8 @@ def run(config: Config, place: Place) -> Report:
     chosen = {row["id"] for row in told}
     parts = _parts(place.work)
     known = _take_over(place, told)
-    fresh, jobs = [row for row in told if row["id"] not in known], []
+    fresh = sorted((row for row in told if row["id"] not in known), key=lambda row: (row["bytes_sha256"], row["id"]))
+    jobs = []
     for start in range(0, len(fresh), config.part_samples):
         rows = fresh[start : start + config.part_samples]
         part = digest(*(row["id"] for row in rows))

@@ -25,6 +25,7 @@ from tasks.annotation.calls import stored_calls, write_costs
 from tasks.annotation.desk import Desk
 from tasks.annotation.exhibits import Exhibits
 from tasks.annotation.forecast import forecast
+from tasks.annotation.leases import lease
 from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.protocol import Ask, Hearing, Matter, Rules, hear, next_ballot
 from tasks.annotation.questions import ANSWERS, SERVED_ANSWERS, Question, question_of
@@ -156,8 +157,8 @@ def run(config: Config, place: Place) -> Report:
     write_table(place.out / "answers" / "answers.parquet", answers_rows, answers)
     if config.endpoints is not None:
         write_json(place.out / "malformed.json", malformed_counts(rows_of(votes)))
-        used = {question_of(row).key: row["content"][0] for row in rows_of(answers)}
-        calls = stored_calls(shared_store(place.root), used.values())
+        used = {question_of(row).key: row["content"] for row in rows_of(answers)}
+        calls = stored_calls(shared_store(place.root), set(used.values()))
         write_costs(place, "review", (row for row in calls if row["call"] in used), account_of(config, assertions))
     unseen = {row["id"] for row in candidates if row["split"] != Split.TRAIN}
     return summarise({row["assertion_id"]: row["text"] for row in assertions}, rows_of(votes), outcomes, unseen)
@@ -250,7 +251,8 @@ def _ask_parts(endpoints: ReviewEndpoints, jobs: Sequence[_Job], account: str, b
         contents = {sample["bytes_sha256"] for sample, _ in job.samples}
         journal = _journals(place) / f"{job.part}.jsonl"
         samples = [(sample, Hearing([Matter(row, row["text"]) for row in rows])) for sample, rows in job.samples]
-        with AnswerBook(shared_store(place.root), journal, contents, account=account) as book:
+        store = shared_store(place.root)
+        with lease(store, job.part, place.root), AnswerBook(store, journal, contents, account=account) as book:
             hear_together(samples, rules, media, book, answer)
             book.commit()
         bar.update(_store_part(job, [hearing for _, hearing in samples], SERVED_ANSWERS))

@@ -98,10 +98,10 @@ def _find(place: Place, assertions: Sequence[_Row], wanted: str) -> _Row:
 def _calls(place: Place, sample: _Row) -> dict[str, _Row]:
     """Calls about a sample; none where the store cannot be reached, because they are telemetry."""
     try:
-        rows = stored_calls(shared_store(place.root), [sample["bytes_sha256"][0]])
+        rows = stored_calls(shared_store(place.root), [sample["bytes_sha256"]])
     except InfraError:
         return {}
-    return {row["call"]: row for row in rows if row["content"] == sample["bytes_sha256"]}
+    return {row["call"]: row for row in rows}
 
 
 class _Book:

@@ -15,6 +15,7 @@ from tasks.annotation.answers import AnswerBook, recover, spending_folder
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
 from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.leases import lease
 from tasks.annotation.questions import TEXT_KIND, Question, Text
 from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.spending import Spending
@@ -68,7 +69,10 @@ class Writers:
         """
         contents = {sample["bytes_sha256"] for sample in samples}
         journal = self.journals / f"describe-{part}.jsonl"
-        with AnswerBook(self.store, journal, contents, TEXT_KIND, self.desk.account) as book:
+        with (
+            lease(self.store, f"describe-{part}", self.journals),
+            AnswerBook(self.store, journal, contents, TEXT_KIND, self.desk.account) as book,
+        ):
             every = {sample["id"]: self._first(sample) for sample in samples}
             known = {name for name, inquiry in every.items() if book.known(inquiry.question) is not None}
             shown = [sample for sample in samples if sample["id"] in known or self._decodes(sample)]
@@ -119,9 +123,9 @@ def calls_about(place: Place, endpoints: DescribeEndpoints, samples: Sequence[Sa
     """Calls, of any run, to these writers about these samples."""
     contents = {sample["bytes_sha256"] for sample in samples}
     asked = {(writer.name, writer.model, writer.prompt_version) for writer in writers_of(endpoints)}
-    rows = stored_calls(shared_store(place.root), (content[0] for content in contents))
+    rows = stored_calls(shared_store(place.root), contents)
     named = ("judge", "model", "prompt_version")
-    return [row for row in rows if row["content"] in contents and tuple(row[name] for name in named) in asked]
+    return [row for row in rows if tuple(row[name] for name in named) in asked]
 
 
 def describing_account(endpoints: DescribeEndpoints, ids: Iterable[str]) -> str:

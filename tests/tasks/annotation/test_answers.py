@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,48 @@ def test_a_live_journal_is_left_to_its_owner(store: FolderStore, tmp_path: Path)
         assert path.exists()
         with pytest.raises(StageError, match="another review"):
             AnswerBook(store, path, [CONTENT])
+
+
+def test_a_journal_found_at_the_start_is_committed_and_not_overwritten(store: FolderStore, tmp_path: Path):
+    path = tmp_path / "journal" / "part.jsonl"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, cwd=CHECKOUT)
+    assert done.returncode == -signal.SIGKILL
+    ask = Counting()
+    with AnswerBook(store, path, [CONTENT]) as book:  # nobody has called recover since the kill
+        book.votes([question(f"Claim number {n}") for n in range(6)], ask)
+        book.commit()
+    assert [one.assertion for one in ask.asked] == [f"Claim number {n}" for n in (3, 4, 5)]
+    with AnswerBook(store, path, [CONTENT]) as again:
+        again.votes([question(f"Claim number {n}") for n in range(6)], ask)
+    assert len(ask.asked) == 3
+
+
+def test_the_answer_that_was_committed_first_holds(store: FolderStore, tmp_path: Path):
+    for number in range(20):
+        asked = question(f"Claim number {number}")
+        books = [AnswerBook(store, tmp_path / f"{name}.jsonl", [CONTENT]) for name in "ab"]
+        for book, reason in zip(books, ("first", "second"), strict=True):
+            book.votes([asked], lambda _, reason=reason: Vote(Verdict.AGREE, None, reason))
+        for book in books:
+            book.commit()
+            time.sleep(0.003)
+        with AnswerBook(store, tmp_path / "c.jsonl", [CONTENT]) as reader:
+            known = reader.known(asked)
+            assert known is not None
+            assert known.reason == "first"
+            reader.commit()
+
+
+def test_a_commit_that_is_repeated_after_a_kill_writes_nothing_twice(store: FolderStore, tmp_path: Path):
+    path = tmp_path / "journal" / "j.jsonl"
+    with AnswerBook(store, path, [CONTENT]) as book:
+        book.votes([question("Noise is strong")], Counting())
+        before = path.read_bytes()
+        book.commit()
+    shards = store.list("answers/")
+    path.write_bytes(before + json.dumps({"commit": int(shards[0].split("-")[2])}).encode() + b"\n")
+    recover(store, path.parent)
+    assert store.list("answers/") == shards
 
 
 def test_a_snapshot_restores_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

@@ -87,7 +87,7 @@ def spent(root: Path) -> tuple[int, float]:
 
 
 def calls(root: Path) -> list[dict[str, Any]]:
-    return stored_calls(FolderStore(root / "store"), "0123456789abcdef")
+    return stored_calls(FolderStore(root / "store"))
 
 
 def test_every_batch_is_settled_in_the_end(run: Run, lmm: Lmm, root: Path):

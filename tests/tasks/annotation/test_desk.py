@@ -32,7 +32,6 @@ from tasks.stage import Place, build_config
 CHECKOUT = Path(__file__).resolve().parents[3]
 CANARY = "sk-canary-77c1"
 TABLES = ("votes.parquet", "reviewed.parquet", "rejects.parquet", "answers/answers.parquet", "malformed.json")
-HEX = "0123456789abcdef"
 Run = Callable[..., tuple[review.Report, Path]]
 
 
@@ -61,7 +60,7 @@ def run(root: Path, lmm: Lmm) -> Run:
 
 
 def calls(root: Path) -> list[dict[str, Any]]:
-    return stored_calls(FolderStore(root / "store"), HEX)
+    return stored_calls(FolderStore(root / "store"))
 
 
 def test_three_judges_three_rounds_and_a_self_review_of_three_rewordings(run: Run, lmm: Lmm, root: Path):

@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +33,59 @@ def test_a_torn_last_line_is_absent(tmp_path: Path):
     journal = Journal(path)
     assert list(journal.entries()) == [{"n": 1}]
     journal.close()
+
+
+def test_a_torn_line_in_the_middle_spoils_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'{"n": 1}\n{"n": 2, "te')
+    journal = Journal(path)
+    journal.write([{"n": 3}])
+    assert list(journal.entries()) == [{"n": 1}, {"n": 3}]
+    assert "j.jsonl holds 1 torn lines" in caplog.text
+    journal.clear()
+    assert list(journal.entries()) == []
+    journal.write([{"n": 4}])
+    assert list(journal.entries()) == [{"n": 4}]
+    journal.close()
+
+
+def test_a_disk_that_was_full_for_one_write_spoils_that_one_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.write([{"n": 1}])
+    whole = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        if len(data) > 4:
+            return whole(handle, data[:4])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.write([{"n": 222}])
+    journal.write([{"n": 3}])
+    assert list(journal.entries()) == [{"n": 1}, {"n": 3}]
+    journal.close()
+
+
+def test_a_journal_that_its_owner_removes_while_another_opens_it_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "j.jsonl"
+    owner = Journal(path)
+    original, calls = fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        if not calls:
+            calls.append(handle)
+            owner.remove()  # between the other's open and its lock
+        original(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    other = Journal(path)
+    other.write([{"n": 1}])
+    assert path.read_bytes() == b'{"n": 1}\n'
+    other.close()
 
 
 def test_a_growing_file_survives_torn_lines(tmp_path: Path):

@@ -81,6 +81,6 @@ def test_a_review_by_a_real_model_in_words_and_by_probabilities(
     assert Verdict.MALFORMED not in set(chosen["verdict"])  # probabilities need no words
     assert chosen["reason"].str.startswith("probabilities: ").all()
     assert report.kept == 0
-    calls = stored_calls(FolderStore(tmp_path / "store"), "0123456789abcdef")
+    calls = stored_calls(FolderStore(tmp_path / "store"))
     assert len(calls) == report.votes
     assert all(call["tokens_in"] > 100 and not call["estimated"] for call in calls)
