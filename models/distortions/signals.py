@@ -78,9 +78,27 @@ def _chroma_estranged(original: Floats, distorted: Floats) -> float:
     return float(1 - np.corrcoef(one, two)[0, 1])
 
 
-def _green_error(original: Floats, distorted: Floats) -> float:
-    """Of green alone; where it moved cannot be correlated, since flat areas keep theirs."""
-    return float(np.sqrt(((distorted - original)[..., 1] ** 2).mean()))
+def _green_displaced(original: Floats, distorted: Floats) -> float:
+    """Pixels by which green has moved where it has changed: flat areas keep theirs, and edges blend.
+
+    Of all displacements within a sixteenth of the sides, the one along which the change of green is explained best by
+    the difference of displaced and original green; sums over all displacements at once are correlations.
+    """
+    green, change = original[..., 1], (distorted - original)[..., 1]
+    changed = (change != 0).astype(np.float64)
+    along = _correlated(change, green) - float((change * green).sum())
+    power = _correlated(changed, green**2) - 2 * _correlated(changed * green, green) + float((changed * green**2).sum())
+    explained = np.maximum(along, 0.0) ** 2 / np.maximum(power, 1.0)
+    height, width = green.shape
+    rows, columns = (np.fft.fftfreq(side, 1 / side) for side in (height, width))
+    near = (np.abs(rows)[:, None] <= height / 16) & (np.abs(columns)[None] <= width / 16)
+    row, column = np.unravel_index(np.argmax(np.where(near, explained, -1.0)), green.shape)
+    return float(np.hypot(rows[row], columns[column]))
+
+
+def _correlated(one: Floats, other: Floats) -> Floats:
+    """Sum over all pixels of ``one`` times ``other`` displaced by each ``[rows, columns]``, wrapped around."""
+    return np.fft.irfft2(np.fft.rfft2(one) * np.conj(np.fft.rfft2(other)), one.shape)
 
 
 def _colour_error(original: Floats, distorted: Floats) -> float:
@@ -200,7 +218,7 @@ SIGNALS: Final[dict[str, Signal]] = {
     "lens_blur": _BLUR,
     "motion_blur": _BLUR,
     "color_diffusion": Signal("1 - correlation of Lab chroma with the original's", _chroma_estranged),
-    "color_shift": Signal("root mean square error of green", _green_error),
+    "color_shift": Signal("displacement of green, pixels", _green_displaced),
     "color_quantization": Signal("halvings of the number of colours", _colours_lost),
     "color_saturation_1": Signal("share of colour differences lost", _saturation_lost),
     "color_saturation_2": Signal("root mean square error of RGB without luma", _colour_error),

@@ -79,9 +79,12 @@ def test_signals_are_the_quantities_that_they_are_called():
     noise = np.random.default_rng(0).normal(0, 6, (64, 64, 1))
     assert signal(grey, np.rint(grey + noise).astype(np.uint8), "white_noise") == pytest.approx(6, rel=0.05)
     photo = PHOTOS["astronaut"]
-    greener = np.minimum(photo, 200)
-    greener[..., 1] += 9
-    assert signal(np.minimum(photo, 200), greener, "color_shift") == pytest.approx(9)
+    moved = photo.copy()
+    moved[..., 1] = np.roll(photo[..., 1], (3, -4), axis=(0, 1))
+    assert signal(photo, moved, "color_shift") == pytest.approx(5)
+    moved[:, :100] = photo[:, :100]  # where it stays it says nothing
+    assert signal(photo, moved, "color_shift") == pytest.approx(5)
+    assert signal(photo, photo, "color_shift") == 0.0
     drab = np.rint(photo.mean(axis=-1, keepdims=True) + 0.25 * (photo - photo.mean(axis=-1, keepdims=True)))
     assert signal(photo, drab.astype(np.uint8), "color_saturation_1") == pytest.approx(0.75, abs=0.01)
     still = CLIP.copy()
