@@ -119,11 +119,52 @@ def run(config: Config, place: Place) -> Report:
     """
     require_gate(place)
     model = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
+    lesson = _prepare(model, config, place)
+    _train_parts(model, config.frozen)
+    with frozen_stays(model) as proof:
+        history = _fit(model, lesson, config, place)
+    model.save_pretrained(place.out / "model")
+    write_json(place.out / "history.json", history_rows(history))
+    write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, lesson.line))
+    write_table(place.out / "rejects.parquet", REJECTS, lesson.rejects)
+    usable, (first, last) = lesson.usable, curve_ends(history)
+    held_out = [row["kind"] for row in lesson.line if row["split"] == Split.HELD_OUT]
+    return Report(
+        conversations=dict(sorted(Counter(one.source for one in usable).items())),
+        turns=sum(len(one.answers) for one in usable),
+        held_out=dict(sorted(Counter(held_out).items())),
+        media=len(lesson.media.ids),
+        contents=len({one.content_id or one.instruction_id for one in usable}),
+        rejected=dict(sorted(Counter(lesson.rejects["reason"]).items())),
+        steps=len(history),
+        trained_parameters=proof.trained,
+        frozen_parameters=proof.frozen,
+        frozen_sha256=proof.frozen_sha256,
+        loss_first=first,
+        loss_last=last,
+    )
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is trained on.
+
+    Attributes:
+        line: the line's rows, of training and held out. usable: conversations whose media decoded. media: theirs.
+        rejects: REJECTS rows of media and conversations.
+    """
+
+    line: list[dict[str, Any]]
+    usable: list[Instruction]
+    media: PreparedMedia
+    rejects: pd.DataFrame
+
+
+def _prepare(model: QualityLMM, config: Config, place: Place) -> _Lesson:
+    """Ask about the line's media, add what was imported, decode what is shown, and count what cannot be used."""
     pool = load_candidates(place)
     line = _line_rows(place, pool, config)
-    training = [row for row in line if row["split"] == Split.TRAIN]
-    held_out = [row for row in line if row["split"] == Split.HELD_OUT]
-    found, frame = _gather(config, place, training, pool)
+    found, frame = _gather(config, place, [row for row in line if row["split"] == Split.TRAIN], pool)
     kept, long = _short_enough(found, model, config)
     media = prepare_media(
         place.work / "media",
@@ -133,29 +174,8 @@ def run(config: Config, place: Place) -> Report:
         Preparation("assistant", config.training.threads, config.max_reject_share),
     )
     usable = [one for one in kept if media.ids.issuperset(one.media)]
-    _train_parts(model, config.frozen)
-    with frozen_stays(model) as proof:
-        history = _fit(model, usable, media, config, place)
-    model.save_pretrained(place.out / "model")
-    write_json(place.out / "history.json", history_rows(history))
-    write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, [*training, *held_out]))
     rejects = pd.concat([media.rejects, long, _unseen(kept, media)], ignore_index=True)
-    write_table(place.out / "rejects.parquet", REJECTS, rejects)
-    first, last = curve_ends(history)
-    return Report(
-        conversations=dict(sorted(Counter(one.source for one in usable).items())),
-        turns=sum(len(one.answers) for one in usable),
-        held_out=dict(sorted(Counter(row["kind"] for row in held_out).items())),
-        media=len(media.ids),
-        contents=len({one.content_id or one.instruction_id for one in usable}),
-        rejected=dict(sorted(Counter(rejects["reason"]).items())),
-        steps=len(history),
-        trained_parameters=proof.trained,
-        frozen_parameters=proof.frozen,
-        frozen_sha256=proof.frozen_sha256,
-        loss_first=first,
-        loss_last=last,
-    )
+    return _Lesson(line, usable, media, rejects)
 
 
 def _line_rows(place: Place, pool: pd.DataFrame, config: Config) -> list[dict[str, Any]]:
@@ -252,11 +272,9 @@ def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
     train_only(model, [module for part, modules in parts.items() if part not in frozen for module in modules])
 
 
-def _fit(
-    model: QualityLMM, instructions: Sequence[Instruction], media: PreparedMedia, config: Config, place: Place
-) -> list[StepRecord]:
+def _fit(model: QualityLMM, lesson: _Lesson, config: Config, place: Place) -> list[StepRecord]:
     """Run the loop; a run that was killed continues at its checkpoint."""
-    mixture = InstructionMixture(instructions, media, config.training, config.per_medium)
+    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium)
     objective = InstructionObjective(model, config.loss)
     around = callbacks(config.training, place.work, "assistant")
     return Trainer(objective, mixture, config.training, around).fit()

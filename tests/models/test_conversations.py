@@ -110,6 +110,10 @@ def test_an_opened_answer_begins_with_the_likeliest_token(model: QualityLMM, vis
 
 
 def test_text_is_counted_without_media(model: QualityLMM):
-    short, long = [Turn((0, "\nBlurry?"), "Yes")], [Turn((0, 1, "\nBlurry? Or is it not?"), "Yes")]
-    count = sum(len(model.tokenizer.encode(text, add_special_tokens=False)) for text in ("Yes" + TURN_END,))
-    assert text_tokens(model, long) > text_tokens(model, short) > count
+    talk = [Turn((0, 1, "\nBlurry? Or is it not?"), "Yes"), Turn(("Sure?",), "No")]
+    text = (
+        f"<|im_start|>system\n{model.system}<|im_end|>\n<|im_start|>user\n<img></img><img></img>\nBlurry? Or is it not?"
+        "<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
+        "No<|im_end|>"
+    )
+    assert text_tokens(model, talk) == len(model.tokenizer.encode(text, add_special_tokens=False))
