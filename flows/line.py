@@ -83,12 +83,14 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, then each decoder on top of it.
+    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions.
     line.run("pretrain")
     line.run("warm_up")
+    line.run("assistant")
 
     # Evaluation: against opinion that training never saw.
     line.run("predict")
+    line.run("answer")
     line.run("correlate")
     line.run("report")
     line.run("register")

@@ -297,11 +297,16 @@ class QualityLMM(nn.Module):
         Args:
             avoid: openings that no answer may have; tells tasks apart that share the empty prompt.
         """
-        banned = [self.tokenizer.encode(text, add_special_tokens=False) for text in avoid]
         heads = [self._head_embeddings(tokens, prompt) for tokens in self.visual_tokens(inputs)]
         if prefix:
             heads = [torch.cat([head, self._embed(prefix)]) for head in heads]
-        texts = [""] * len(inputs)
+        return self.continue_texts(heads, max_new_tokens, avoid)
+
+    @torch.no_grad()
+    def continue_texts(self, heads: Sequence[Tensor], max_new_tokens: int = 32, avoid: Sequence[str] = ()) -> list[str]:
+        """Greedy continuations of conversations that were opened as embeddings ``[X, D]``; see :meth:`generate`."""
+        banned = [self.tokenizer.encode(text, add_special_tokens=False) for text in avoid]
+        texts = [""] * len(heads)
         for members in _by_length(heads):
             ids = self._greedy(torch.stack([heads[i] for i in members]), max_new_tokens, banned)
             for index, row in zip(members, ids, strict=True):

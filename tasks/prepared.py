@@ -246,7 +246,7 @@ class _Source:
         """All views of one medium, or the reject row that says why there are none."""
         shown: list[VisualInput] = []
         try:
-            timing = int(row.frames), float(row.fps)
+            timing = (int(row.frames), float(row.fps)) if row.frames else None
             decoded = decode_medium(self.read(row), row.modality, self.views.spec, timing, ADMITTED)
             for view in range(self.views.count):
                 entropy = [self.views.seed, view, int(digest(row.id)[:12], 16)]

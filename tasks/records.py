@@ -45,6 +45,21 @@ class Task(StrEnum):
     DESCRIPTION = "description"
 
 
+class QuestionKind(StrEnum):
+    """Kinds of instruction, by the question of the last turn; all but ``OPEN`` and ``SCORE`` have options."""
+
+    YES_NO = "yes_no"
+    WHAT_HOW = "what_how"
+    WHICH = "which"
+    COMPARE = "compare"
+    OPEN = "open"
+    SCORE = "score"
+
+
+MEDIUM_MARK: Final = "<medium>"
+"""Where a question of INSTRUCTIONS shows its next medium."""
+
+
 @dataclass(frozen=True)
 class RowSchema:
     """Name, columns and key of one table."""
@@ -190,6 +205,40 @@ EXAMPLES: Final = _table(
     preference=_F,  # pairs: 1 first better, 0 second better, .5 tie; null otherwise
 )
 """Written by ``assemble``: training examples, whole line (all splits)."""
+
+INSTRUCTIONS: Final = _table(
+    "instructions",
+    ("instruction_id",),
+    instruction_id=_S,  # hash of source, media and turns
+    source=_S,  # "line", or the name of the imported data set
+    kind=_S,  # QuestionKind
+    split=_S,
+    content_id=_S,  # what is not independent of each other; null if it shows nothing
+    media=pa.list_(_S),  # in order of the marks: candidate ids of the line, else paths below the data set's root
+    modalities=pa.list_(_S),  # Modality of each
+    questions=pa.list_(_S),  # one per turn, with MEDIUM_MARK where a medium is shown
+    answers=pa.list_(_S),  # one per turn
+    options=pa.list_(_S),  # of the last turn, in the order of their letters; empty for open questions
+    letter=_S,  # of the right option; null for open questions
+)
+"""Written by ``assistant`` and by ``vital data import --instructions``: conversations about media."""
+
+ANSWERS: Final = _table(
+    "answers",
+    ("model", "instruction_id"),
+    model=_S,
+    instruction_id=_S,
+    source=_S,
+    kind=_S,
+    content_id=_S,
+    options=_I,  # number of options
+    letter=_S,  # of the right option
+    blind=_S,  # letter that the training questions of this wording have most often; null if there are none
+    said=_S,  # beginning of the greedy answer
+    chosen=_S,  # letter that it begins with; null if it begins with none of the options' letters
+    likeliest=_S,  # letter of the options that the model finds likeliest as the answer's first token
+)
+"""Written by ``answer``: what models say to held-out questions, stored before any metric."""
 
 PREDICTIONS: Final = _table(
     "predictions",

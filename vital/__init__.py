@@ -63,15 +63,16 @@ def score(path: str | Path, scorers: "Sequence[str] | None" = None) -> "ScoreRes
         raise MediaError(error.reason, f"{path}: {error}") from error
 
 
-def assess(path: str | Path, model: str | None = None) -> "Assessment":
+def assess(path: str | Path, model: str | None = None, question: str | None = None) -> "Assessment":
     """Judgement of one photo or clip by a trained model.
 
     Args:
         path: an image or video file.
         model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE`` of the registry; None means the promoted ``vital-base``.
+        question: asked about it; ``vital-assistant`` has learnt to answer.
 
     Returns:
-        Quality in [0, 1], five level probabilities (high to low), level, distortion and description.
+        Quality in [0, 1], five level probabilities (high to low), level, distortion, description and answer.
 
     Raises:
         MediaError: the file is missing or broken.
@@ -82,7 +83,7 @@ def assess(path: str | Path, model: str | None = None) -> "Assessment":
 
     judge = load(model)
     with quiet_libraries():
-        return assess_path(Path(path), judge)
+        return assess_path(Path(path), judge, question)
 
 
 def load(model: str | None = None) -> "QualityLMM":

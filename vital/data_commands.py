@@ -1,6 +1,7 @@
 """``vital data``: label lists, training samples and descriptions of other people, in and out."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 POLARITIES: Final = ("mos", "dmos", "negated_dmos")
 """As in ``tasks.exchange.polarity.Polarity``; here too, since help must not wait for SciPy (a test compares them)."""
 FORMATS: Final = ("original", "hugging_face", "authors", "q_instruct")
+INSTRUCTIONS: Final = ("q_pathway", "aesmmit", "vqa2", "omnivqa", "q_bench")
+"""Data sets of ``tasks.exchange.conversations`` and the benchmarks; here for the same reason, and compared likewise."""
 _SPLITS: Final = ("train", "warm_up", "held_out")
 _TOLD: Final = 5
 """Contradictions of a file that are printed one by one unless all are asked for."""
@@ -85,20 +88,38 @@ def inspect(ctx: click.Context, paths: tuple[Path, ...], **given: Any) -> None:
 @data.command("import")
 @click.argument("source", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
 @_declaring
+@click.option(
+    "--instructions",
+    type=click.Choice(INSTRUCTIONS),
+    help="Conversations of this data set for the stage assistant, or questions of Q-Bench and Q-Bench-Video for the "
+    "stage answer.",
+)
+@click.option(
+    "--root",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Of --instructions: where the media lie; those that are not there are rejects.",
+)
 @click.option("--out", metavar="TABLE", required=True, type=click.Path(path_type=Path), help="A .parquet file.")
-def import_(source: Path, out: Path, **given: Any) -> None:
+def import_(source: Path, out: Path, instructions: str | None, root: Path | None, **given: Any) -> None:
     """Read a file, or a data set of the Hugging Face library (save_to_disk), into a table.
 
     Human scores get the columns quality and quality_std on [0, 1], higher is better, which vital opinions reads.
+    Instructions become conversations; what cannot be used is told by reason and stands in TABLE.rejects.parquet.
 
     \b
     vital data import test_csiq_866.json --out csiq.parquet
     vital data import mine.json --polarity dmos --range 0 100 --out mine.parquet
+    vital data import cleaned_labels.json --instructions q_pathway --root images --out q_pathway.parquet
     vital opinions report --opinions mine.jsonl --human mine.parquet --human-id path --mos quality \\
         --polarity mos --range 0 1
     """  # noqa: D301 - the mark is click's for lines that stay as they are
     options = _options(given)
     _refuse(out.suffix != ".parquet", f"--out {out} is no .parquet file: tables are Parquet")
+    _refuse(root is not None and instructions is None, "--root belongs to --instructions")
+    if instructions is not None:
+        _refuse(bool(given["polarity"] or given["ends"]), "instructions have no polarity: leave the declaration away")
+        return _import_instructions(source, instructions, root, out)
     from tasks.exchange.formats import import_file, survey_of
     from tasks.shards import write_table
 
@@ -108,7 +129,32 @@ def import_(source: Path, out: Path, **given: Any) -> None:
     meaning = f", {one.meaning.polarity} from {one.meaning.low:g} to {one.meaning.high:g}" if one.meaning else ""
     click.echo(f"{out}: {one.rows} rows of {one.kind}{meaning}{f' ({one.told})' if one.told else ''}")
     _tell_left_out(found)
-    _tell_contradictions(source.name, one.contradictions, _TOLD)
+    return _tell_contradictions(source.name, one.contradictions, _TOLD)
+
+
+def _import_instructions(source: Path, name: str, root: Path | None, out: Path) -> None:
+    """Conversations or benchmark questions, and beside them what was rejected."""
+    from collections import Counter
+
+    from tasks.exchange.benchmarks import Q_BENCH, import_benchmark
+    from tasks.exchange.conversations import import_instructions
+    from tasks.exchange.formats import records_of
+    from tasks.records import INSTRUCTIONS as TABLE
+    from tasks.records import REJECTS
+    from tasks.shards import write_table
+
+    records = records_of(source)
+    found = import_benchmark(records, out.stem, root) if name == Q_BENCH else import_instructions(records, name, root)
+    write_table(out, TABLE, found.frame)
+    write_table(out.with_suffix(".rejects.parquet"), REJECTS, found.rejects)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.frame["kind"].value_counts(sort=False).items())
+    click.echo(f"{out}: {len(found.frame)} of {len(records)} conversations ({kinds})")
+    for told, count in found.notes.items():
+        click.echo(f"  {count} {told}")
+    for reason, count in sorted(Counter(found.rejects["reason"]).items()):
+        click.echo(f"  rejected {count}: {reason}")
+    with out.open("rb") as file:
+        click.echo(f"  sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}")
 
 
 @data.command()

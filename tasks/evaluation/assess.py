@@ -1,7 +1,7 @@
-"""Assess one medium with a trained model: score, level, the nearest distortion, and a description; the core of
-``vital assess``.
+"""Assess one medium with a trained model: score, level, the nearest distortion, a description, and an answer; the core
+of ``vital assess``.
 
-The medium is decoded and encoded once; the three readouts share its features. All are deterministic.
+The medium is decoded and encoded once; the readouts share its features. All are deterministic.
 """  # noqa: D205 - the first sentence needs two lines
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tasks.prepared import decode_medium, prepare_medium
 from tasks.records import Modality
 
 _DESCRIPTION_TOKENS: Final = 48
-"""Longest description, tokens; training answers are about 15 (VITAL section 3)."""
+"""Longest description or answer, tokens; training answers are about 15 (VITAL section 3)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Assessment:
         level: the fifth of [0, 1] that the score lies in.
         distortion: the likeliest "severity type" of the synthetic distortions; the model knows no "none".
         description: one assertion about the medium.
+        answer: to the question that was asked; None if none was.
     """
 
     path: Path
@@ -42,10 +43,14 @@ class Assessment:
     level: Level
     distortion: str
     description: str
+    answer: str | None = None
 
 
-def assess_path(path: Path, model: QualityLMM) -> Assessment:
+def assess_path(path: Path, model: QualityLMM, question: str | None = None) -> Assessment:
     """Assess a file.
+
+    Args:
+        question: asked about it; only models that were fine-tuned on instructions know what to do with one.
 
     Raises:
         MediaError: it cannot be read, or is not a medium that decodes.
@@ -54,12 +59,12 @@ def assess_path(path: Path, model: QualityLMM) -> Assessment:
         data = path.read_bytes()
     except OSError as error:
         raise MediaError("unreadable", f"cannot read {path}: {error.strerror}") from error
-    return assess(data, model, path)
+    return assess(data, model, path, question)
 
 
 @torch.no_grad()
-def assess(data: bytes, model: QualityLMM, path: Path = Path()) -> Assessment:
-    """Assess the bytes of a medium.
+def assess(data: bytes, model: QualityLMM, path: Path = Path(), question: str | None = None) -> Assessment:
+    """Assess the bytes of a medium; see :func:`assess_path`.
 
     Raises:
         MediaError: they do not decode.
@@ -76,6 +81,7 @@ def assess(data: bytes, model: QualityLMM, path: Path = Path()) -> Assessment:
         level=level_of(score),
         distortion=_distortion(features, model, modality),
         description=_description(features, model),
+        answer=model.generate(features, question, max_new_tokens=_DESCRIPTION_TOKENS)[0] if question else None,
     )
 
 

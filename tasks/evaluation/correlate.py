@@ -23,7 +23,8 @@ from tasks.stage import Place
 log = logging.getLogger(__name__)
 
 ZERO, WARM_UP, CONTROL = "vital-zero-", "vital-warm-up-", "base-warm-up-"
-"""Prefixes of the names that ``predict`` gives to the decoders of the warm-up's matrix."""
+ASSISTANT = "vital-assistant-"
+"""Prefixes of the names that ``predict`` gives to the decoders of the warm-up's matrix, and to the assistant."""
 _PLOT_DIGITS: Final = 5
 
 
@@ -66,7 +67,8 @@ class Report:
     """Headline numbers of the pre-trained model on all held-out samples, and where the others stand.
 
     A number is None where it is undefined; ``gain`` is model minus base, with its paired interval. Dictionaries are
-    keyed by model, ``zero_srcc`` and ``warm_up_srcc`` by decoder.
+    keyed by model, ``zero_srcc``, ``warm_up_srcc`` and the like by decoder; ``assistant_gain`` is the assistant's SRCC
+    minus that of the model it was fine-tuned from.
     """
 
     samples: int
@@ -93,6 +95,8 @@ class Report:
     zero_srcc: dict[str, float | None]
     warm_up_srcc: dict[str, float | None]
     control_srcc: dict[str, float | None]
+    assistant_srcc: dict[str, float | None]
+    assistant_gain: dict[str, float | None]
 
 
 def run(config: Config, place: Place) -> Report:
@@ -173,13 +177,14 @@ def count_skipped(predictions: pd.DataFrame, readouts: Mapping[str, Readout]) ->
 
 
 def comparisons(predictions: pd.DataFrame, config: Config) -> list[tuple[str, str]]:
-    """Pairs (model, other) that exist: the gain of pre-training, of the warm-up, and over the baselines."""
+    """Pairs (model, other) that exist: gains of pre-training, of the warm-up, of fine-tuning, and over baselines."""
     present = set(predictions["model"])
     decoders = sorted(name.removeprefix(WARM_UP) for name in present if name.startswith(WARM_UP))
     pairs = [(config.model, other) for other in (config.base, *config.baselines)]
     for decoder in decoders:
         warm = WARM_UP + decoder
         pairs += [(warm, ZERO + decoder), (warm, CONTROL + decoder), (warm, config.model)]
+    pairs += [(name, config.model) for name in sorted(present) if name.startswith(ASSISTANT)]
     return [pair for pair in pairs if set(pair) <= present]
 
 
@@ -278,4 +283,6 @@ def _report(
         zero_srcc=found.by_decoder(ZERO),
         warm_up_srcc=found.by_decoder(WARM_UP),
         control_srcc=found.by_decoder(CONTROL),
+        assistant_srcc=found.by_decoder(ASSISTANT),
+        assistant_gain={name: found.gap(ASSISTANT + name, model, "difference") for name in found.by_decoder(ASSISTANT)},
     )

@@ -30,7 +30,8 @@ from tasks.stage import Place
 
 BASE: Final = "base"
 VITAL: Final = "vital"
-"""The two encoders: before and after pre-training."""
+ASSISTANT: Final = "assistant"
+"""The encoders: before and after pre-training, and after the fine-tuning on instructions."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ def run(config: Config, place: Place) -> Report:
 
 
 def list_zoo(place: Place) -> list[Entry]:
-    """Every model of the line: the base before and after pre-training, and each decoder of the warm-up's matrix."""
+    """Every model of the line: the base before and after pre-training, the assistant, and the warm-up's matrix."""
     decoder = _pretrained_decoder(place)
     zoo = [
         Entry(f"base-{decoder}", place.artifacts("base") / decoder, BASE),
         Entry(f"vital-base-{decoder}", place.artifacts("pretrain") / "model", VITAL),
+        Entry(f"vital-assistant-{decoder}", place.artifacts("assistant") / "model", ASSISTANT),
     ]
     variants = {"zero": ("vital-zero", VITAL), "warm": ("vital-warm-up", VITAL), "control": ("base-warm-up", BASE)}
     for folder in sorted(path for path in place.artifacts("warm_up").iterdir() if path.is_dir()):
@@ -143,6 +145,7 @@ def _encoder_folders(place: Place) -> dict[str, Path]:
     return {
         BASE: place.artifacts("base") / _pretrained_decoder(place),
         VITAL: place.artifacts("pretrain") / "model",
+        ASSISTANT: place.artifacts("assistant") / "model",
     }
 
 

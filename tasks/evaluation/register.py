@@ -26,7 +26,8 @@ PRETRAINED: Final = "pretrained"
 ENCODER: Final = "encoder"
 ZERO: Final = "zero"
 WARM_UP: Final = "warm_up"
-KINDS: Final = (PRETRAINED, ENCODER, ZERO, WARM_UP)
+ASSISTANT: Final = "assistant"
+KINDS: Final = (PRETRAINED, ENCODER, ZERO, WARM_UP, ASSISTANT)
 """Kinds of candidate; each has a gate of its own."""
 
 _SLICES: Final = ("image", "video", "undistorted")
@@ -48,7 +49,8 @@ class Config:
         gates: kind of candidate -> measure -> least value. Measures are those of the candidate on held-out contents:
             ``srcc``, ``krcc``, ``plcc`` ..., ``srcc_image``, ``srcc_video``, ``srcc_undistorted``, and the paired SRCC
             differences ``gain_over_base`` (pre-trained), ``gain_over_zero``, ``gain_over_pretrained``,
-            ``gain_over_control`` (warmed up); with ``_low`` the lower end of the bootstrap interval.
+            ``gain_over_control`` (warmed up); of the assistant also ``accuracy``, ``accuracy_gain`` over the
+            pre-trained model and ``accuracy_over_blind``; with ``_low`` the lower end of the bootstrap interval.
     """
 
     gates: dict[str, dict[str, float]]
@@ -155,6 +157,9 @@ def list_offers(place: Place) -> list[Offer]:
         }
         path = f"artifacts/warm_up/{other}/warm"
         offers.append(Offer(warm, WARM_UP, path, warm, rivals, (zero, *parents), "warm_up", sources))
+    assistant, gain = f"vital-assistant-{decoder}", {"gain_over_pretrained": pretrained}
+    path, sources = "artifacts/assistant/model", ("artifacts/pretrain/model",)
+    offers.append(Offer("vital-assistant", ASSISTANT, path, assistant, gain, ("vital-base",), "assistant", sources))
     return offers
 
 
@@ -194,6 +199,29 @@ def measures(offer: Offer, agreement: Agreement) -> dict[str, float | None]:
     return found
 
 
+def answered(offer: Offer, place: Place) -> dict[str, float | None]:
+    """Shares of right answers to held-out questions, as ``answer`` measured them: the line's own if there are any.
+
+    Raises:
+        StageError: the model was not asked.
+    """
+    told = json.loads((place.artifacts("answer") / "accuracies.json").read_text())
+    pretrained = offer.rivals["gain_over_pretrained"]
+    wanted = {"accuracy": ("accuracies", None), "accuracy_gain": ("differences", pretrained)}
+    wanted |= {"accuracy_over_blind": ("differences", "blind")}
+    sources = sorted({row["source"] for row in told["accuracies"]}, key=lambda source: (source != "line", source))
+    found: dict[str, float | None] = {}
+    for measure, (rows, other) in wanted.items():
+        key = (sources[0] if sources else None, offer.predicted_as, "all", "greedy", other)
+        for row in told[rows]:
+            if (row["source"], row["model"], row["slice"], row["measure"], row.get("other")) == key:
+                found |= _with_interval(measure, row, "value")
+    if "accuracy" not in found:
+        msg = f"{offer.name}: answer has no measures of {offer.predicted_as}: run dvc repro answer"
+        raise StageError(msg)
+    return found
+
+
 def _with_interval(measure: str, row: Mapping[str, Any], column: str) -> dict[str, float | None]:
     values = {measure: row[column], f"{measure}_low": row["low"], f"{measure}_high": row["high"]}
     return {name: None if pd.isna(value) else float(value) for name, value in values.items()}
@@ -220,6 +248,8 @@ def _candidate(
         msg = f"{offer.path} holds no files: run dvc repro {offer.maker}"
         raise StageError(msg)
     found = measures(offer, agreement)
+    if offer.kind == ASSISTANT:
+        found |= answered(offer, place)
     checks = gate_checks(offer.kind, config, found)
     line = list(STAGES)
     sections = [name for name in line[: line.index(offer.maker) + 1] if name in params]

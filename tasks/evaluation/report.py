@@ -114,6 +114,7 @@ def gather(config: Config, place: Place, thumbnails: Thumbnails) -> dict[str, An
         "story": chapters.story(candidates, votes, reviewed, examples, thumbnails),
         "tasks": dict(sorted(Counter(examples["task"]).items())),
         "training": result_chapters.training_chapter(place),
+        "questions": result_chapters.questions_chapter(place),
         "benchmark": result_chapters.benchmark_chapter(predictions, correlations, differences),
         "scatters": result_chapters.scatter_charts(predictions, config.models),
         "severity_chart": result_chapters.severity_chart(predictions, config.models),

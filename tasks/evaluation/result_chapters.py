@@ -34,22 +34,13 @@ _COLUMNS: Final = (
 )
 _LINEAGE: Final = (
     *("collect", "distort", "score", "describe", "review", "assemble", "validate"),
-    *("base", "pretrain", "warm_up", "predict", "correlate"),
+    *("base", "pretrain", "warm_up", "assistant", "predict", "answer", "correlate"),
 )
 
 
 def training_chapter(place: Place) -> list[dict[str, Any]]:
-    """A chart per loss curve that exists: pre-training, and each decoder's warm-ups together."""
-    curves = []
-    pretrain = _history(place.artifacts("pretrain"))
-    if pretrain is not None:
-        names = [name for name in pretrain.columns if name == "loss" or name.startswith("loss_")]
-        series = {
-            ("all tasks" if name == "loss" else name.removeprefix("loss_")): numbers(pretrain[name]) for name in names
-        }
-        curves.append(
-            {"name": "Pre-training of the encoder", "chart": _curves("Loss of pre-training", pretrain, series)}
-        )
+    """A chart per loss curve that exists: pre-training, each decoder's warm-ups together, and fine-tuning."""
+    curves = _task_curves(place.artifacts("pretrain"), "Pre-training of the encoder", "Loss of pre-training")
     for folder in sorted(path for path in place.artifacts("warm_up").iterdir() if path.is_dir()):
         found = {variant.name: _history(variant) for variant in sorted(folder.iterdir()) if variant.is_dir()}
         known = {name: history for name, history in found.items() if history is not None}
@@ -58,7 +49,43 @@ def training_chapter(place: Place) -> list[dict[str, Any]]:
             series = {name: numbers(history["loss"]) for name, history in known.items()}
             title = f"Loss of warming up {folder.name}"
             curves.append({"name": f"Warm-up of {folder.name}", "chart": _curves(title, longest, series)})
-    return curves
+    return curves + _task_curves(place.artifacts("assistant"), "Fine-tuning on instructions", "Loss of the assistant")
+
+
+def _task_curves(folder: Path, name: str, title: str) -> list[dict[str, Any]]:
+    """The loss curve of one training, over all and per task, if it exists."""
+    history = _history(folder)
+    if history is None:
+        return []
+    columns = [column for column in history.columns if column == "loss" or column.startswith("loss_")]
+    series = {
+        ("all tasks" if column == "loss" else column.removeprefix("loss_")): numbers(history[column])
+        for column in columns
+    }
+    return [{"name": name, "chart": _curves(title, history, series)}]
+
+
+def questions_chapter(place: Place) -> list[dict[str, Any]]:
+    """Per source of questions: right answers of every model by kind, beside blind answers and chance."""
+    told = json.loads((place.artifacts("answer") / "accuracies.json").read_text())["accuracies"]
+    cells = {(row["source"], row["model"], row["slice"], row["measure"]): row for row in told}
+    found = []
+    for source in dict.fromkeys(row["source"] for row in told):
+        mine = [row for row in told if row["source"] == source]
+        models, slices = (list(dict.fromkeys(row[name] for row in mine)) for name in ("model", "slice"))
+        asked = [(model, measure) for model in models for measure in ("greedy", "likeliest")]
+        asked += [(models[0], measure) for measure in ("blind", "chance")]
+        rows = [
+            {
+                "model": "no model" if measure in ("blind", "chance") else model,
+                "measure": measure,
+                "cells": [_cell(cells[source, model, where, measure] | {"note": ""}) for where in slices],
+            }
+            for model, measure in asked
+        ]
+        counts = [cells[source, models[0], where, "chance"]["questions"] for where in slices]
+        found.append({"source": source, "slices": list(zip(slices, counts, strict=True)), "rows": rows})
+    return found
 
 
 def _history(folder: Path) -> pd.DataFrame | None:

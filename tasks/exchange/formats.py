@@ -77,6 +77,18 @@ def import_file(path: Path, options: Options) -> Imported:
     return import_records(read_records(path), path.name, options)
 
 
+def records_of(path: Path) -> list[Record]:
+    """Records of a JSON or Parquet file, or of a data set folder; columns of bytes are left out.
+
+    Raises:
+        StageError: it is missing, damaged, or no list of objects.
+    """
+    if path.is_dir() or path.suffix.lower() == ".parquet":
+        found = read_hub(path) if path.is_dir() else read_parquet(path)
+        return cut(records_text(found), path.name)
+    return read_records(path)
+
+
 def import_records(records: Sequence[Record], name: str, options: Options) -> Imported:
     """Records of any format as the table of it; see :func:`import_file`."""
     kind = format_of(records)

@@ -178,14 +178,19 @@ def path_of(record: Record, key: str, number: int, name: str) -> str:
     return path
 
 
+def suffix_modality(path: str) -> Modality | None:
+    """What a path shows by its suffix; None if that does not say."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return Modality.VIDEO if suffix in _VIDEO_SUFFIXES else Modality.IMAGE if suffix in _IMAGE_SUFFIXES else None
+
+
 def modality_of(path: str, key: str, name: str) -> Modality:
     """What a path shows, by its suffix; the key must not say otherwise.
 
     Raises:
         StageError: neither says it, or they contradict each other.
     """
-    suffix = PurePosixPath(path).suffix.lower()
-    by_suffix = Modality.VIDEO if suffix in _VIDEO_SUFFIXES else Modality.IMAGE if suffix in _IMAGE_SUFFIXES else None
+    by_suffix = suffix_modality(path)
     by_key = _NAMED.get(key)
     if by_suffix is None and by_key is None:
         msg = f"{name}: neither the key {key!r} nor the suffix of {path!r} says whether it is an image or a video"

@@ -14,7 +14,7 @@ from tasks.stage import Place
 from tasks.training.batches import Example, MediumSource, Mixture, check_splits, read_examples, select_examples
 from tasks.training.callbacks import Checkpoint, Progress, Speed
 from tasks.training.objective import QualityObjective
-from tasks.training.trainer import StepRecord, Trainer, TrainingConfig
+from tasks.training.trainer import Callback, StepRecord, Trainer, TrainingConfig
 
 _EDGE = 20
 """The ends of a loss curve are its first and last twentieth."""
@@ -69,12 +69,17 @@ def fit(
         StageError: a loss is not finite.
     """
     examples = without_rejects(material.examples, material.media)
-    callbacks = [
+    mixture = Mixture(examples, material.media, material.shares, config)
+    return Trainer(objective, mixture, config, callbacks(config, work, label)).fit()
+
+
+def callbacks(config: TrainingConfig, work: Path, label: str) -> list[Callback]:
+    """What surrounds every loop: a checkpoint below ``work``, a progress bar named ``label``, the speed."""
+    return [
         Checkpoint(work / "checkpoint.safetensors", config.checkpoint_every),
         Progress(label),
         Speed(work / "speed.json"),
     ]
-    return Trainer(objective, Mixture(examples, material.media, material.shares, config), config, callbacks).fit()
 
 
 def without_rejects(examples: Sequence[Example], media: MediumSource) -> list[Example]:

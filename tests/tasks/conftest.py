@@ -25,7 +25,7 @@ from models.opinion import pmod
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, QualityLMM
 from models.tokenizer import IMAGE_CONTEXT, build_tokenizer
 from models.vision_encoder import EMBEDDED_SPEC, save_encoder
-from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, Split, Task
+from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, REVIEWED, Origin, Split, Task
 from tasks.shards import digest, frame_of, write_archive, write_json, write_table
 from tasks.stage import Place
 
@@ -145,6 +145,25 @@ def _write_opinions(artifacts: Path, media: list[tuple[dict[str, Any], float]]) 
     write_table(artifacts / "score" / "opinions.parquet", OPINIONS, frame_of(OPINIONS, records))
 
 
+def _write_review(artifacts: Path, media: list[tuple[dict[str, Any], float]]) -> None:
+    """Two kept assertions about every image, a refused one, and a planted one that was kept."""
+    records = []
+    for row, _ in media:
+        blurred = row.get("distortion") == "gaussian_blur"
+        told = [
+            ("Sharpness is low" if blurred else "Edges are crisp", "sharpness", Origin.DESCRIBER, True),
+            ("The lighting is sufficient", "exposure", Origin.DESCRIBER, True),
+            ("The colors are dull", "colour", Origin.DESCRIBER, False),
+            ("Noise is strong", "noise", Origin.PLANTED, True),
+        ]
+        for position, (text, attribute, origin, kept) in enumerate(told if row["modality"] == "image" else told[:1]):
+            key = {"assertion_id": digest(row["id"], text), "id": row["id"], "position": position, "text": text}
+            reason = "unanimous" if kept else "severe_deviation"
+            key |= {"attribute": attribute, "origin": origin, "planted_truth": None, "kept": kept, "reason": reason}
+            records.append(key)
+    write_table(artifacts / "review" / "reviewed.parquet", REVIEWED, frame_of(REVIEWED, records))
+
+
 def _sentence(row: dict[str, Any], quality: float) -> str:
     return f"{VIDEO_PREFIX if row['modality'] == 'video' else IMAGE_PREFIX} {level_of(quality)}"
 
@@ -206,6 +225,7 @@ def _line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     artifacts = root / "artifacts"
     media = _write_pool(artifacts)
     _write_opinions(artifacts, media)
+    _write_review(artifacts, media)
     examples = [{**row, "example_id": digest(row["task"], row["ids"], row["answers"])} for row in _examples(media)]
     write_table(artifacts / "assemble" / "examples.parquet", EXAMPLES, frame_of(EXAMPLES, examples))
     write_json(artifacts / "validate" / "results.json", {"success": True})

@@ -50,6 +50,7 @@ NOISE = {
     **{f"vital-zero-{name}": 0.2 for name in DECODERS},
     **{f"vital-warm-up-{name}": 0.08 for name in DECODERS},
     **{f"base-warm-up-{name}": 0.22 for name in DECODERS},
+    "vital-assistant-micro": 0.1,
 }
 TRUE_TEXT = {
     "gaussian_blur": "Sharpness is low",
@@ -315,9 +316,19 @@ def _write_training(root: Path, rng: np.random.Generator) -> None:
 
     write_json(root / "artifacts/pretrain/history.json", curve(80))
     write_json(root / "artifacts/pretrain/recipe.json", {"decoder": "micro"})
+    write_json(root / "artifacts/assistant/history.json", curve(30))
+    write_json(root / "artifacts/answer/accuracies.json", {"accuracies": list(_accuracies()), "differences": []})
     for decoder in DECODERS:
         for variant in ("warm", "control"):
             write_json(root / f"artifacts/warm_up/{decoder}/{variant}/history.json", curve(20))
+
+
+def _accuracies() -> Iterator[dict[str, Any]]:
+    for model, lift in (("vital-assistant-micro", 0.3), ("vital-base-micro", 0.0), ("base-micro", 0.0)):
+        for where, chance in (("all", 0.4), ("yes_no", 0.5), ("which", 0.25)):
+            for measure, value in (("greedy", lift), ("likeliest", chance + lift), ("blind", 0.45), ("chance", chance)):
+                row = {"source": "line", "model": model, "slice": where, "measure": measure, "value": value}
+                yield row | {"low": None, "high": None, "questions": 40, "contents": 4}
 
 
 def _write_predictions(root: Path, pool: pd.DataFrame, opinions: pd.DataFrame, rng: np.random.Generator) -> None:

@@ -1,5 +1,6 @@
 """``vital data``: what it takes it gives back, and what it cannot know it asks for."""
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -10,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
+from tasks.exchange.benchmarks import Q_BENCH
+from tasks.exchange.conversations import DATA_SETS
 from tasks.exchange.polarity import Polarity
-from tasks.records import CANDIDATES, EXAMPLES
-from tasks.shards import frame_of, write_table
+from tasks.records import CANDIDATES, EXAMPLES, INSTRUCTIONS, REJECTS
+from tasks.shards import frame_of, read_table, write_table
+from vital.data_commands import INSTRUCTIONS as NAMES
 from vital.data_commands import POLARITIES
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,6 +33,28 @@ def rated(tmp_path: Path) -> Path:
 
 def test_the_names_of_polarities_are_those_of_the_exchange():
     assert tuple(Polarity) == POLARITIES
+    assert (*DATA_SETS, Q_BENCH) == NAMES
+
+
+def test_instructions_become_a_table_and_what_cannot_be_used_is_told(vital: Vital, tmp_path: Path):
+    turns = [{"from": "human", "value": "<image>\nIs it sharp?\nA. Yes\nB. No"}, {"from": "gpt", "value": "B"}]
+    records = [{"id": n, "image": f"{n}.png", "conversations": turns} for n in range(2)]
+    (tmp_path / "labels.json").write_text(json.dumps(records))
+    (tmp_path / "0.png").write_bytes(b"x")
+    out = tmp_path / "q.parquet"
+    arguments = ["data", "import", tmp_path / "labels.json", "--instructions", "q_pathway", "--out", out]
+    done = vital(*arguments, "--root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    assert done.stdout.splitlines() == [
+        f"{out}: 1 of 2 conversations (1 yes_no)",
+        "  rejected 1: missing_medium",
+        f"  sha256 {digest}",
+    ]
+    assert read_table(out, INSTRUCTIONS)["letter"].tolist() == ["B"]
+    assert read_table(tmp_path / "q.rejects.parquet", REJECTS)["id"].tolist() == ["1"]
+    assert "leave the declaration away" in vital(*arguments, *STARS).stderr
+    assert "--root belongs to --instructions" in vital(*arguments[:3], "--out", out, "--root", tmp_path).stderr
 
 
 @pytest.mark.parametrize("command", ["data", "data inspect", "data import", "data export"])

@@ -42,6 +42,14 @@ def test_an_assessment_is_complete_and_deterministic(line: Path, model: QualityL
     assert found.distortion in distortion_answers(Modality(modality))
 
 
+def test_a_question_is_answered_after_the_medium(line: Path, model: QualityLMM):
+    data = _bytes(line, "image")
+    medium = prepare_image(decode_image(data), model.spec)
+    wanted = model.generate([medium], "Is the image blurry?\nA. Yes\nB. No", max_new_tokens=48)[0]
+    assert assess(data, model, question="Is the image blurry?\nA. Yes\nB. No").answer == wanted
+    assert assess(data, model).answer is None
+
+
 def test_the_distortion_is_the_likeliest_of_the_closed_set(line: Path, model: QualityLMM):
     data = _bytes(line, "image")
     answers = distortion_answers(Modality.IMAGE)

@@ -65,6 +65,8 @@ def test_tables_hold_what_scipy_says(config: correlate.Config, place: Place, pre
     assert report.samples == len(rows)
     assert report.contents == rows["content_id"].nunique()
     assert set(report.zero_srcc) == set(report.warm_up_srcc) == set(report.control_srcc) == {"nano", "micro", "mini"}
+    assert set(report.assistant_srcc) == set(report.assistant_gain) == {"micro"}
+    assert report.assistant_gain["micro"] == pytest.approx(report.assistant_srcc["micro"] - report.srcc, abs=1e-5)
     assert set(report.baseline_srcc) == {"linear-probe", "niqe"}
     assert all(value > 0 for value in report.baseline_srcc.values())
     json.dumps(dataclasses.asdict(report), allow_nan=False)

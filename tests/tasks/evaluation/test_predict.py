@@ -36,6 +36,11 @@ def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained:
         swap_encoder(model, pretrained / "encoder")
         for variant in ("zero", "warm"):
             model.save_pretrained(line / "artifacts" / "warm_up" / decoder / variant)
+    assistant = QualityLMM.from_pretrained(pretrained / "model")
+    with torch.no_grad():
+        for parameter in assistant.parameters():
+            parameter.mul_(1.02)
+    assistant.save_pretrained(line / "artifacts" / "assistant" / "model")
     return place_for(line, "predict")
 
 
@@ -48,7 +53,8 @@ def test_every_model_of_the_zoo_predicts_every_held_out_medium(place: Place):
     report = predict.run(CONFIG, place)
     predictions = _by_model(place)
     zoo = {f"{kind}-{d}" for kind in ("vital-zero", "vital-warm-up", "base-warm-up") for d in ("small", "large")}
-    assert set(predictions) == zoo | {"base-small", "vital-base-small", "linear-probe", "niqe"}
+    alone = {"base-small", "vital-base-small", "vital-assistant-small", "linear-probe", "niqe"}
+    assert set(predictions) == zoo | alone
     pool = load_candidates(place)
     held_out = pool[pool["split"] == "held_out"]
     opinions = read_table(place.root / "artifacts" / "score" / "opinions.parquet", OPINIONS).set_index("id")
@@ -62,10 +68,11 @@ def test_every_model_of_the_zoo_predicts_every_held_out_medium(place: Place):
     assert read_table(place.out / "rejects.parquet", REJECTS).empty
 
 
-def test_a_score_is_the_expectation_of_the_models_own_levels(place: Place):
+@pytest.mark.parametrize(("name", "folder"), [("vital-base-small", "pretrain"), ("vital-assistant-small", "assistant")])
+def test_a_score_is_the_expectation_of_the_models_own_levels(place: Place, name: str, folder: str):
     predict.run(CONFIG, place)
-    rows = _by_model(place)["vital-base-small"]
-    model = QualityLMM.from_pretrained(place.root / "artifacts" / "pretrain" / "model")
+    rows = _by_model(place)[name]
+    model = QualityLMM.from_pretrained(place.root / "artifacts" / folder / "model")
     pool = load_candidates(place)
     for _, row in pool[(pool["split"] == "held_out") & (pool["modality"] == "image")].iterrows():
         medium = prepare_image(decode_image(read_media(place, row)), model.spec)

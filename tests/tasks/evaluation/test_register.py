@@ -21,8 +21,15 @@ GATES = {
     "encoder": {"srcc": 0.55},
     "zero": {"srcc": 0.4},
     "warm_up": {"gain_over_zero": 0.0, "gain_over_pretrained": -0.05},
+    "assistant": {"accuracy_gain_low": 0.0, "accuracy_over_blind": 0.0, "gain_over_pretrained": -0.15},
 }
-SRCC = {"vital-base-micro": 0.61, "base-micro": 0.5, "vital-zero-nano": 0.45, "vital-warm-up-nano": 0.58}
+SRCC = {
+    "vital-base-micro": 0.61,
+    "base-micro": 0.5,
+    "vital-zero-nano": 0.45,
+    "vital-warm-up-nano": 0.58,
+    "vital-assistant-micro": 0.57,
+}
 
 
 def correlation(model: str, value: float | None, **other: Any) -> dict[str, Any]:
@@ -36,6 +43,29 @@ def difference(model: str, other: str) -> dict[str, Any]:
     row = {"target_kind": "machine_opinion", "slice": "all", "statistic": "srcc", "samples": 200, "contents": 40}
     ends = {"difference": gap, "low": gap - 0.02, "high": gap + 0.02, "positive": 0.9, "note": ""}
     return {**row, "model": model, "other": other, **ends}
+
+
+def answered(source: str, value: float, other: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A row of what ``answer`` measured of the assistant."""
+    row = {"source": source, "model": "vital-assistant-micro", "slice": "all", "measure": "greedy", "value": value}
+    row |= {"low": value - 0.02, "high": value + 0.02, "questions": 90, "contents": 12}
+    return row | ({"other": other} if other else {}) | changes
+
+
+ANSWERED = {
+    "accuracies": [
+        answered("bench", 0.2),
+        answered("line", 0.66),
+        answered("line", 0.7, measure="likeliest"),
+        answered("line", 0.8, slice="yes_no"),
+        answered("line", 0.3, model="vital-base-micro"),
+    ],
+    "differences": [
+        answered("line", 0.36, "vital-base-micro"),
+        answered("line", 0.5, "base-micro"),
+        answered("line", 0.05, "blind"),
+    ],
+}
 
 
 @pytest.fixture
@@ -55,6 +85,7 @@ def place(tmp_path: Path) -> Place:
         "warm_up/nano/zero/model.safetensors",
         "warm_up/nano/warm/model.safetensors",
         "warm_up/nano/control/model.safetensors",
+        "assistant/model/model.safetensors",
     ):
         file = tmp_path / "artifacts" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +102,13 @@ def place(tmp_path: Path) -> Place:
         difference("vital-base-micro", "base-micro"),
         difference("vital-warm-up-nano", "vital-zero-nano"),
         difference("vital-warm-up-nano", "vital-base-micro"),
+        difference("vital-assistant-micro", "vital-base-micro"),
     ]
     folder = tmp_path / "artifacts" / "correlate"
     write_table(folder / "correlations.parquet", CORRELATIONS, frame_of(CORRELATIONS, rows))
     write_table(folder / "differences.parquet", DIFFERENCES, frame_of(DIFFERENCES, gaps))
-    sections = {name: {"seed": 1} for name in ("collect", "pretrain", "warm_up", "correlate")}
+    write_json(tmp_path / "artifacts" / "answer" / "accuracies.json", ANSWERED)
+    sections = {name: {"seed": 1} for name in ("collect", "pretrain", "warm_up", "assistant", "correlate")}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**sections, "register": {"gates": GATES}}))
     out = tmp_path / "artifacts" / "register"
     out.mkdir()
@@ -89,6 +122,7 @@ def config(**gates: dict[str, float]) -> Config:
 def test_every_model_of_the_line_is_offered_with_its_gate(place: Place):
     report = run(config(), place)
     assert report.gate_holds == {
+        "vital-assistant": True,
         "vital-base": True,
         "vital-encoder": True,
         "vital-warm-up-nano": True,
@@ -96,6 +130,7 @@ def test_every_model_of_the_line_is_offered_with_its_gate(place: Place):
     }
     candidates = read_candidates(place.root)
     assert {name: candidate.path for name, candidate in candidates.items()} == {
+        "vital-assistant": "artifacts/assistant/model",
         "vital-base": "artifacts/pretrain/model",
         "vital-encoder": "artifacts/pretrain/encoder",
         "vital-warm-up-nano": "artifacts/warm_up/nano/warm",
@@ -119,6 +154,32 @@ def test_measures_are_those_of_correlate(place: Place):
     assert warm["gain_over_zero"] == pytest.approx(0.13)
     assert warm["gain_over_pretrained"] == pytest.approx(-0.03)
     assert "gain_over_control" not in warm  # nobody warmed the base encoder up
+
+
+def test_the_assistant_is_measured_by_its_scores_and_by_its_answers_to_the_lines_questions(place: Place):
+    run(config(), place)
+    assistant = read_candidates(place.root)["vital-assistant"]
+    assert assistant.parents == ("vital-base",)
+    assert set(assistant.params) == {"collect", "pretrain", "warm_up", "assistant"}
+    assert set(assistant.made_from) >= {"artifacts/pretrain/model"}
+    found = assistant.metrics
+    assert (found["srcc"], found["accuracy"], found["accuracy_gain"]) == (0.57, 0.66, 0.36)
+    assert found["accuracy_gain_low"] == pytest.approx(0.34)
+    assert found["accuracy_over_blind"] == 0.05
+    assert found["gain_over_pretrained"] == pytest.approx(-0.04)
+    assert "| accuracy | 0.6600 | 0.6400 to 0.6800 |" in assistant.card
+    report = run(config(assistant={"accuracy": 0.7}), place)
+    assert report.gate_holds["vital-assistant"] is False
+
+
+def test_an_assistant_that_was_asked_benchmarks_alone_is_measured_by_them_and_one_never_asked_is_an_error(place: Place):
+    file = place.root / "artifacts" / "answer" / "accuracies.json"
+    write_json(file, {"accuracies": ANSWERED["accuracies"][:1], "differences": []})
+    run(config(assistant={"accuracy": 0.1}), place)
+    assert read_candidates(place.root)["vital-assistant"].metrics["accuracy"] == 0.2
+    write_json(file, {"accuracies": ANSWERED["accuracies"][4:], "differences": []})
+    with pytest.raises(StageError, match="answer has no measures of vital-assistant-micro"):
+        run(config(), place)
 
 
 def test_a_bound_that_is_missed_and_a_measure_that_is_undefined_do_not_hold(place: Place):

@@ -65,7 +65,7 @@ def run_on(root: Path, config: report.Config, out: Path) -> str:
 
 def test_the_page_tells_the_whole_line(page: Path):
     text = page.read_text()
-    for chapter in ("pool", "opinions", "severity", "review", "training", "benchmark", "lineage", "gate"):
+    for chapter in ("pool", "opinions", "severity", "review", "training", "benchmark", "questions", "lineage", "gate"):
         assert f'<h2 id="{chapter}">' in text
     for fact in (
         "the image data is broken",
@@ -76,6 +76,8 @@ def test_the_page_tells_the_whole_line(page: Path):
         "opinions.odd",
         "held_out",
         "Warm-up of mini",
+        "Fine-tuning on instructions",
+        "yes no (40)",
     ):
         assert fact in text, fact
     assert len(page.read_bytes()) < 3_000_000
@@ -153,7 +155,8 @@ def test_empty_tables_leave_a_page(planted: Path, tmp_path: Path, config: report
         plant.write(root, stage, name, schema, frame_of(schema, []))
     shutil.rmtree(root / "artifacts/warm_up")
     (root / "artifacts/warm_up").mkdir()
-    (root / "artifacts/pretrain/history.json").unlink()
+    for stage in ("pretrain", "assistant"):
+        (root / f"artifacts/{stage}/history.json").unlink()
     text = run_on(root, config, tmp_path / "out")
     for sentence in ("No sample was scored.", "There are no loss curves.", "The pool holds no distorted children."):
         assert sentence in text
@@ -401,3 +404,14 @@ def test_both_colour_schemes_have_contrast(browser: Browser, page: Path, scheme:
     for selector in ("body", "caption", ".tile span", "nav a", ".yes", ".no"):
         ink = luminance(f"getComputedStyle(document.querySelector({selector!r})).color")
         assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, selector
+
+
+def test_right_answers_stand_beside_blind_ones_and_chance(planted: Path):
+    (found,) = result_chapters.questions_chapter(Place(planted, planted / "work", planted / "out"))
+    assert found["source"] == "line"
+    assert found["slices"] == [("all", 40), ("yes_no", 40), ("which", 40)]
+    rows = {(row["model"], row["measure"]): [cell["value"] for cell in row["cells"]] for row in found["rows"]}
+    assert rows["vital-assistant-micro", "likeliest"] == pytest.approx([0.7, 0.8, 0.55])
+    assert rows["no model", "chance"] == [0.4, 0.5, 0.25]
+    assert rows["no model", "blind"] == [0.45, 0.45, 0.45]
+    assert len(rows) == 3 * 2 + 2

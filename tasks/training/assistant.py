@@ -1,0 +1,280 @@
+"""The pre-trained LMM learns to answer: supervised fine-tuning of all its parameters on instructions, focal loss.
+
+VITAL section 7: VITAL-Assistant is the base model after full fine-tuning on instruction data (Q-Pathway, AesMMIT,
+VQA2-Stage3, OmniVQA-Chat). Such data sets are imported by ``vital data import --instructions``; beside them, or
+without any, the line asks about its own media what review, recipes and opinions can answer. Media of the held-out
+contents are never trained on: their questions are published for the stage ``answer``.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from torch import nn
+
+from models.conversations import text_tokens
+from models.quality_lmm import QualityLMM
+from tasks.errors import StageError
+from tasks.instructions import (
+    ImportedSource,
+    Instruction,
+    external_media,
+    instructions_of,
+    media_frame,
+    read_any_media,
+    read_source,
+)
+from tasks.pool import load_candidates
+from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
+from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split
+from tasks.shards import frame_of, read_table, write_json, write_table
+from tasks.stage import Place
+from tasks.training.freezing import frozen_stays, train_only
+from tasks.training.instruction_batches import FocalConfig, InstructionMixture, InstructionObjective
+from tasks.training.line_questions import QuestionRule, dialogues, line_questions, measured
+from tasks.training.pretrain import require_gate
+from tasks.training.session import callbacks, curve_ends
+from tasks.training.trainer import StepRecord, Trainer, TrainingConfig, history_rows
+
+log = logging.getLogger(__name__)
+
+Part = Literal["image_encoder", "motion_extractor", "projector", "motion_projector", "decoder"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is fine-tuned on what.
+
+    Attributes:
+        frozen: parts that keep their bits; none in the paper.
+        questions: how the line asks about its own media.
+        line_share: share of the line's training conversations that are used, by the order of their ids; 0 trains on
+            imported data alone.
+        sources: imported instruction tables.
+        per_medium: conversations about one medium that may follow each other; 1 mixes fully, more is cheaper.
+        max_tokens: longer conversations (text alone) are rejects, never cut.
+        views: prepared versions of each medium, which take turns (see tasks.prepared).
+        max_reject_share: share of undecodable media, and of too long conversations, above which the stage fails.
+        loss: the focal loss.
+        training: the loop.
+    """
+
+    frozen: tuple[Part, ...]
+    questions: QuestionRule
+    line_share: float
+    sources: tuple[ImportedSource, ...]
+    per_medium: int
+    max_tokens: int
+    views: int
+    max_reject_share: float
+    loss: FocalConfig
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.per_medium < 1 or self.max_tokens < 1:
+            raise ValueError("per_medium and max_tokens must be at least 1")
+        if not 0.0 <= self.line_share <= 1.0:
+            raise ValueError("line_share must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Counts, the proof of freezing, and the ends of the loss curve.
+
+    Attributes:
+        conversations: of training, per source. turns: questions with their answers in them.
+        held_out: questions that models are measured with, per kind.
+        rejected: undecodable media and conversations that are too long or show one, per reason.
+        frozen_sha256: hash of every frozen tensor (buffers, and parts that the switch freezes).
+        loss_first, loss_last: mean losses, over all and per kind, of the first and last twentieth of the steps.
+    """
+
+    conversations: dict[str, int]
+    turns: int
+    held_out: dict[str, int]
+    media: int
+    contents: int
+    rejected: dict[str, int]
+    steps: int
+    trained_parameters: int
+    frozen_parameters: int
+    frozen_sha256: str
+    loss_first: dict[str, float]
+    loss_last: dict[str, float]
+
+
+def run(config: Config, place: Place) -> Report:
+    """Fine-tune the pre-trained model.
+
+    Outputs ``model/``, ``history.json`` (the loss curve), ``instructions.parquet`` (the line's conversations of
+    training and its held-out questions) and ``rejects.parquet``.
+
+    Raises:
+        GateError: the data set has not passed validation.
+        StageError: there is nothing to train on, too much is rejected, or a loss is not finite.
+    """
+    require_gate(place)
+    model = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
+    lesson = _prepare(model, config, place)
+    _train_parts(model, config.frozen)
+    with frozen_stays(model) as proof:
+        history = _fit(model, lesson, config, place)
+    model.save_pretrained(place.out / "model")
+    write_json(place.out / "history.json", history_rows(history))
+    write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, lesson.line))
+    write_table(place.out / "rejects.parquet", REJECTS, lesson.rejects)
+    usable, (first, last) = lesson.usable, curve_ends(history)
+    held_out = [row["kind"] for row in lesson.line if row["split"] == Split.HELD_OUT]
+    return Report(
+        conversations=dict(sorted(Counter(one.source for one in usable).items())),
+        turns=sum(len(one.answers) for one in usable),
+        held_out=dict(sorted(Counter(held_out).items())),
+        media=len(lesson.media.ids),
+        contents=len({one.content_id or one.instruction_id for one in usable}),
+        rejected=dict(sorted(Counter(lesson.rejects["reason"]).items())),
+        steps=len(history),
+        trained_parameters=proof.trained,
+        frozen_parameters=proof.frozen,
+        frozen_sha256=proof.frozen_sha256,
+        loss_first=first,
+        loss_last=last,
+    )
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is trained on.
+
+    Attributes:
+        line: the line's rows, of training and held out. usable: conversations whose media decoded. media: theirs.
+        rejects: REJECTS rows of media and conversations.
+    """
+
+    line: list[dict[str, Any]]
+    usable: list[Instruction]
+    media: PreparedMedia
+    rejects: pd.DataFrame
+
+
+def _prepare(model: QualityLMM, config: Config, place: Place) -> _Lesson:
+    """Ask about the line's media, add what was imported, decode what is shown, and count what cannot be used."""
+    pool = load_candidates(place)
+    line = _line_rows(place, pool, config)
+    found, frame = _gather(config, place, [row for row in line if row["split"] == Split.TRAIN], pool)
+    kept, long = _short_enough(found, model, config)
+    media = prepare_media(
+        place.work / "media",
+        _shown(kept, frame),
+        lambda row: read_any_media(place, row),
+        Views(model.spec, config.views, config.training.seed),
+        Preparation("assistant", config.training.threads, config.max_reject_share),
+    )
+    usable = [one for one in kept if media.ids.issuperset(one.media)]
+    rejects = pd.concat([media.rejects, long, _unseen(kept, media)], ignore_index=True)
+    return _Lesson(line, usable, media, rejects)
+
+
+def _line_rows(place: Place, pool: pd.DataFrame, config: Config) -> list[dict[str, Any]]:
+    """The line's training conversations and its held-out questions; no content is in both."""
+    reviewed = read_table(place.artifacts("review") / "reviewed.parquet", REVIEWED)
+    examples = read_table(place.artifacts("assemble") / "examples.parquet", EXAMPLES)
+    asked: dict[Split, list[dict[str, Any]]] = {}
+    for split in (Split.TRAIN, Split.HELD_OUT):
+        media = {row["id"]: row for row in pd.DataFrame(pool[pool["split"] == split]).to_dict("records")}
+        told = [row for row in reviewed.to_dict("records") if row["id"] in media]
+        taught = pd.DataFrame(examples[examples["split"] == split]).to_dict("records")
+        asked[split] = line_questions(media, told, taught, config.questions)
+    shared = {row["content_id"] for row in asked[Split.TRAIN]} & {row["content_id"] for row in asked[Split.HELD_OUT]}
+    if shared:
+        msg = f"content {min(shared)} is in two splits: training would see what it is tested on"
+        raise StageError(msg)
+    training = sorted(dialogues(asked[Split.TRAIN], config.questions), key=lambda row: row["instruction_id"])
+    training = training[: round(config.line_share * len(training))]
+    return [*training, *(dict(row) for row in measured(asked[Split.HELD_OUT], config.questions))]
+
+
+def _gather(
+    config: Config, place: Place, line: Sequence[dict[str, Any]], pool: pd.DataFrame
+) -> tuple[list[Instruction], pd.DataFrame]:
+    """All training conversations, and the media that they may show.
+
+    Raises:
+        StageError: an imported table holds rows that are not for training.
+    """
+    found, frames = instructions_of(line), []
+    for number, source in enumerate(config.sources):
+        table = read_source(place, source)
+        if set(table["split"]) - {Split.TRAIN}:
+            msg = f"{source.table} holds questions for measuring: name it under answer.benchmarks instead"
+            raise StageError(msg)
+        imported = instructions_of(table.to_dict("records"), str(number))
+        frames.append(external_media(imported, source.root))
+        found += imported
+    if not found:
+        raise StageError("there are no instructions: raise assistant.line_share or name assistant.sources")
+    return found, media_frame(pool, frames)
+
+
+def _short_enough(
+    found: Sequence[Instruction], model: QualityLMM, config: Config
+) -> tuple[list[Instruction], pd.DataFrame]:
+    """Conversations whose text has at most ``max_tokens`` tokens, and REJECTS rows of the others.
+
+    Raises:
+        StageError: more are longer than ``max_reject_share`` allows.
+    """
+    kept, rejects = [], []
+    for one in found:
+        tokens = text_tokens(model, one.conversation(dict.fromkeys(one.media, 0)))
+        if tokens <= config.max_tokens:
+            kept.append(one)
+        else:
+            rejects.append(_reject(one, "too_long", f"{tokens} tokens of text, and {config.max_tokens} are allowed"))
+    if len(rejects) > config.max_reject_share * len(found):
+        msg = (
+            f"{len(rejects)} of {len(found)} conversations are longer than {config.max_tokens} tokens, more than the "
+            f"declared share {config.max_reject_share}: raise assistant.max_tokens"
+        )
+        raise StageError(msg)
+    return kept, frame_of(REJECTS, rejects)
+
+
+def _unseen(kept: Sequence[Instruction], media: PreparedMedia) -> pd.DataFrame:
+    """REJECTS rows of conversations that show a medium which does not decode; nothing takes their place."""
+    lost = [one for one in kept if not media.ids.issuperset(one.media)]
+    return frame_of(
+        REJECTS, [_reject(one, "medium_rejected", "it shows a medium that does not decode") for one in lost]
+    )
+
+
+def _reject(one: Instruction, reason: str, detail: str) -> dict[str, Any]:
+    return {"stage": "assistant", "id": one.instruction_id, "reason": reason, "detail": f"{one.source}: {detail}"}
+
+
+def _shown(instructions: Sequence[Instruction], frame: pd.DataFrame) -> pd.DataFrame:
+    wanted = {medium for one in instructions for medium in one.media}
+    return pd.DataFrame(frame[[medium in wanted for medium in frame["id"]]])
+
+
+def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
+    """Let everything require gradients but ``frozen``."""
+    parts: dict[Part, list[nn.Module]] = {
+        "image_encoder": [model.image_encoder],
+        "motion_extractor": [model.motion_extractor],
+        "projector": [model.projector],
+        "motion_projector": [model.motion_projector],
+        "decoder": [model.language_model, model.internvl.lm_head],
+    }
+    train_only(model, [module for part, modules in parts.items() if part not in frozen for module in modules])
+
+
+def _fit(model: QualityLMM, lesson: _Lesson, config: Config, place: Place) -> list[StepRecord]:
+    """Run the loop; a run that was killed continues at its checkpoint."""
+    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium)
+    objective = InstructionObjective(model, config.loss)
+    around = callbacks(config.training, place.work, "assistant")
+    return Trainer(objective, mixture, config.training, around).fit()

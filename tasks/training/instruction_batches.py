@@ -1,0 +1,161 @@
+"""Instructions become batches: which conversations a step holds is a function of the seed and the step's number alone.
+
+Every conversation is used once before any is used again. Conversations that show the same medium may share a step, so
+that the encoder, which runs once per medium and step, is paid for once.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import losses
+from models.conversations import Conversation, answer_rows
+from models.quality_lmm import Medium, QualityLMM
+from tasks.errors import StageError
+from tasks.instructions import Instruction
+from tasks.training.batches import MediumSource
+from tasks.training.trainer import TrainingConfig
+
+DIALOGUE = "dialogue"
+"""Under this name the loss of conversations of several turns is told; those of one turn go under their kind."""
+
+
+@dataclass(frozen=True)
+class InstructionBatch:
+    """Conversations with their media.
+
+    Attributes:
+        inputs: the distinct media, as pixels or as features of a frozen encoder.
+        conversations: their turns, with the numbers of ``inputs`` that they show.
+        kinds: under which name the loss of each is told.
+        example_ids: ids of the conversations.
+    """
+
+    inputs: list[Medium]
+    conversations: list[Conversation]
+    kinds: list[str]
+    example_ids: list[str]
+
+
+def plan_instructions(
+    instructions: Sequence[Instruction], config: TrainingConfig, per_medium: int
+) -> list[list[Instruction]]:
+    """Decide which conversations every step holds.
+
+    In an epoch media come in an order of their own, each with at most ``per_medium`` of its conversations at a time;
+    what is left of a medium comes again behind the others. A conversation of several media belongs to the first.
+
+    Raises:
+        StageError: there is no instruction.
+    """
+    if not instructions:
+        raise StageError("there are no instructions to train on: see assistant.questions and assistant.sources")
+    groups: dict[str, list[Instruction]] = {}
+    for one in instructions:
+        groups.setdefault(one.media[0] if one.media else one.instruction_id, []).append(one)
+    needed = config.steps * config.batch_examples
+    dealt: list[Instruction] = []
+    for epoch in itertools.count():
+        dealt += _epoch(list(groups.values()), np.random.default_rng([config.seed, epoch]), per_medium)
+        if len(dealt) >= needed:
+            break
+    return [dealt[start : start + config.batch_examples] for start in range(0, needed, config.batch_examples)]
+
+
+def _epoch(groups: Sequence[list[Instruction]], rng: np.random.Generator, per_medium: int) -> list[Instruction]:
+    """Every conversation once."""
+    rounds: list[list[list[Instruction]]] = []
+    for index in rng.permutation(len(groups)):
+        mine = [groups[index][i] for i in rng.permutation(len(groups[index]))]
+        for number, start in enumerate(range(0, len(mine), per_medium)):
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append(mine[start : start + per_medium])
+    return [one for turn in rounds for part in turn for one in part]
+
+
+class InstructionMixture:
+    """Batches of instructions."""
+
+    def __init__(
+        self, instructions: Sequence[Instruction], media: MediumSource, config: TrainingConfig, per_medium: int
+    ) -> None:
+        self._media, self._parts = media, config.micro_batches
+        self._plan = plan_instructions(instructions, config, per_medium)
+        self._visits = _visits(self._plan)
+
+    def step(self, number: int) -> list[InstructionBatch]:
+        """Micro-batches of step ``number``; conversations of like length share one, so that little is padded."""
+        drawn = sorted(self._plan[number], key=_characters)
+        bounds = np.linspace(0, len(drawn), min(self._parts, len(drawn)) + 1).round().astype(int)
+        return [
+            make_instruction_batch(drawn[start:end], self._media, self._visits[number])
+            for start, end in itertools.pairwise(bounds)
+        ]
+
+
+def _visits(plan: Sequence[Sequence[Instruction]]) -> list[dict[str, int]]:
+    """Per step, how often each of its media was shown in earlier steps: the views of a medium take turns."""
+    shown: dict[str, int] = {}
+    found = []
+    for drawn in plan:
+        here = {medium: shown.get(medium, 0) for one in drawn for medium in one.media}
+        found.append(here)
+        shown.update({medium: count + 1 for medium, count in here.items()})
+    return found
+
+
+def _characters(one: Instruction) -> tuple[int, str]:
+    return sum(map(len, (*one.questions, *one.answers))), one.instruction_id
+
+
+def make_instruction_batch(
+    instructions: Sequence[Instruction], media: MediumSource, visits: Mapping[str, int]
+) -> InstructionBatch:
+    """Build a batch; a medium that several conversations show is read, and later encoded, once."""
+    numbers: dict[str, int] = {}
+    for one in instructions:
+        for medium in one.media:
+            numbers.setdefault(medium, len(numbers))
+    return InstructionBatch(
+        inputs=[media.read(medium, visits[medium]) for medium in numbers],
+        conversations=[one.conversation(numbers) for one in instructions],
+        kinds=[str(one.kind) if len(one.questions) == 1 else DIALOGUE for one in instructions],
+        example_ids=[one.instruction_id for one in instructions],
+    )
+
+
+@dataclass(frozen=True)
+class FocalConfig:
+    """The dynamic focal loss (VITAL section 3): alpha (1 - p)^beta (-log p); beta 0 is cross entropy."""
+
+    alpha: float
+    beta: float
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.alpha <= 0.0 or self.beta < 0.0:
+            raise ValueError("alpha must be positive and beta not negative")
+
+
+class InstructionObjective:
+    """Focal loss of what the assistant says, ``(1 / L) sum_l`` over all its tokens ``L`` in a conversation."""
+
+    def __init__(self, model: QualityLMM, config: FocalConfig) -> None:
+        self.model = model
+        self._config = config
+
+    def losses(self, batch: InstructionBatch) -> dict[str, Tensor]:
+        """Losses ``[conversations of the kind]`` per kind."""
+        visual = self.model.visual_tokens(batch.inputs) if batch.inputs else []
+        rows = answer_rows(self.model, visual, batch.conversations)
+        logits_NV = self.model.logits(rows.hidden_ND)
+        loss_N = losses.focal(logits_NV, rows.ids_N, alpha=self._config.alpha, beta=self._config.beta)
+        loss_C = losses.answer_means(loss_N, rows.conversation_N, rows.lengths_C)
+        return {
+            kind: loss_C[torch.tensor([other == kind for other in batch.kinds])] for kind in sorted(set(batch.kinds))
+        }

@@ -1,0 +1,179 @@
+"""Which conversations a step holds, and the loss of what the assistant says against logits put together by hand."""
+
+import dataclasses
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.conversations import Conversation
+from models.quality_lmm import QualityLMM
+from models.vision_encoder import EMBEDDED_SPEC, VisualInput, prepare_image
+from tasks.errors import StageError
+from tasks.instructions import Instruction
+from tasks.records import MEDIUM_MARK, QuestionKind
+from tasks.training.instruction_batches import (
+    FocalConfig,
+    InstructionBatch,
+    InstructionMixture,
+    InstructionObjective,
+    make_instruction_batch,
+    plan_instructions,
+)
+from tasks.training.trainer import TrainingConfig
+
+CONFIG = TrainingConfig(
+    engine="single", seed=5, threads=1, precision="float32", steps=7, batch_examples=6, micro_batches=1,
+    learning_rate=1e-3, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2,
+)  # fmt: skip
+TINY_SPEC = dataclasses.replace(EMBEDDED_SPEC, tile_px=56, motion_frames=4, motion_px=32)
+
+
+def instruction(number: int, media: tuple[str, ...], turns: int = 1, kind: str = "open") -> Instruction:
+    questions = [f"{MEDIUM_MARK}\n" * len(media) + f"How is {number}?", *("And?" for _ in range(turns - 1))]
+    answers = [f"It is {'very ' * number}blurry" for _ in range(turns)]
+    shown = tuple("image" for _ in media)
+    return Instruction(
+        f"{number:03}", "s", QuestionKind(kind), None, media, shown, tuple(questions), tuple(answers), (), None
+    )
+
+
+class Media:
+    """Media that say how often each was read and for which visit."""
+
+    def __init__(self, names: set[str]) -> None:
+        rng = np.random.default_rng(0)
+        self.ids = frozenset(names)
+        self.reads: list[tuple[str, int]] = []
+        self._pixels = {name: rng.integers(0, 256, (70, 90, 3), dtype=np.uint8) for name in sorted(names)}
+
+    def read(self, medium_id: str, visit: int) -> VisualInput:
+        self.reads.append((medium_id, visit))
+        return prepare_image(self._pixels[medium_id], TINY_SPEC)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 9))
+def test_every_conversation_comes_once_before_any_comes_again(owners: list[int], per_medium: int, batch: int):
+    found = [instruction(n, (f"m{owner}",)) for n, owner in enumerate(owners)]
+    config = dataclasses.replace(CONFIG, steps=3 * math.ceil(len(found) / batch), batch_examples=batch)
+    plan = plan_instructions(found, config, per_medium)
+    assert {len(step) for step in plan} == {batch}
+    dealt = [one.instruction_id for step in plan for one in step]
+    for start in range(0, len(dealt) - len(found) + 1, len(found)):
+        assert len(set(dealt[start : start + len(found)])) == len(found)
+    counts = Counter(dealt)
+    assert set(counts) == {one.instruction_id for one in found}
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert plan == plan_instructions(list(found), config, per_medium)
+
+
+def test_conversations_about_one_medium_follow_each_other_up_to_the_bound():
+    found = [instruction(n, (f"m{n % 4}",)) for n in range(32)]
+    config = dataclasses.replace(CONFIG, steps=4, batch_examples=8)
+    assert [len({one.media for one in step}) for step in plan_instructions(found, config, 4)] == [2, 2, 2, 2]
+    assert [len({one.media for one in step}) for step in plan_instructions(found, config, 8)] == [1, 1, 1, 1]
+    assert [len({one.media for one in step}) for step in plan_instructions(found, config, 1)] == [4, 4, 4, 4]
+    assert plan_instructions(found, config, 4) != plan_instructions(found, dataclasses.replace(config, seed=6), 4)
+
+
+def test_nothing_to_train_on_is_an_error():
+    with pytest.raises(StageError, match="there are no instructions"):
+        plan_instructions([], CONFIG, 1)
+
+
+def test_a_step_reads_each_medium_once_and_its_views_take_turns():
+    media = Media({"a", "b"})
+    found = [instruction(n, ("a", "b") if n == 3 else ("ab"[n % 2],)) for n in range(4)]
+    mixture = InstructionMixture(found, media, dataclasses.replace(CONFIG, steps=2, batch_examples=4), 2)
+    for step in (1, 0):  # a resumed run asks for a later step first
+        (batch,) = mixture.step(step)
+        assert len(batch.inputs) == 2
+        assert sorted(batch.example_ids) == ["000", "001", "002", "003"]
+    assert sorted(media.reads) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+
+
+def test_micro_batches_hold_a_step_together_in_order_of_length():
+    media = Media({"a"})
+    found = [instruction(n, ("a",)) for n in range(6)]
+    config = dataclasses.replace(CONFIG, steps=1, micro_batches=3)
+    parts = InstructionMixture(found, media, config, 6).step(0)
+    assert [part.example_ids for part in parts] == [["000", "001"], ["002", "003"], ["004", "005"]]
+
+
+@pytest.fixture
+def model(line: Path) -> QualityLMM:
+    return QualityLMM.from_pretrained(line / "artifacts" / "base" / "small")
+
+
+def batch_of(found: list[Instruction]) -> InstructionBatch:
+    media = Media({name for one in found for name in one.media})
+    return make_instruction_batch(found, media, dict.fromkeys(media.ids, 0))
+
+
+@torch.no_grad()
+def by_hand(model: QualityLMM, batch: InstructionBatch, talk: Conversation, beta: float) -> float:
+    """The loss of one conversation from the logits of its whole text, position by position."""
+    visual = model.visual_tokens(batch.inputs)
+    embed = model.language_model.embed_tokens
+
+    def ids(text: str) -> torch.Tensor:
+        return torch.tensor(model.tokenizer.encode(text, add_special_tokens=False))
+
+    pieces: list[torch.Tensor] = []
+    spoken: list[tuple[int, int]] = []
+    text = f"<|im_start|>system\n{model.system}<|im_end|>\n"
+    for turn in talk:
+        text += "<|im_start|>user\n"
+        for part in turn.question:
+            if isinstance(part, int):
+                pieces += [embed(ids(text + "<img>")), visual[part]]
+                text = "</img>"
+            else:
+                text += part
+        pieces.append(embed(ids(text + "<|im_end|>\n<|im_start|>assistant\n")))
+        answer = ids(turn.answer + "<|im_end|>")
+        start = sum(map(len, pieces))
+        spoken += [(start + offset, int(token)) for offset, token in enumerate(answer)]
+        pieces.append(embed(answer))
+        text = "\n"
+    hidden = model.language_model(inputs_embeds=torch.cat(pieces)[None]).last_hidden_state[0]
+    log_probs = model.logits(hidden).double().log_softmax(-1)
+    terms = [-float(log_probs[place - 1, token]) for place, token in spoken]
+    return sum((1 - math.exp(-term)) ** beta * term for term in terms) / len(terms)
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_the_loss_is_focal_over_all_that_the_assistant_says(model: QualityLMM, beta: float):
+    found = [instruction(1, ("a",)), instruction(2, ("a", "b"), turns=3), instruction(4, (), turns=2)]
+    batch = batch_of(found)
+    losses = InstructionObjective(model, FocalConfig(1.0, beta)).losses(batch)
+    assert set(losses) == {"open", "dialogue"}
+    wanted = [by_hand(model, batch, talk, beta) for talk in batch.conversations]
+    assert losses["open"].tolist() == pytest.approx(wanted[:1], abs=1e-4)
+    assert losses["dialogue"].tolist() == pytest.approx(wanted[1:], abs=1e-4)
+
+
+def test_conversations_without_any_medium_are_trained_too(model: QualityLMM):
+    losses = InstructionObjective(model, FocalConfig(1.0, 2.0)).losses(batch_of([instruction(1, ())]))
+    losses["open"].sum().backward()
+    assert all(value.grad is None for value in model.image_encoder.parameters())
+    assert any(value.grad is not None for value in model.language_model.parameters())
+
+
+def test_every_part_gets_a_gradient(model: QualityLMM):
+    losses = InstructionObjective(model, FocalConfig(1.0, 2.0)).losses(batch_of([instruction(1, ("a",))]))
+    losses["open"].sum().backward()
+    for part in (model.image_encoder, model.projector, model.language_model):
+        assert any(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in part.parameters())
+
+
+@pytest.mark.parametrize("constants", [(0.0, 2.0), (1.0, -1.0)])
+def test_the_constants_of_the_loss_have_ranges(constants: tuple[float, float]):
+    with pytest.raises(ValueError, match="alpha must be positive"):
+        FocalConfig(*constants)
