@@ -11,7 +11,8 @@ Every loss of this project reads a row through a few log-probabilities ``log p_k
 and the last sum is attention output with the weight as keys and values. So one pass over blocks of the vocabulary with
 a running maximum (online softmax) finds log-probabilities and that sum together, two matrix products a block, before
 any upstream gradient is known; what follows (the focal weight, a divergence, a pair model) is ordinary autograd over
-``[N, K]`` numbers. The wanted tokens stay out of the sum, so that rows the model is sure of keep their small gradients.
+``[N, K]`` numbers. The wanted tokens stay out of the sum, so that rows the model is sure of keep the digits of their
+small losses and gradients.
 """
 
 from collections.abc import Iterator
@@ -33,19 +34,30 @@ BLOCK_STEP: Final = 64
 
 
 @dataclass(frozen=True)
-class Normaliser:
-    """What one pass over the vocabulary finds out about each row.
+class Sums:
+    """What one pass over the vocabulary finds out about each row; ``e_v = exp(z_v - max)``.
 
     Attributes:
-        log_probs_NK: log-probabilities of the wanted tokens.
-        max_N1, sum_N1: the row's largest logit, and ``sum_v exp(z_v - max)``.
-        rest_ND: ``sum p_v W_v`` over all tokens but the wanted ones; None if nobody will ask for its gradient.
+        logits_NK: logits of the wanted tokens.
+        max_N1: the row's largest logit.
+        others_N1: ``sum e_v`` over all tokens but the wanted ones.
+        rest_ND: ``sum e_v W_v`` over the same; None if nobody will ask for a gradient.
     """
 
-    log_probs_NK: Tensor
+    logits_NK: Tensor
     max_N1: Tensor
-    sum_N1: Tensor
+    others_N1: Tensor
     rest_ND: Tensor | None
+
+    def normalised(self) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[N, K]`` of the wanted tokens, and ``sum e_v`` over all tokens, ``[N, 1]``."""
+        shifted_NK = self.logits_NK - self.max_N1
+        shares_NK = shifted_NK.exp()
+        wanted_N1 = shares_NK.sum(dim=1, keepdim=True)
+        total_N1 = self.others_N1 + wanted_N1
+        # Of a row that is sure, log(1 + little) would round to 0.
+        sure_NK = -torch.log1p((self.others_N1 + (wanted_N1 - shares_NK)) / shares_NK)
+        return torch.where(shares_NK > 0.5 * total_N1, sure_NK, shifted_NK - total_N1.log()), total_N1
 
 
 def block_tokens(hidden_ND: Tensor, weight_VD: Tensor) -> int:
@@ -120,31 +132,33 @@ class _TokenLogProbs(torch.autograd.Function):
     ) -> Tensor:
         rows = _Rows(hidden_ND, weight_VD, bias_V, token_ids_NK)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            found = _normalise(rows, options)
+            found = _sums(rows, options)
+            log_probs_NK, all_N1 = found.normalised()
         ctx.block = options.block
         ctx.save_for_backward(
-            hidden_ND, weight_VD, bias_V, token_ids_NK, found.log_probs_NK, found.max_N1, found.sum_N1, found.rest_ND
+            hidden_ND, weight_VD, bias_V, token_ids_NK, log_probs_NK, found.max_N1, all_N1, found.rest_ND
         )
-        return found.log_probs_NK
+        return log_probs_NK
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] - torch's stub makes it an instance method
         (gradient_NK,) = grad_outputs
-        hidden_ND, weight_VD, bias_V, token_ids_NK, log_probs_NK, max_N1, sum_N1, rest_ND = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, token_ids_NK, log_probs_NK, max_N1, all_N1, rest_ND = ctx.saved_tensors
         total_N1 = gradient_NK.sum(dim=1, keepdim=True)
         # g_k - S p_k, where expm1 keeps the 1 - p_k of a row that is sure
         wanted_NK = -gradient_NK * log_probs_NK.expm1() - log_probs_NK.exp() * (total_N1 - gradient_NK)
+        scale_N1 = -total_N1 / all_N1
         grad_ND = grad_VD = grad_V = None
         with torch.autocast(hidden_ND.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
-                sums_ND = rest_ND * -total_N1
+                sums_ND = rest_ND * scale_N1
                 for wanted_N, ids_N in zip(wanted_NK.unbind(1), token_ids_NK.unbind(1), strict=True):
                     sums_ND.addcmul_(wanted_N[:, None], weight_VD[ids_N].to(sums_ND.dtype))
                 grad_ND = sums_ND.to(hidden_ND.dtype)
             if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
                 rows = _Rows(hidden_ND, weight_VD, bias_V, token_ids_NK)
-                slopes = _Slopes(max_N1, -total_N1 / sum_N1, wanted_NK)
+                slopes = _Slopes(max_N1, scale_N1, wanted_NK)
                 grad_VD, grad_V = _head_gradients(rows, slopes, ctx.block)
         return grad_ND, grad_VD, grad_V, None, None
 
@@ -186,46 +200,41 @@ class _Block:
     which_M: Tensor
 
 
-def _normalise(rows: _Rows, options: _Pass) -> Normaliser:
+def _sums(rows: _Rows, options: _Pass) -> Sums:
     hidden_ND = rows.hidden_ND
     if hidden_ND.is_cuda and hidden_ND.dtype != torch.float64:
-        from models.loss_head_triton import normalise  # noqa: PLC0415 - the kernels are for CUDA alone
+        from models.loss_head_triton import sums  # noqa: PLC0415 - the kernels are for CUDA alone
 
-        found = normalise(hidden_ND, rows.weight_VD, rows.bias_V, rows.token_ids_NK, wants_rest=options.wants_rest)
-        return Normaliser(*found)
-    return _normalise_by_blocks(rows, options)
+        return Sums(*sums(hidden_ND, rows.weight_VD, rows.bias_V, rows.token_ids_NK, wants_rest=options.wants_rest))
+    return _sums_by_blocks(rows, options)
 
 
-def _normalise_by_blocks(rows: _Rows, options: _Pass) -> Normaliser:
+def _sums_by_blocks(rows: _Rows, options: _Pass) -> Sums:
     """Online softmax: sums so far fade by ``exp(old maximum - new maximum)`` before a block is added."""
-    zeros = torch.zeros_like(rows.hidden_ND, dtype=rows.sum_type)
-    rest_ND = zeros if options.wants_rest else None
-    sum_N1 = zeros.new_zeros(len(zeros), 1)
-    max_N1 = torch.full_like(sum_N1, -torch.inf)
-    logits_NK = zeros.new_zeros(rows.token_ids_NK.shape)
+    rest_ND = torch.zeros_like(rows.hidden_ND, dtype=rows.sum_type)
+    others_N1 = rest_ND.new_zeros(len(rest_ND), 1)
+    max_N1 = torch.full_like(others_N1, -torch.inf)
+    logits_NK = rest_ND.new_zeros(rows.token_ids_NK.shape)
     lowest = torch.finfo(rows.sum_type).min  # where all logits so far are -inf there is no maximum to subtract
     for part in _blocks(rows, options.block):
         values_NC = part.logits_NC
-        if len(part.row_M):
-            logits_NK[part.row_M, part.which_M] = values_NC[part.row_M, part.column_M]
         new_N1 = torch.maximum(max_N1, values_NC.amax(dim=1, keepdim=True))
         shift_N1 = new_N1.clamp_min(lowest)
         fade_N1 = (max_N1 - shift_N1).exp_()
+        if len(part.row_M):
+            logits_NK[part.row_M, part.which_M] = values_NC[part.row_M, part.column_M]
+            values_NC[part.row_M, part.column_M] = -torch.inf
         values_NC.sub_(shift_N1).exp_()
-        sum_N1.mul_(fade_N1).add_(values_NC.sum(dim=1, keepdim=True))
-        if rest_ND is not None:
-            if len(part.row_M):
-                values_NC[part.row_M, part.column_M] = 0.0
+        others_N1.mul_(fade_N1).add_(values_NC.sum(dim=1, keepdim=True))
+        if options.wants_rest:
             _add_product(rest_ND.mul_(fade_N1), values_NC, part.weight_CD)
         max_N1 = new_N1
-    if rest_ND is not None:
-        rest_ND.div_(sum_N1)
-    return Normaliser((logits_NK - max_N1).sub_(sum_N1.log()), max_N1, sum_N1, rest_ND)
+    return Sums(logits_NK, max_N1, others_N1, rest_ND if options.wants_rest else None)
 
 
 @dataclass(frozen=True)
 class _Slopes:
-    """Gradient of the logits: ``exp(z - max) scale`` with ``scale = -S / sum``, and ``wanted`` where tokens are."""
+    """Gradient of the logits: ``e_v scale`` with ``scale = -S / sum e_v``, and ``wanted`` where wanted tokens are."""
 
     max_N1: Tensor
     scale_N1: Tensor
@@ -240,7 +249,11 @@ def _head_gradients(rows: _Rows, slopes: _Slopes, block: int) -> tuple[Tensor, T
     for part in _blocks(rows, block):
         slopes_NC = part.logits_NC.sub_(slopes.max_N1).exp_().mul_(slopes.scale_N1)
         slopes_NC[part.row_M, part.column_M] = slopes.wanted_NK[part.row_M, part.which_M]
-        grad_VD[part.tokens] = _product(slopes_NC.t().to(rows.factor_type), hidden_ND)
+        factor_CN, part_CD = slopes_NC.t().to(rows.factor_type), grad_VD[part.tokens]
+        if part_CD.dtype == factor_CN.dtype == rows.sum_type:
+            _product(factor_CN, hidden_ND, part_CD)
+        else:
+            part_CD.copy_(_product(factor_CN, hidden_ND))
         if grad_V is not None:
             grad_V[part.tokens] = slopes_NC.sum(dim=0)
     return grad_VD, grad_V

@@ -101,14 +101,14 @@ def _logits_kernel(
     logits = tl.where((token < vocabulary)[None, :], logits, -float("inf"))
     top = tl.max(logits, axis=1)
     values = tl.exp(logits - tl.maximum(top, LOWEST)[:, None])
-    tl.store(tile_max + row_place * tiles + tile, top, mask=is_row)
-    tl.store(tile_sum + row_place * tiles + tile, tl.sum(values, axis=1), mask=is_row)
     for which in tl.static_range(WANTED):  # pyright: ignore[reportGeneralTypeIssues] - unrolled by the compiler
         wish = tl.load(ids + row_place * WANTED + which, mask=is_row, other=-1)
         hit = token[None, :] == wish[:, None]
         here = is_row & (wish >= start + tile * TOKENS) & (wish < start + tile * TOKENS + TOKENS) & (wish < vocabulary)
         tl.store(wanted + row_place * WANTED + which, tl.sum(tl.where(hit, logits, 0.0), axis=1), mask=here)
         values = tl.where(hit, 0.0, values)
+    tl.store(tile_max + row_place * tiles + tile, top, mask=is_row)
+    tl.store(tile_sum + row_place * tiles + tile, tl.sum(values, axis=1), mask=is_row)
     if KEEP:
         place = kept + row_place[:, None] * kept_stride + column[None, :]
         tl.store(place, values.to(kept.dtype.element_ty), mask=is_row[:, None])
@@ -116,7 +116,7 @@ def _logits_kernel(
 
 @triton.jit
 def _merge_kernel(
-    tile_max, tile_sum, max_N, sum_N, fade_N, count, tiles,
+    tile_max, tile_sum, max_N, others_N, fade_N, count, tiles,
     LOWEST: tl.constexpr, ROWS: tl.constexpr, TILES: tl.constexpr,
 ) -> None:  # fmt: skip
     """Fold a chunk's maxima and sums into the rows'; ``fade`` is what older sums are worth under the new maximum."""
@@ -133,7 +133,7 @@ def _merge_kernel(
         )
     shift = tl.maximum(new, LOWEST)
     fade = tl.exp(old - shift)
-    total = tl.load(sum_N + row, mask=is_row, other=0.0) * fade
+    total = tl.load(others_N + row, mask=is_row, other=0.0) * fade
     for first in range(0, tiles, TILES):
         tile = first + tl.arange(0, TILES)
         there = is_row[:, None] & (tile < tiles)[None, :]
@@ -141,7 +141,7 @@ def _merge_kernel(
         part = tl.load(tile_sum + place + tile[None, :], mask=there, other=0.0)
         total += tl.sum(part * tl.exp(top - shift[:, None]), axis=1)
     tl.store(max_N + row, new, mask=is_row)
-    tl.store(sum_N + row, total, mask=is_row)
+    tl.store(others_N + row, total, mask=is_row)
     tl.store(fade_N + row, fade, mask=is_row)
 
 
@@ -182,7 +182,7 @@ def _rest_kernel(
     tl.store(place, tl.load(place, mask=inside, other=0.0) * fade[:, None] + total, mask=inside)
 
 
-def normalise(
+def sums(
     hidden_ND: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
@@ -191,7 +191,7 @@ def normalise(
     wants_rest: bool,
     tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Fields of ``models.loss_head.Normaliser``; products are in the type of ``hidden``, sums in float32.
+    """Fields of ``models.loss_head.Sums``; products are in the type of ``hidden``, sums in float32.
 
     A token outside the vocabulary gives NaN (to check it, the host would have to wait for the device).
 
@@ -200,13 +200,12 @@ def normalise(
     """
     tiles = tiles or tiles_for(len(hidden_ND), hidden_ND.element_size())
     walk = _Walk(_with_rows(hidden_ND), _with_rows(weight_VD), bias_V, token_ids_NK.contiguous(), tiles)
-    sums = _Sums.zeros(walk, wants_rest=wants_rest)
+    carried = _Carried.zeros(walk, wants_rest=wants_rest)
     if len(hidden_ND):
         for start in range(0, len(weight_VD), walk.chunk):
-            walk.fold(start, sums)
-    max_N1, sum_N1 = sums.max_N[:, None], sums.sum_N[:, None]
-    rest_ND = None if sums.rest_SND is None else sums.rest_SND.sum(dim=0).div_(sum_N1)
-    return (sums.wanted_NK - max_N1).sub_(sum_N1.log()), max_N1, sum_N1, rest_ND
+            walk.fold(start, carried)
+    rest_ND = None if carried.rest_SND is None else carried.rest_SND.sum(dim=0)
+    return carried.wanted_NK, carried.max_N[:, None], carried.others_N[:, None], rest_ND
 
 
 def _with_rows(matrix: Tensor) -> Tensor:
@@ -214,11 +213,11 @@ def _with_rows(matrix: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _Carried:
     """What the kernels carry from chunk to chunk, and their scratch."""
 
     max_N: Tensor
-    sum_N: Tensor
+    others_N: Tensor
     fade_N: Tensor
     wanted_NK: Tensor
     rest_SND: Tensor | None
@@ -227,13 +226,13 @@ class _Sums:
     tile_sum_NT: Tensor
 
     @classmethod
-    def zeros(cls, walk: "_Walk", *, wants_rest: bool) -> "_Sums":
+    def zeros(cls, walk: "_Walk", *, wants_rest: bool) -> "_Carried":
         hidden_ND = walk.hidden_ND
         count, width = hidden_ND.shape
         new = hidden_ND.new_zeros(0, dtype=torch.float32)
         return cls(
             max_N=new.new_full((count,), -torch.inf),
-            sum_N=new.new_zeros(count),
+            others_N=new.new_zeros(count),
             fade_N=new.new_zeros(count),
             wanted_NK=new.new_full(walk.token_ids_NK.shape, torch.nan),
             rest_SND=new.new_zeros(walk.splits, count, width) if wants_rest else None,
@@ -272,7 +271,7 @@ class _Walk:
         programs = max(1, triton.cdiv(count, self.tiles.rows) * triton.cdiv(width, self.tiles.width))
         return max(1, min(MAX_SPLITS, wanted // programs, self.chunk_tiles))
 
-    def fold(self, start: int, sums: _Sums) -> None:
+    def fold(self, start: int, carried: _Carried) -> None:
         """Add the chunk that begins at token ``start``."""
         tiles, size = self.tiles, len(self.weight_VD)
         count, width = self.hidden_ND.shape
@@ -282,21 +281,22 @@ class _Walk:
             "LOWEST": _LOWEST, "PRECISION": _PRECISION, "ROWS": tiles.rows, "TOKENS": tiles.tokens,
             "DEPTH": tiles.depth, "num_warps": tiles.warps, "num_stages": tiles.stages,
         }  # fmt: skip
-        kept_NC, weight_VD = sums.kept_NC, self.weight_VD
+        kept_NC, weight_VD = carried.kept_NC, self.weight_VD
         _KERNELS.logits[(row_blocks * here,)](
             self.hidden_ND, weight_VD, self.bias_V, self.token_ids_NK,
-            kept_NC, sums.tile_max_NT, sums.tile_sum_NT, sums.wanted_NK,
+            kept_NC, carried.tile_max_NT, carried.tile_sum_NT, carried.wanted_NK,
             count, size, width, self.hidden_ND.stride(0), weight_VD.stride(0), kept_NC.stride(0), here, start,
-            WANTED=self.token_ids_NK.shape[1], BIAS=self.bias_V is not None, KEEP=sums.rest_SND is not None, **common,
+            WANTED=self.token_ids_NK.shape[1], BIAS=self.bias_V is not None, KEEP=carried.rest_SND is not None,
+            **common,
         )  # fmt: skip
         _KERNELS.merge[(merge_blocks,)](
-            sums.tile_max_NT, sums.tile_sum_NT, sums.max_N, sums.sum_N, sums.fade_N, count, here,
+            carried.tile_max_NT, carried.tile_sum_NT, carried.max_N, carried.others_N, carried.fade_N, count, here,
             LOWEST=_LOWEST, ROWS=_MERGE_ROWS, TILES=_MERGE_TILES,
         )  # fmt: skip
-        if sums.rest_SND is not None:
-            splits = len(sums.rest_SND)
+        if carried.rest_SND is not None:
+            splits = len(carried.rest_SND)
             _KERNELS.rest[(row_blocks * triton.cdiv(width, tiles.width), splits)](
-                kept_NC, weight_VD, sums.tile_max_NT, sums.max_N, sums.fade_N, sums.rest_SND,
+                kept_NC, weight_VD, carried.tile_max_NT, carried.max_N, carried.fade_N, carried.rest_SND,
                 count, size, width, weight_VD.stride(0), kept_NC.stride(0), here, triton.cdiv(here, splits), start,
                 WIDTH=tiles.width, **common,
             )  # fmt: skip
