@@ -60,12 +60,17 @@ def cross_entropy(logits_NV: Tensor, token_ids_N: Tensor) -> Tensor:
 
 
 def focal(logits_NV: Tensor, token_ids_N: Tensor, *, alpha: float = 1.0, beta: float = 2.0) -> Tensor:
+    """:func:`focal_of` the token of each row."""
+    return focal_of(-cross_entropy(logits_NV, token_ids_N), alpha=alpha, beta=beta)
+
+
+def focal_of(log_probs_N: Tensor, *, alpha: float = 1.0, beta: float = 2.0) -> Tensor:
     """Dynamic focal loss ``-alpha (1 - p)^beta log p`` per row (VITAL, text tasks; beta 0 is cross entropy)."""
-    loss_N = cross_entropy(logits_NV, token_ids_N)
     if beta == 0.0:
-        return alpha * loss_N
-    missing_N = -torch.expm1(-loss_N)  # 1 - p without cancellation for confident rows
-    return alpha * missing_N.pow(beta) * loss_N
+        return -alpha * log_probs_N
+    missing_N = -torch.expm1(log_probs_N)  # 1 - p without cancellation for confident rows
+    # where p rounds to 1, the slope of a power below 1 would be infinite and its product with the loss NaN
+    return -alpha * missing_N.clamp_min(torch.finfo(missing_N.dtype).tiny).pow(beta) * log_probs_N
 
 
 def answer_means(loss_N: Tensor, answer_N: Tensor, lengths_A: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ from models.vision_encoder import (
     require_files,
     save_motion_extractor,
 )
+from models.vocabulary_head import VocabularyHead
 
 IMAGE_PREFIX: Final = "The quality of the image is"
 VIDEO_PREFIX: Final = "The quality of the video is"
@@ -97,6 +98,7 @@ class QualityLMM(nn.Module):
         system: str,
     ) -> None:
         super().__init__()
+        internvl.lm_head = VocabularyHead.around(internvl.lm_head)
         self.internvl = internvl
         self.motion_extractor = motion_extractor
         self.motion_projector = motion_projector
@@ -135,6 +137,11 @@ class QualityLMM(nn.Module):
     def language_model(self) -> Qwen2Model:
         """The decoder without its vocabulary head."""
         return self.internvl.model.language_model
+
+    @property
+    def vocabulary_head(self) -> VocabularyHead:
+        """The decoder's output layer, for losses that read a few log-probabilities."""
+        return cast("VocabularyHead", self.internvl.lm_head)
 
     @property
     def device(self) -> torch.device:

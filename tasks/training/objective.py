@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models import losses
 from models.quality_lmm import QualityLMM
+from models.vocabulary_head import HeadKind, LossHead
 from tasks.errors import StageError
 from tasks.records import Task
 from tasks.training.batches import Batch
@@ -23,6 +24,7 @@ class LossConfig:
     """The losses by name; params.yaml holds the paper's, docs/training.md tells the released code's variants.
 
     Attributes:
+        head: how supervised rows become log-probabilities, ``fused`` or ``rows_first``; the same up to rounding.
         level_space: what the level softmax is normalised over, ``levels`` or ``vocabulary``.
         prefix_weight: gamma, weight of the sentence's cross entropy in ``single`` (paper .01, released code .05).
         prefix_tokens: ``before_level`` (paper) or ``all_but_level`` (released code: also what follows the level word).
@@ -35,6 +37,7 @@ class LossConfig:
         focal_alpha, focal_beta: the focal loss' constants.
     """
 
+    head: HeadKind
     level_space: losses.LevelSpace
     prefix_weight: float
     prefix_tokens: Literal["before_level", "all_but_level"]
@@ -57,6 +60,24 @@ class _Answers:
     mask_BL: Tensor
     level_B: Tensor
 
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens ``[B]`` of each answer."""
+        return self.mask_BL.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Log-probabilities of supervised tokens, and the answers that they belong to."""
+
+    log_probs_N: Tensor
+    sample_N: Tensor
+
+    def of(self, chosen_B: Tensor) -> "_Tokens":
+        """Those of some answers."""
+        chosen_N = chosen_B[self.sample_N]
+        return _Tokens(self.log_probs_N[chosen_N], self.sample_N[chosen_N])
+
 
 class QualityObjective:
     """Losses of a batch under one model, from the media or from cached features of a frozen encoder."""
@@ -65,6 +86,7 @@ class QualityObjective:
         self.model = model
         self._config = config
         self._level_ids = torch.tensor(model.level_ids, device=model.device)
+        self._head = LossHead(model.vocabulary_head, self._level_ids, config.head)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses ``[examples of the task]`` per task."""
@@ -72,13 +94,14 @@ class QualityObjective:
         tokens = self.model.visual_tokens(batch.inputs)
         hidden_BLD = self.model.hidden_states([tokens[medium] for medium in batch.medium_B], ids_BL, mask_BL)
         answers = _Answers(hidden_BLD, ids_BL, mask_BL, self._level_positions(batch, ids_BL))
-        scored_E = torch.tensor([task in SCORED for task in batch.tasks])
         found: dict[str, Tensor] = {}
-        if scored_E.any():
-            found |= self._scored_losses(batch, answers)
+        task_B = [batch.tasks[int(example)] for example in batch.example_B]
+        words = self._words(answers, task_B)
+        if any(task in SCORED for task in task_B):
+            found |= self._scored_losses(batch, answers, words)
         for task in sorted(set(batch.tasks) - set(SCORED)):
-            members = torch.tensor([batch.tasks[int(e)] is task for e in batch.example_B])
-            found[task] = self._text_losses(answers, members)
+            members_B = torch.tensor([other is task for other in task_B], device=ids_BL.device)
+            found[task] = self._text_losses(answers, words, members_B)
         return found
 
     def _level_positions(self, batch: Batch, ids_BL: Tensor) -> Tensor:
@@ -100,25 +123,36 @@ class QualityObjective:
                 raise StageError(msg)
         return last_B
 
-    def _scored_losses(self, batch: Batch, answers: _Answers) -> dict[str, Tensor]:
+    def _words(self, answers: _Answers, task_B: list[Task]) -> _Tokens:
+        """Every supervised token but the level words, in one pass over the vocabulary."""
+        config = self._config
+        order_L = torch.arange(answers.ids_BL.shape[1], device=answers.ids_BL.device)
+        level_B1 = answers.level_B[:, None]
+        sentence_BL = order_L < level_B1 if config.prefix_tokens == "before_level" else order_L != level_B1
+        weights = {Task.SINGLE: config.prefix_weight, Task.PAIR: config.pair_prefix_weight}
+        trained_B1 = torch.tensor([[weights.get(task, 1.0) > 0] for task in task_B], device=level_B1.device)
+        chosen_BL = answers.mask_BL & trained_B1 & torch.where(level_B1 < 0, True, sentence_BL)
+        log_probs_N = self._head.tokens(answers.hidden_BLD[chosen_BL], answers.ids_BL[chosen_BL])
+        return _Tokens(log_probs_N, torch.nonzero(chosen_BL)[:, 0])
+
+    def _scored_losses(self, batch: Batch, answers: _Answers, words: _Tokens) -> dict[str, Tensor]:
         """Losses of ``single`` and ``pair``: one level row per sample, and the rows of the sentence if they count."""
         config = self._config
         sample_B = torch.nonzero(answers.level_B >= 0)[:, 0]
-        level_logits = self.model.logits(answers.hidden_BLD[sample_B, answers.level_B[sample_B]])
-        log_probs_B5 = losses.level_log_probabilities(level_logits, self._level_ids, config.level_space)
-        divergence_B = losses.level_divergence(log_probs_B5, batch.targets_B5[sample_B])
-        task_B = [batch.tasks[int(batch.example_B[int(b)])] for b in sample_B]
-        single_B = torch.tensor([task is Task.SINGLE for task in task_B])
-        prefix_B = torch.zeros_like(divergence_B)
-        weight_B = torch.where(single_B, config.prefix_weight, config.pair_prefix_weight)
-        if (weight_B > 0).any():
-            prefix_B = self._prefix_means(answers, sample_B)
+        level_BD = answers.hidden_BLD[sample_B, answers.level_B[sample_B]]
+        log_probs_B5 = self._head.levels(level_BD, config.level_space)
+        example_B = batch.example_B.to(sample_B.device)[sample_B]
+        divergence_B = losses.level_divergence(log_probs_B5, batch.targets_B5.to(sample_B.device)[sample_B])
+        single_B = torch.tensor([batch.tasks[int(e)] is Task.SINGLE for e in example_B], device=sample_B.device)
+        # (1 / L) sum_l -log p_l over the sentence's rows, with L the tokens of the whole answer
+        sentence_N = -words.log_probs_N
+        prefix_B = losses.answer_means(sentence_N, words.sample_N, answers.lengths)[sample_B]
         found: dict[str, Tensor] = {}
         if single_B.any():
             found[Task.SINGLE] = divergence_B[single_B] + config.prefix_weight * prefix_B[single_B]
         if not single_B.all():
             pair_B = ~single_B
-            preference = batch.preference_E[batch.example_B[sample_B[pair_B]][::2]]
+            preference = batch.preference_E.to(example_B.device)[example_B[pair_B][::2]]
             loss_P = self._pair_losses(log_probs_B5[pair_B], preference)
             extra_B = config.pair_level_weight * divergence_B + config.pair_prefix_weight * prefix_B
             found[Task.PAIR] = loss_P + extra_B[pair_B].reshape(-1, 2).sum(dim=1)
@@ -134,24 +168,10 @@ class QualityObjective:
             return losses.davidson(mean_B[::2], mean_B[1::2], preference_P, tie=self._config.davidson_tie)
         return losses.thurstone(mean_B[::2], mean_B[1::2], preference_P)
 
-    def _prefix_means(self, answers: _Answers, sample_B: Tensor) -> Tensor:
-        """``(1 / L) sum_l -log p_l`` over the sentence's rows of each scored sample; L counts the whole answer."""
-        order_L = torch.arange(answers.ids_BL.shape[1])
-        level_B1 = answers.level_B[sample_B, None]
-        rows_BL = order_L < level_B1 if self._config.prefix_tokens == "before_level" else order_L != level_B1
-        return self._answer_losses(answers, sample_B, rows_BL, beta=0.0)
-
-    def _text_losses(self, answers: _Answers, members_B: Tensor) -> Tensor:
-        sample_B = torch.nonzero(members_B)[:, 0]
-        beta = self._config.focal_beta if self._config.text == "focal" else 0.0
-        return self._answer_losses(answers, sample_B, torch.ones_like(answers.mask_BL[sample_B]), beta=beta)
-
-    def _answer_losses(self, answers: _Answers, sample_B: Tensor, rows_BL: Tensor, *, beta: float) -> Tensor:
-        """Focal means per answer over chosen rows; only those rows are turned into logits."""
-        mask_BL = answers.mask_BL[sample_B]
-        chosen_BL = rows_BL & mask_BL
-        answer_N = torch.nonzero(chosen_BL)[:, 0]
-        logits_NV = self.model.logits(answers.hidden_BLD[sample_B][chosen_BL])
-        alpha = 1.0 if beta == 0.0 else self._config.focal_alpha
-        loss_N = losses.focal(logits_NV, answers.ids_BL[sample_B][chosen_BL], alpha=alpha, beta=beta)
-        return losses.answer_means(loss_N, answer_N, mask_BL.sum(dim=1))
+    def _text_losses(self, answers: _Answers, words: _Tokens, members_B: Tensor) -> Tensor:
+        """Focal (or cross-entropy) mean over each member's whole answer."""
+        config = self._config
+        mine = words.of(members_B)
+        alpha, beta = (config.focal_alpha, config.focal_beta) if config.text == "focal" else (1.0, 0.0)
+        loss_N = losses.focal_of(mine.log_probs_N, alpha=alpha, beta=beta)
+        return losses.answer_means(loss_N, mine.sample_N, answers.lengths)[members_B]

@@ -19,8 +19,9 @@ from tasks.training.batches import Batch, Draw, Example, make_batch, read_exampl
 from tasks.training.objective import LossConfig, QualityObjective
 
 PAPER = LossConfig(
-    level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone", pair_scale=5.0,
-    davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0, focal_beta=2.0,
+    head="fused", level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone",
+    pair_scale=5.0, davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0,
+    focal_beta=2.0,
 )  # fmt: skip
 ALL = {"single": 1.0, "pair": 1.0, "distortion": 1.0, "description": 1.0}
 

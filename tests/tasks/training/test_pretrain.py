@@ -25,8 +25,9 @@ from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
 
 LOSSES = LossConfig(
-    level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone", pair_scale=5.0,
-    davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0, focal_beta=2.0,
+    head="fused", level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone",
+    pair_scale=5.0, davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0,
+    focal_beta=2.0,
 )  # fmt: skip
 TRAINING = TrainingConfig(
     engine="single", seed=5, threads=1, precision="float32", steps=10, batch_examples=6, micro_batches=1,
