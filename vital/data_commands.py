@@ -286,7 +286,8 @@ def _print_surveys(found: "list[Survey]") -> None:
         mean = "" if one.mean is None else f"{one.mean:.4f}"
         keys = f"{one.media}, {one.scores}" if one.media else ""
         told = "[red]cannot be imported[/red]" if one.problem else escape(one.told)
-        table.add_row(escape(one.file), one.kind, keys, escape(one.known), *scale, *numbers, mean, str(one.rows), told)
+        rows = str(one.rows) if one.kind else ""
+        table.add_row(escape(one.file), one.kind, keys, escape(one.known), *scale, *numbers, mean, rows, told)
     print_table(table)
     known = [one for one in found if one.known]
     if known:

@@ -207,8 +207,23 @@ def survey(path: Path, options: Options) -> Survey:
     try:
         found = import_file(path, options)
     except StageError as error:
-        return Survey(path.name, problem=str(error))
+        return _survey_of_numbers(path, options, str(error))
     return survey_of(path.name, found)
+
+
+def _survey_of_numbers(path: Path, options: Options, problem: str) -> Survey:
+    """What can be said of a file that cannot be imported; the numbers of a list help to declare what they mean."""
+    try:
+        records = records_of(path)
+        kind = format_of(records)
+        if kind is not HUMAN_SCORES:
+            return Survey(path.name, kind.name, len(records), problem=problem)
+        keys = keys_of(records, options.media_key, options.score_key, path.name)
+        scores = read_scores(records, keys, path.name)
+    except StageError:
+        return Survey(path.name, problem=problem)
+    numbers = (min(scores), max(scores), fmean(scores))
+    return Survey(path.name, kind.name, len(records), keys.media, keys.score, "", *numbers, problem=problem)
 
 
 def survey_of(name: str, found: Imported) -> Survey:

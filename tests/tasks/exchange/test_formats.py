@@ -58,7 +58,15 @@ def test_a_survey_tells_what_an_import_would_refuse(tmp_path: Path):
     files = files_of([tmp_path])
     assert [path.name for path in files] == ["A.jsonl", "b.json"]
     assert "is not a JSON list" in survey(files[0], Options()).problem
-    assert "nobody says what" in survey(files[1], Options()).problem
+    undeclared = survey(files[1], Options())
+    assert "nobody says what" in undeclared.problem
+    assert (undeclared.kind, undeclared.rows, undeclared.media, undeclared.scores) == (
+        "human_scores",
+        2,
+        "image",
+        "mos",
+    )
+    assert (undeclared.low, undeclared.high, undeclared.mean, undeclared.meaning) == (2, 3, 2.5, None)
     told = survey(files[1], STARS)
     assert (told.rows, told.low, told.high, told.mean, told.known, told.problem) == (2, 2, 3, 2.5, "", "")
     with pytest.raises(StageError, match="holds no"):
