@@ -243,8 +243,8 @@ class _Slopes:
 
 def _head_gradients(rows: _Rows, slopes: _Slopes, block: int) -> tuple[Tensor, Tensor | None]:
     """Gradients of weight and bias; each block of tokens is summed over all rows at once, in float32."""
-    grad_VD = torch.empty_like(rows.weight_VD)
-    grad_V = None if rows.bias_V is None else torch.empty_like(rows.bias_V)
+    grad_VD = torch.zeros_like(rows.weight_VD)
+    grad_V = None if rows.bias_V is None else torch.zeros_like(rows.bias_V)
     hidden_ND = rows.hidden_ND.to(rows.factor_type)
     for part in _blocks(rows, block):
         slopes_NC = part.logits_NC.sub_(slopes.max_N1).exp_().mul_(slopes.scale_N1)
@@ -263,7 +263,7 @@ def _blocks(rows: _Rows, block: int) -> Iterator[_Block]:
     """Walk over the vocabulary."""
     hidden_ND = rows.hidden_ND.to(rows.factor_type)
     size, kinds = len(rows.weight_VD), rows.token_ids_NK.shape[1]
-    starts = range(0, size, block)
+    starts = range(0, size if len(hidden_ND) else 0, block)  # no rows, no walk
     ids = rows.token_ids_NK.flatten()
     order = ids.argsort(stable=True)
     bounds = torch.searchsorted(ids[order], torch.tensor([*starts, size], device=ids.device)).tolist()

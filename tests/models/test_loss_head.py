@@ -195,9 +195,12 @@ def test_the_same_inputs_give_the_same_bits_and_no_rows_give_none():
     assert torch.equal(first, second)
     case.hidden, case.ids = case.hidden.detach()[:0].requires_grad_(), case.ids[:0]
     for block in (None, 64):
+        case.weight = case.weight.detach().requires_grad_()
         empty = case.log_probs(block)
         empty.sum().backward()
         assert empty.shape == (0, 1)
+        assert case.weight.grad is not None
+        assert not case.weight.grad.any()
 
 
 def test_autocast_does_not_lower_the_precision_of_the_sums():

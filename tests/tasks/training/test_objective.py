@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import norm
 
+from models import loss_head
 from models.levels import CENTRES
 from models.quality_lmm import QualityLMM
 from tasks.errors import StageError
@@ -149,3 +151,54 @@ def test_a_scored_answer_without_a_level_word_is_an_error(model: QualityLMM, exa
     broken = dataclasses.replace(example, answers=("Sharpness is",))
     with pytest.raises(StageError, match=example.example_id):
         QualityObjective(model, PAPER).losses(_batch([broken], media))
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"level_space": "vocabulary", "prefix_weight": 0.05, "prefix_tokens": "all_but_level", "pair": "fidelity",
+         "pair_level_weight": 0.5, "pair_prefix_weight": 0.05, "text": "cross_entropy"},
+        {"prefix_weight": 0.0, "pair": "davidson", "pair_level_weight": 0.5, "focal_beta": 0.5},
+    ],
+    ids=["paper", "released", "mixed"],
+)  # fmt: skip
+def test_the_fused_head_trains_as_whole_logits_do(
+    model: QualityLMM,
+    examples: dict,
+    media: PreparedMedia,
+    variant: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(loss_head, "BLOCK_WEIGHTS", 64)  # the tiny vocabulary takes several blocks
+    model.requires_grad_(False)
+    model.image_encoder.requires_grad_(True)
+    assert model.vocabulary_head.out_features > 2 * loss_head.BLOCK_STEP
+    batch = _batch([examples[task][index] for task in Task for index in range(2)], media)
+    found: dict[str, tuple[dict[str, torch.Tensor], torch.Tensor]] = {}
+    for head in ("fused", "rows_first"):
+        model.zero_grad()
+        task_losses = QualityObjective(model, dataclasses.replace(PAPER, head=head, **variant)).losses(batch)
+        torch.cat(list(task_losses.values())).mean().backward()
+        slopes = [p.grad.flatten() for p in model.image_encoder.parameters() if p.grad is not None]
+        found[head] = task_losses, torch.cat(slopes)
+    (fused, fused_slope), (plain, plain_slope) = found["fused"], found["rows_first"]
+    assert list(fused) == list(plain)
+    assert all(torch.allclose(fused[task], plain[task], atol=1e-5) for task in plain)
+    assert (fused_slope - plain_slope).abs().max() <= 1e-5 * plain_slope.abs().max()
+
+
+def test_one_pass_reads_every_word_and_level_rows_read_five_columns(
+    model: QualityLMM, examples: dict, media: PreparedMedia
+):
+    calls: list[dict[str, Any]] = []
+    model.vocabulary_head.register_forward_pre_hook(
+        lambda _module, _inputs, named: calls.append(named), with_kwargs=True
+    )
+    batch = _batch([examples[task][0] for task in Task], media)
+    QualityObjective(model, PAPER).losses(batch)
+    assert [sorted(call) for call in calls] == [["token_ids_NK"], ["columns_K"]]
+    calls.clear()
+    scoring = _batch([examples[Task.SINGLE][0], examples[Task.PAIR][0]], media)
+    QualityObjective(model, dataclasses.replace(PAPER, prefix_weight=0.0)).losses(scoring)
+    assert [len(call["token_ids_NK"]) for call in calls if "token_ids_NK" in call] in ([], [0])
