@@ -56,6 +56,15 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes of an object from ``offset`` on.
+
+        Raises:
+            MissingObjectError: there is no such object.
+            InfraError: the object ends before.
+        """
+        ...
+
     def fetch(self, key: str, path: Path) -> None:
         """Copy an object of any size to the file ``path``, which is written over; its folder must exist.
 
@@ -130,6 +139,18 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_range(store: ObjectStore, key: str, length: int, data: bytes) -> bytes:
+    """Return ``data``, a part of an object that was asked for, if it is whole.
+
+    Raises:
+        InfraError: it is shorter than ``length``.
+    """
+    if len(data) != length:
+        msg = f"{key} in the store {store.url} is shorter than its index says: upload it again"
+        raise InfraError(msg)
+    return data
+
+
 class FolderStore:
     """Objects as files below one folder; safe for any number of processes on one machine or a shared file system."""
 
@@ -179,6 +200,12 @@ class FolderStore:
         """Read the file."""
         with self._reading(key) as path:
             return path.read_bytes()
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Read a part of the file."""
+        with self._reading(key) as path, path.open("rb") as file:
+            file.seek(offset)
+            return check_range(self, key, length, file.read(length))
 
     def fetch(self, key: str, path: Path) -> None:
         """Copy the file."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.errors import InfraError, MissingObjectError
-from infra.object_store import check_key, check_prefix
+from infra.object_store import check_key, check_prefix, check_range
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -58,6 +58,19 @@ class S3Store:
         """Read the object."""
         return self._read(key, lambda s3, name: s3.get_object(Bucket=self._bucket, Key=name)["Body"].read())
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Ask for a range of bytes."""
+        span = f"bytes={offset}-{offset + length - 1}"
+
+        def request(s3: Any, name: str) -> bytes:
+            return s3.get_object(Bucket=self._bucket, Key=name, Range=span)["Body"].read()
+
+        try:
+            data = self._read(key, request, passing=("InvalidRange", "416"))
+        except _RefusedError:  # the object ends before the range begins
+            data = b""
+        return check_range(self, key, length, data)
+
     def fetch(self, key: str, path: Path) -> None:
         """Download the object, in parts if it is large."""
         self._read(key, lambda s3, name: s3.download_file(self._bucket, name, str(path)))
@@ -90,11 +103,13 @@ class S3Store:
                 return found
             request["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _read(self, key: str, request: Callable[[Any, str], Any]) -> Any:
+    def _read(self, key: str, request: Callable[[Any, str], Any], *, passing: tuple[str, ...] = ()) -> Any:
         name = self._prefix + check_key(key)
         try:
-            return self._call(lambda s3: request(s3, name), passing=("NoSuchKey", "404"))
+            return self._call(lambda s3: request(s3, name), passing=("NoSuchKey", "404", *passing))
         except _RefusedError as error:
+            if error.code in passing:
+                raise
             msg = f"the store {self.url} holds no object {key!r}"
             raise MissingObjectError(msg) from error
 

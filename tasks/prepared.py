@@ -8,7 +8,7 @@ what it finished. A medium that does not decode becomes a reject; too many of th
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,12 @@ def prepare_medium(decoded: Pixels | Clip, spec: VisualSpec, rng: np.random.Gene
     return prepare_image(decoded, spec, rng)
 
 
+def packed(medium: VisualInput) -> TileMotion:
+    """A medium's pixels as they are kept or sent: half floats."""
+    motion = medium.motion_CTHW
+    return medium.tiles_TCHW.to(_PIXELS_STORED), None if motion is None else motion.to(_PIXELS_STORED)
+
+
 class _Parts:
     """Tensors by medium and key (a view or an encoder), from parts that :func:`_fill` wrote."""
 
@@ -106,6 +112,7 @@ class _Parts:
             self._names.append(frozenset(file.keys()))
             rejects.extend(metadata["rejects"])
         self.rejects = pd.DataFrame.from_records(rejects, columns=REJECTS.columns)
+        self.broken = frozenset(self.rejects["id"])
 
     @property
     def ids(self) -> frozenset[str]:
@@ -125,12 +132,12 @@ class PreparedMedia:
 
     Attributes:
         ids: media that decoded.
-        rejects: REJECTS rows of the others.
+        rejects: REJECTS rows of the others, ``broken`` their ids.
     """
 
     def __init__(self, parts: _Parts, views: int) -> None:
         self._parts, self._views = parts, views
-        self.ids, self.rejects = parts.ids, parts.rejects
+        self.ids, self.rejects, self.broken = parts.ids, parts.rejects, parts.broken
 
     def read(self, medium_id: str, visit: int) -> VisualInput:
         """The medium as it is shown for the ``visit``-th time: its views take turns."""
@@ -142,14 +149,14 @@ class CachedFeatures:
 
     Attributes:
         ids: media that decoded.
-        rejects: REJECTS rows of the others.
+        rejects: REJECTS rows of the others, ``broken`` their ids.
         motion_channels: width of a motion token.
     """
 
     def __init__(self, parts: _Parts, encoder: str, motion_channels: int) -> None:
         self._parts, self._encoder = parts, encoder
         self.motion_channels = motion_channels
-        self.ids, self.rejects = parts.ids, parts.rejects
+        self.ids, self.rejects, self.broken = parts.ids, parts.rejects, parts.broken
 
     def read(self, medium_id: str, visit: int = 0) -> VisualFeatures:
         """The medium's features, the same at every visit."""
@@ -171,16 +178,9 @@ def prepare_media(
     """
 
     def tensors_of(media: Mapping[str, list[VisualInput]]) -> dict[str, TileMotion]:
-        return {
-            f"{name}/{view}": (
-                medium.tiles_TCHW.to(_PIXELS_STORED),
-                None if medium.motion_CTHW is None else medium.motion_CTHW.to(_PIXELS_STORED),
-            )
-            for name, shown in media.items()
-            for view, medium in enumerate(shown)
-        }
+        return {f"{name}/{view}": packed(one) for name, shown in media.items() for view, one in enumerate(shown)}
 
-    parts = _fill(folder, candidates, _Source(read, views, preparation), tensors_of)
+    parts = _fill(folder, candidates, Preparer(read, views, preparation), tensors_of)
     return PreparedMedia(parts, views.count)
 
 
@@ -213,7 +213,7 @@ def encode_media(
         return found
 
     views = Views(specs.pop(), 1, 0)
-    parts = _fill(folder, candidates, _Source(read, views, preparation, tuple(encoders)), tensors_of)
+    parts = _fill(folder, candidates, Preparer(read, views, preparation, tuple(encoders)), tensors_of)
     return {
         encoder: CachedFeatures(parts, encoder, model.motion_extractor.config.channels)
         for encoder, model in encoders.items()
@@ -236,35 +236,42 @@ class Views:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Preparer:
+    """Decodes one medium and prepares views of it."""
+
     read: Reader
     views: Views
     preparation: Preparation
     keys: tuple[str, ...] = ()
 
-    def open(self, row: Any) -> tuple[str, list[VisualInput] | dict[str, str]]:
-        """All views of one medium, or the reject row that says why there are none."""
+    def prepare(self, row: Any, numbers: Iterable[int]) -> list[VisualInput] | dict[str, str]:
+        """Chosen views of one medium, or the reject row that says why there are none."""
         shown: list[VisualInput] = []
         try:
             timing = (int(row.frames), float(row.fps)) if row.frames else None
             decoded = decode_medium(self.read(row), row.modality, self.views.spec, timing, ADMITTED)
-            for view in range(self.views.count):
+            for view in numbers:
                 entropy = [self.views.seed, view, int(digest(row.id)[:12], 16)]
                 rng = None if view == 0 else np.random.default_rng(entropy)
                 shown.append(prepare_medium(decoded, self.views.spec, rng))
         except MediaError as error:
             stage = self.preparation.stage
-            return row.id, {"stage": stage, "id": row.id, "reason": error.reason, "detail": str(error)}
-        return row.id, shown
+            return {"stage": stage, "id": row.id, "reason": error.reason, "detail": str(error)}
+        return shown
+
+    def open(self, row: Any) -> tuple[str, list[VisualInput] | dict[str, str]]:
+        """All views of one medium, or its reject row, with its id."""
+        return row.id, self.prepare(row, range(self.views.count))
 
     def part_name(self, ids: Sequence[str]) -> str:
+        """Name of the file that holds these media."""
         return digest(dataclasses.asdict(self.views), self.keys, list(ids))
 
 
 def _fill(
     folder: Path,
     candidates: pd.DataFrame,
-    source: _Source,
+    source: Preparer,
     tensors_of: Callable[[Mapping[str, list[VisualInput]]], dict[str, TileMotion]],
 ) -> _Parts:
     rows = list(candidates.sort_values("id", kind="stable").itertuples(index=False))

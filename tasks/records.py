@@ -240,6 +240,35 @@ ANSWERS: Final = _table(
 )
 """Written by ``answer``: what models say to held-out questions, stored before any metric."""
 
+_T, _I32 = pa.large_string(), pa.int32()
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+SET_EXAMPLES: Final = pa.schema(
+    {
+        "example_id": _T,
+        "media": pa.large_list(_I32),  # rows of SET_MEDIA, in the order of EXAMPLES.ids
+        "answers": pa.large_list(_T),
+        "targets": pa.large_list(pa.list_(_F, 5)),
+        "preference": _F,  # NaN unless a pair
+    }
+)
+SET_MEDIA: Final = pa.schema(
+    {
+        "id": _T,
+        "content_id": _T,
+        "modality": _NAME,
+        "width": _I32,
+        "height": _I32,
+        "frames": _I32,
+        "fps": _F,
+        "stage": _NAME,  # whose archive it is
+        "shard": _NAME,
+        "offset": _I,
+        "length": _I,
+    }
+)
+"""Written by ``assemble``: EXAMPLES and their media once more, laid out to be mapped (tasks.training_set)."""
+
 PREDICTIONS: Final = _table(
     "predictions",
     ("model", "id"),

@@ -22,6 +22,7 @@ from tasks.pool import load_candidates
 from tasks.records import EXAMPLES, OPINIONS, REJECTS, REVIEWED, Modality, Origin, Split, Task
 from tasks.shards import digest, frame_of, read_table, write_table
 from tasks.stage import Place
+from tasks.training_set import FOLDER, write_training_set
 
 PAPER_MEAN_TOKENS: Final = 14.83
 """Mean length of the paper's descriptions (VITAL, prompts)."""
@@ -65,12 +66,13 @@ class Report:
 
 
 def run(config: Config, place: Place) -> Report:
-    """Write ``examples.parquet``, ``rejects.parquet``, ``authors.json``, ``authors_meta.json`` and ``hf/``.
+    """Write examples and rejects, ``training_set/`` (what training maps), ``authors.json`` with its meta, and ``hf/``.
 
     Raises:
-        StageError: an input is missing, or no candidate has an opinion.
+        StageError: an input is missing, no candidate has an opinion, or a content is in two splits.
     """
-    media = {row["id"]: row for row in rows_of(load_candidates(place))}
+    candidates = load_candidates(place)
+    media = {row["id"]: row for row in rows_of(candidates)}
     opinions = rows_of(read_table(place.artifacts("score") / "opinions.parquet", OPINIONS))
     reviewed = rows_of(read_table(place.artifacts("review") / "reviewed.parquet", REVIEWED))
     opinion_of = {row["id"]: row for row in opinions if row["id"] in media}
@@ -87,7 +89,9 @@ def run(config: Config, place: Place) -> Report:
     rejects = _rejects(media, opinion_of, kept)
     write_table(place.out / "examples.parquet", EXAMPLES, examples)
     write_table(place.out / "rejects.parquet", REJECTS, frame_of(REJECTS, rejects))
-    ordered = EXAMPLES.to_arrow(examples).to_pylist()
+    table = EXAMPLES.to_arrow(examples)
+    write_training_set(place.out / FOLDER, table, candidates)
+    ordered = table.to_pylist()
     groups = authors_groups(ordered, media, opinion_of)
     write_authors(place.out, groups)
     write_hugging_face(place.out / "hf", examples, media)

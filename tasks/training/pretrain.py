@@ -5,19 +5,25 @@ the tasks are mixed by share: PMOD single, pairs, distortion and description tex
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from models.quality_lmm import QualityLMM
-from models.vision_encoder import save_encoder
+from models.vision_encoder import VisualSpec, save_encoder
+from tasks.archives import Archives
 from tasks.errors import GateError
-from tasks.pool import read_media
-from tasks.prepared import Preparation, Views, prepare_media
+from tasks.prepared import Preparation, PreparedMedia, Preparer, Views, prepare_media
 from tasks.records import REJECTS, Split
 from tasks.shards import write_json, write_table
 from tasks.stage import Place
+from tasks.streamed import StreamedMedia, Streaming
+from tasks.training.batches import BatchConfig, Material
 from tasks.training.freezing import frozen_stays, train_only
+from tasks.training.lengths import SequenceLengths
 from tasks.training.objective import LossConfig, QualityObjective
-from tasks.training.session import Material, count_tasks, curve_ends, fit, load_split, without_rejects
+from tasks.training.session import SplitData, count_tasks, curve_ends, fit, load_split
 from tasks.training.trainer import TrainingConfig, history_rows
 
 
@@ -28,8 +34,12 @@ class Config:
     Attributes:
         decoder: member of the base family whose decoder is the frozen reader.
         shares: task -> share of the examples of a step; they need not sum to 1.
-        views: prepared versions of each medium, which take turns (see tasks.prepared).
+        views: versions of each medium, which take turns (see tasks.prepared).
+        media: ``prepared`` decodes all media before the first step and keeps them as tensors; ``streamed`` decodes
+            them while training goes on. A step sees the same tensors either way.
+        streaming: how media are streamed.
         max_reject_share: share of undecodable media above which the stage fails.
+        batches: how steps are made of examples.
         losses: the losses.
         training: the loop.
     """
@@ -37,7 +47,10 @@ class Config:
     decoder: str
     shares: dict[str, float]
     views: int
+    media: Literal["prepared", "streamed"]
+    streaming: Streaming
     max_reject_share: float
+    batches: BatchConfig
     losses: LossConfig
     training: TrainingConfig
 
@@ -78,30 +91,25 @@ def run(config: Config, place: Place) -> Report:
     require_gate(place)
     model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder)
     data = load_split(place, Split.TRAIN, config.shares)
-    media = prepare_media(
-        place.work / "media",
-        data.media,
-        lambda row: read_media(place, row),
-        Views(model.spec, config.views, config.training.seed),
-        Preparation("pretrain", config.training.threads, config.max_reject_share),
-    )
     train_only(model, [model.image_encoder, model.motion_extractor])
-    with frozen_stays(model) as proof:
+    with frozen_stays(model) as proof, open_media(config, place, data, model.spec) as media:
         objective = QualityObjective(model, config.losses)
-        material = Material(data.examples, media, config.shares)
+        lengths = SequenceLengths(model, data.examples.medium)
+        material = Material(data.examples, media, config.shares, config.batches, lengths)
         history = fit(objective, material, config.training, place.work, "pretrain")
+        rejects = media.rejects
     model.save_pretrained(place.out / "model")
     save_encoder(model, place.out / "encoder")
     write_json(place.out / "history.json", history_rows(history))
-    examples = count_tasks(without_rejects(data.examples, media))
+    examples = count_tasks(data.examples.without(frozenset(rejects["id"])))
     write_json(place.out / "recipe.json", {"decoder": config.decoder, "shares": config.shares, "examples": examples})
-    write_table(place.out / "rejects.parquet", REJECTS, media.rejects)
+    write_table(place.out / "rejects.parquet", REJECTS, rejects)
     first, last = curve_ends(history)
     return Report(
         examples=examples,
-        media=len(media.ids),
+        media=len(data.examples.shown) - len(rejects),
         contents=data.contents,
-        rejected=len(media.rejects),
+        rejected=len(rejects),
         steps=len(history),
         trained_parameters=proof.trained,
         frozen_parameters=proof.frozen,
@@ -109,6 +117,26 @@ def run(config: Config, place: Place) -> Report:
         loss_first=first,
         loss_last=last,
     )
+
+
+@contextmanager
+def open_media(
+    config: Config, place: Place, data: SplitData, spec: VisualSpec
+) -> Iterator[PreparedMedia | StreamedMedia]:
+    """The media that the examples show, in the way that ``config.media`` names.
+
+    Raises:
+        StageError: more media are broken than ``max_reject_share`` allows.
+    """
+    archives = Archives(place, config.streaming.archives if config.media == "streamed" else None)
+    views = Views(spec, config.views, config.training.seed)
+    preparation = Preparation("pretrain", config.training.threads, config.max_reject_share)
+    if config.media == "prepared":
+        yield prepare_media(place.work / "media", data.media, archives.read, views, preparation)
+        return
+    preparer = Preparer(archives.read, views, preparation)
+    with StreamedMedia(preparer, data.examples, config.streaming, place.work / "rejects") as media:
+        yield media
 
 
 def require_gate(place: Place) -> None:

@@ -1,20 +1,25 @@
 """What every training stage does around the loop: its part of the data, its callbacks, and the numbers it reports."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from tasks.pool import load_candidates
-from tasks.records import Split
+from tasks.records import Split, Task
 from tasks.stage import Place
-from tasks.training.batches import Example, MediumSource, Mixture, check_splits, read_examples, select_examples
+from tasks.training.batches import Batch, Material, MediumSource, Mixture
 from tasks.training.callbacks import Checkpoint, Progress, Speed
+from tasks.training.examples import Example, MappedExamples, open_examples
 from tasks.training.objective import QualityObjective
 from tasks.training.trainer import Callback, StepRecord, Trainer, TrainingConfig
+from tasks.training_set import FOLDER
 
 _EDGE = 20
 """The ends of a loss curve are its first and last twentieth."""
@@ -22,10 +27,14 @@ _EDGE = 20
 
 @dataclass(frozen=True)
 class SplitData:
-    """Examples of one split and the candidates that they show."""
+    """Examples of one split, and the media that they show."""
 
-    examples: list[Example]
-    media: pd.DataFrame
+    examples: MappedExamples
+
+    @cached_property
+    def media(self) -> pd.DataFrame:
+        """Rows of the shown media: all of them, so only where all are wanted."""
+        return self.examples.frame()
 
     @property
     def contents(self) -> int:
@@ -34,15 +43,12 @@ class SplitData:
 
 
 def load_split(place: Place, split: Split, shares: Mapping[str, float]) -> SplitData:
-    """Examples of ``split`` whose task has a share, proven to show contents of this split alone.
+    """Examples of ``split`` whose task has a share, mapped, and proven to show media of this split alone.
 
     Raises:
         StageError: a split leaks, or a task with a share has no example.
     """
-    candidates = load_candidates(place)
-    examples = select_examples(read_examples(place.artifacts("assemble") / "examples.parquet"), split, shares)
-    check_splits(examples, candidates, split)
-    return SplitData(examples, rows_of(examples, candidates))
+    return SplitData(open_examples(place.artifacts("assemble") / FOLDER, split, shares))
 
 
 def rows_of(examples: Sequence[Example], candidates: pd.DataFrame) -> pd.DataFrame:
@@ -51,13 +57,19 @@ def rows_of(examples: Sequence[Example], candidates: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(candidates[np.array([medium in shown for medium in candidates["id"]], dtype=bool)])
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a loop learns from: examples, their media, and each task's share of a step."""
+class Weighted:
+    """An objective whose losses carry the weights of their examples in the step's mean."""
 
-    examples: Sequence[Example]
-    media: MediumSource
-    shares: Mapping[str, float]
+    def __init__(self, objective: QualityObjective) -> None:
+        self._objective, self.model = objective, objective.model
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses ``[examples of the task]`` per task."""
+        weights = {
+            task: batch.weight_E[torch.tensor([other == task for other in batch.tasks])] for task in set(batch.tasks)
+        }
+        found = self._objective.losses(batch)
+        return {task: values * weights[Task(task)].to(values.device) for task, values in found.items()}
 
 
 def fit(
@@ -68,9 +80,9 @@ def fit(
     Raises:
         StageError: a loss is not finite.
     """
-    examples = without_rejects(material.examples, material.media)
-    mixture = Mixture(examples, material.media, material.shares, config)
-    return Trainer(objective, mixture, config, callbacks(config, work, label)).fit()
+    readable = dataclasses.replace(material, examples=without_rejects(material.examples, material.media))
+    around = callbacks(config, work, label)
+    return Trainer(Weighted(objective), Mixture(readable, config), config, around).fit()
 
 
 def callbacks(config: TrainingConfig, work: Path, label: str) -> list[Callback]:
@@ -82,13 +94,17 @@ def callbacks(config: TrainingConfig, work: Path, label: str) -> list[Callback]:
     ]
 
 
-def without_rejects(examples: Sequence[Example], media: MediumSource) -> list[Example]:
-    """Examples all of whose media decoded; nothing takes the place of the others."""
-    return [example for example in examples if media.ids.issuperset(example.ids)]
+def without_rejects(examples: Sequence[Example], media: MediumSource) -> Sequence[Example]:
+    """Examples none of whose media is known to be broken; nothing takes the place of the others."""
+    if isinstance(examples, MappedExamples):
+        return examples.without(media.broken)
+    return [example for example in examples if media.broken.isdisjoint(example.ids)]
 
 
 def count_tasks(examples: Sequence[Example]) -> dict[str, int]:
     """Examples per task."""
+    if isinstance(examples, MappedExamples):
+        return dict(sorted((str(task), count) for task, count in examples.counts.items()))
     return dict(sorted(Counter(str(example.task) for example in examples).items()))
 
 

@@ -21,10 +21,12 @@ from tasks.prepared import Preparation, encode_media
 from tasks.records import REJECTS, Split
 from tasks.shards import write_json, write_table
 from tasks.stage import Place
-from tasks.training.batches import Example
+from tasks.training.batches import BatchConfig, Material
+from tasks.training.examples import Example, by_task
 from tasks.training.freezing import bits_of, frozen_stays, train_only
+from tasks.training.lengths import SequenceLengths
 from tasks.training.objective import LossConfig, QualityObjective
-from tasks.training.session import Material, count_tasks, curve_ends, fit, load_split, rows_of
+from tasks.training.session import count_tasks, curve_ends, fit, load_split, rows_of
 from tasks.training.trainer import TrainingConfig, history_rows
 
 
@@ -39,6 +41,7 @@ class Config:
         max_examples: bound on the sample (the paper's 4,000).
         sample_share: bound on the sample as a share of the number of pre-training examples.
         max_reject_share: share of undecodable media above which the stage fails.
+        batches: how steps are made of examples.
         losses: the losses.
         training: the loop, for each decoder.
     """
@@ -49,6 +52,7 @@ class Config:
     max_examples: int
     sample_share: float
     max_reject_share: float
+    batches: BatchConfig
     losses: LossConfig
     training: TrainingConfig
 
@@ -95,7 +99,8 @@ def run(config: Config, place: Place) -> Report:
     for decoder in config.decoders:
         for variant, encoder in encoders.items():
             model = _plug(decoder, variant, encoder, place)
-            material = Material(sample, features[variant], recipe["shares"])
+            lengths = SequenceLengths(model, data.examples.medium)
+            material = Material(sample, features[variant], recipe["shares"], config.batches, lengths)
             results[f"{variant}-{decoder}"] = _warm_up(model, material, config, place, f"{decoder}/{variant}")
     rejects = features["warm"].rejects
     write_table(place.out / "rejects.parquet", REJECTS, rejects)
@@ -119,13 +124,13 @@ def keep_distribution(
         StageError: nothing would be drawn.
     """
     total = sum(shares.values())
-    by_task = {task: [e for e in examples if e.task == task] for task, share in shares.items() if share > 0}
-    scale = min([wanted, *(len(found) * total / shares[task] for task, found in by_task.items())])
+    groups = by_task(examples, shares)
+    scale = min([wanted, *(len(found) * total / shares[task] for task, found in groups.items())])
     sample: list[Example] = []
-    for number, (task, found) in enumerate(by_task.items()):
+    for number, (task, found) in enumerate(groups.items()):
         order = np.random.default_rng([seed, number]).permutation(len(found))
-        count = max(1, round(scale * shares[task] / total)) if found else 0
-        sample.extend(found[index] for index in sorted(order[:count]))
+        count = max(1, round(scale * shares[task] / total))
+        sample.extend(found[index] for index in sorted(order[:count].tolist()))
     if not sample or wanted < 1:
         raise StageError("the warm-up sample is empty: raise warm_up.sample_share, or collect more media")
     return sorted(sample, key=lambda example: example.example_id)

@@ -57,6 +57,17 @@ def test_fetch_copies_an_object_to_a_file(store: ObjectStore, tmp_path: Path):
     assert (tmp_path / "file").read_bytes() == data
 
 
+def test_a_range_of_an_object_is_read_whole_or_not_at_all(store: ObjectStore):
+    store.put_if_absent("archive.tar", bytes(range(100)))
+    assert store.get_range("archive.tar", 10, 5) == bytes([10, 11, 12, 13, 14])
+    assert store.get_range("archive.tar", 99, 1) == bytes([99])
+    for offset in (98, 100, 500):
+        with pytest.raises(InfraError, match=r"archive\.tar in the store .* is shorter than its index says"):
+            store.get_range("archive.tar", offset, 3)
+    with pytest.raises(MissingObjectError, match="no object 'other'"):
+        store.get_range("other", 0, 3)
+
+
 @pytest.mark.parametrize("key", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\\b", ".incoming/x", "a\0b", "."])
 def test_keys_that_could_leave_the_store_are_refused(store: ObjectStore, key: str):
     for action in (store.get, store.exists, lambda bad: store.put_if_absent(bad, b"")):

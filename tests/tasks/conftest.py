@@ -25,9 +25,11 @@ from models.opinion import pmod
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, QualityLMM
 from models.tokenizer import IMAGE_CONTEXT, build_tokenizer
 from models.vision_encoder import EMBEDDED_SPEC, save_encoder
+from tasks.pool import load_candidates
 from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, REVIEWED, Origin, Split, Task
 from tasks.shards import digest, frame_of, write_archive, write_json, write_table
 from tasks.stage import Place
+from tasks.training_set import FOLDER, write_training_set
 
 SPLITS = (
     Split.TRAIN,
@@ -227,7 +229,10 @@ def _line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_opinions(artifacts, media)
     _write_review(artifacts, media)
     examples = [{**row, "example_id": digest(row["task"], row["ids"], row["answers"])} for row in _examples(media)]
-    write_table(artifacts / "assemble" / "examples.parquet", EXAMPLES, frame_of(EXAMPLES, examples))
+    table = frame_of(EXAMPLES, examples)
+    write_table(artifacts / "assemble" / "examples.parquet", EXAMPLES, table)
+    candidates = load_candidates(Place(root, root, root))
+    write_training_set(artifacts / "assemble" / FOLDER, EXAMPLES.to_arrow(table), candidates)
     write_json(artifacts / "validate" / "results.json", {"success": True})
     _write_family(artifacts / "base")
     return root

@@ -48,7 +48,7 @@ class Media:
 
     def __init__(self, names: set[str]) -> None:
         rng = np.random.default_rng(0)
-        self.ids = frozenset(names)
+        self.ids, self.broken = frozenset(names), frozenset[str]()
         self.reads: list[tuple[str, int]] = []
         self._pixels = {name: rng.integers(0, 256, (70, 90, 3), dtype=np.uint8) for name in sorted(names)}
 

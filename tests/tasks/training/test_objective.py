@@ -17,7 +17,8 @@ from tasks.pool import load_candidates, read_media
 from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
 from tasks.records import Split, Task
 from tasks.stage import Place
-from tasks.training.batches import Batch, Draw, Example, make_batch, read_examples, select_examples
+from tasks.training.batches import Batch, Draw, make_batch, shown_by
+from tasks.training.examples import Example, open_examples
 from tasks.training.objective import LossConfig, QualityObjective
 
 PAPER = LossConfig(
@@ -35,7 +36,7 @@ def model(line: Path) -> QualityLMM:
 
 @pytest.fixture
 def examples(line: Path) -> dict[Task, list[Example]]:
-    found = select_examples(read_examples(line / "artifacts" / "assemble" / "examples.parquet"), Split.WARM_UP, ALL)
+    found = open_examples(line / "artifacts" / "assemble" / "training_set", Split.WARM_UP, ALL)
     return {task: [example for example in found if example.task is task] for task in Task}
 
 
@@ -54,7 +55,9 @@ def media(line: Path, model: QualityLMM) -> PreparedMedia:
 
 
 def _batch(chosen: list[Example], media: PreparedMedia) -> Batch:
-    return make_batch([Draw(example, (0,) * len(example.ids)) for example in chosen], media)
+    draws = [Draw(example, (0,) * len(example.ids)) for example in chosen]
+    read = {medium: media.read(medium, visit) for medium, visit in shown_by(draws).items()}
+    return make_batch(draws, read, dict.fromkeys((example.example_id for example in chosen), 1.0))
 
 
 @torch.no_grad()

@@ -18,9 +18,11 @@ from models.quality_lmm import QualityLMM
 from models.vision_encoder import encoder_state
 from tasks.errors import GateError, StageError
 from tasks.records import CANDIDATES, EXAMPLES, REJECTS
-from tasks.shards import read_table, write_json, write_table
+from tasks.shards import read_table, write_json
 from tasks.stage import Place
+from tasks.streamed import Streaming
 from tasks.training import freezing, pretrain
+from tasks.training.batches import BatchConfig
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
 
@@ -37,7 +39,10 @@ CONFIG = pretrain.Config(
     decoder="small",
     shares={"single": 0.5, "pair": 0.25, "distortion": 0.125, "description": 0.125},
     views=2,
+    media="prepared",
+    streaming=Streaming(workers=2, kind="threads", ahead=1, archives=None),
     max_reject_share=0.1,
+    batches=BatchConfig(order="companions", grouping="dealt", normalise="examples"),
     losses=LOSSES,
     training=TRAINING,
 )
@@ -133,13 +138,14 @@ def test_data_that_did_not_pass_the_gate_is_not_trained_on(place: Place, verdict
 
 
 def _break_media(line: Path, count: int) -> set[str]:
-    """Make ``count`` children of the train split unreadable, by pointing them at other bytes."""
-    path = line / "artifacts" / "distort" / "candidates.parquet"
-    table = read_table(path, CANDIDATES)
-    chosen = table.index[table["split"] == "train"][:count]
-    table.loc[chosen, "offset"] = table.loc[chosen, "offset"] + 7
-    write_table(path, CANDIDATES, table)
-    return set(table.loc[chosen, "id"])
+    """Make ``count`` children of the train split unreadable: their first bytes are gone."""
+    table = read_table(line / "artifacts" / "distort" / "candidates.parquet", CANDIDATES)
+    chosen = table[table["split"] == "train"][:count]
+    for row in chosen.itertuples():
+        with (line / "artifacts" / "distort" / "media" / row.shard).open("r+b") as archive:
+            archive.seek(row.offset)
+            archive.write(b"broken!")
+    return set(chosen["id"])
 
 
 def test_broken_media_are_counted_rejects_and_their_examples_are_left_out(place: Place):

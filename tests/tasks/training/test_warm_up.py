@@ -14,7 +14,8 @@ from tasks.errors import StageError
 from tasks.records import Split, Task
 from tasks.stage import Place
 from tasks.training import warm_up
-from tasks.training.batches import Example
+from tasks.training.batches import BatchConfig
+from tasks.training.examples import Example
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
 
@@ -34,6 +35,7 @@ CONFIG = warm_up.Config(
     max_examples=4000,
     sample_share=0.1,
     max_reject_share=0.1,
+    batches=BatchConfig(order="companions", grouping="dealt", normalise="examples"),
     losses=LOSSES,
     training=TRAINING,
 )
