@@ -11,15 +11,19 @@ from models.judges.prompts import JUDGE, SELF_QUESTIONS, SELF_REVIEW, SELF_SCHEM
 from models.judges.protocol import Assertion, Verdict, Vote
 from models.signals.claims import parse_claim
 from models.signals.evidence import Medium
+from models.signals.vocabulary import vocabulary_version
 
 _PROBLEMS: Final[Mapping[str, str]] = {"refusal": "refusal", "cut off": "cut off at the limit of tokens"}
 
 
 class ChatJudge(Asking):
-    """The paper's kind of judge: sees the medium and the statement, answers by the schema."""
+    """The paper's kind of judge: sees the medium and the statement, answers by the schema.
+
+    The vocabulary is part of its version, because it decides which revisions are read.
+    """
 
     def __init__(self, name: str, model: str, version: str, ask: Asker = not_asked) -> None:
-        super().__init__(name, model, f"{JUDGE.version}-{version}", ask)
+        super().__init__(name, model, f"{JUDGE.version}-{vocabulary_version()}-{version}", ask)
 
     def question(self, assertion: Assertion, medium: Medium, round_number: int) -> ChatQuestion:  # noqa: ARG002 - rounds ask alike
         """Show the medium and the statement."""
