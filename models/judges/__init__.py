@@ -3,7 +3,7 @@
 from models.judges.answers import ANSWER_SCHEMA, parse_answer
 from models.judges.asking import Asker, Asking, ChatQuestion, ChatReply, DecisionQuestion, DecisionReply
 from models.judges.chat import ChatAnnotator, ChatJudge, chat_annotator
-from models.judges.decisions import DecisionJudge
+from models.judges.decisions import Certainty, DecisionJudge
 from models.judges.measuring import (
     SELF_PROMPTS,
     Bands,
@@ -24,6 +24,7 @@ __all__ = [
     "Asking",
     "Assertion",
     "Bands",
+    "Certainty",
     "ChatAnnotator",
     "ChatJudge",
     "ChatQuestion",

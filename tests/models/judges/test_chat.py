@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.judges import (
     Assertion,
+    Certainty,
     ChatJudge,
     ChatReply,
     DecisionJudge,
@@ -150,14 +153,47 @@ def decision(name: str, share: float = 0.9) -> DecisionReply:
     ],
 )
 def test_a_decision_judge_compares_the_assertion_with_the_likeliest_claim(best: str, share: float, verdict: Verdict):
-    vote = DecisionJudge("d", "m", "1", severe_at=0.7).read(BLURRY, decision(best, share))
+    vote = DecisionJudge("d", "m", "1", Certainty()).read(BLURRY, decision(best, share))
     assert (vote.verdict, vote.model) == (verdict, "d-1")
     if verdict is Verdict.REVISE:
         assert parse_claim(vote.revision or "") == claims_about(Attribute.SHARPNESS)[best]
 
 
+@pytest.mark.parametrize(
+    "text", ["Sharpness is high", "No noise is visible", "The image is blurry", "The lighting is sufficient"]
+)
+def test_probabilities_without_information_are_no_vote_in_any_round(text: str):
+    judge, assertion = DecisionJudge("d", "m", "1", Certainty()), Assertion(text, "image")
+    for turn in (1, 2, 3):
+        options = list(judge.question(assertion, IMAGE, turn).options)
+        level = {option: 1 / len(options) for option in options}
+        assert judge.read(assertion, DecisionReply(level)).verdict is Verdict.ABSTAIN
+        barely = level | {options[0]: 1 / len(options) + 0.01, options[1]: 1 / len(options) - 0.01}
+        assert judge.read(assertion, DecisionReply(barely)).verdict is Verdict.ABSTAIN
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda drawn: sum(drawn) > 0))
+def test_a_verdict_needs_the_margin_over_chance_and_over_every_other_option(drawn: list[float]):
+    options = [*claims_about(Attribute.SHARPNESS), UNSURE]
+    shares = {name: value / sum(drawn) for name, value in zip(options, drawn, strict=True)}
+    ranked = sorted(shares.values(), reverse=True)
+    verdict = DecisionJudge("d", "m", "1", Certainty(0.7, 0.2)).read(BLURRY, DecisionReply(shares)).verdict
+    if ranked[0] < 0.25 + 0.2 or ranked[0] - ranked[1] < 0.19999:
+        assert verdict is Verdict.ABSTAIN
+    if verdict is not Verdict.ABSTAIN:
+        assert shares[UNSURE] < ranked[0]
+
+
+def test_certainty_is_part_of_the_version_and_has_bounds():
+    versions = {DecisionJudge("d", "m", "1", Certainty(*told)).prompt_version for told in ((0.7, 0.1), (0.7, 0.2))}
+    assert len(versions | {DecisionJudge("d", "m", "1", Certainty(0.8, 0.1)).prompt_version}) == 3
+    for wrong in ((0.0, 0.1), (0.7, 0.0), (0.7, 1.0)):
+        with pytest.raises(ValueError, match="margin"):
+            Certainty(*wrong)
+
+
 def test_a_decision_judge_never_shows_the_assertion_and_paraphrases_by_round():
-    judge = DecisionJudge("d", "m", "1", severe_at=0.7)
+    judge = DecisionJudge("d", "m", "1", Certainty())
     asked = [judge.question(HOSTILE, IMAGE, turn) for turn in (1, 2, 3)]
     assert all(isinstance(question, DecisionQuestion) for question in asked)
     assert len({question.instructions for question in asked}) == 3
@@ -166,7 +202,7 @@ def test_a_decision_judge_never_shows_the_assertion_and_paraphrases_by_round():
 
 
 def test_broken_decisions_are_malformed():
-    judge = DecisionJudge("d", "m", "1", severe_at=0.7)
+    judge = DecisionJudge("d", "m", "1", Certainty())
     assert judge.read(BLURRY, DecisionReply({}, "refusal")).reason == "refusal"
     assert judge.read(BLURRY, DecisionReply({}, "no probabilities of the options")).verdict is Verdict.MALFORMED
     assert judge.read(Assertion("It shows a cat", "image"), decision("fine")).verdict is Verdict.ABSTAIN
@@ -176,7 +212,7 @@ def test_broken_decisions_are_malformed():
 def test_every_option_says_the_claim_that_it_stands_for(claim: object):
     name = next(name for name, it in claims_about(claim.attribute).items() if it == claim)  # type: ignore[attr-defined]
     text = phrase(claim, "video", "x")  # type: ignore[arg-type]
-    options = DecisionJudge("d", "m", "1", 0.7).question(Assertion(text, "video"), IMAGE, 1).options
+    options = DecisionJudge("d", "m", "1", Certainty()).question(Assertion(text, "video"), IMAGE, 1).options
     assert parse_claim(options[name]) == claim
 
 
