@@ -1,7 +1,7 @@
 """Judges of quality assertions: one protocol, judges that measure or ask, parsing of untrusted answers, voting."""
 
 from models.judges.answers import ANSWER_SCHEMA, parse_answer
-from models.judges.asking import Asker, Asking, ChatQuestion, ChatReply, DecisionQuestion, DecisionReply
+from models.judges.asking import Asker, Asking, ChatQuestion, ChatReply, DecisionQuestion, DecisionReply, Shown
 from models.judges.chat import ChatAnnotator, ChatJudge, chat_annotator
 from models.judges.decisions import Certainty, DecisionJudge
 from models.judges.measuring import (
@@ -40,6 +40,7 @@ __all__ = [
     "Outcome",
     "Polisher",
     "SelfPrompt",
+    "Shown",
     "Verdict",
     "Vote",
     "chat_annotator",

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from models.judges.asking import Asker, Asking, DecisionQuestion, DecisionReply, Reply, not_asked
+from models.judges.asking import Asker, Asking, DecisionQuestion, DecisionReply, Reply, Shown, not_asked
 from models.judges.prompts import DECISIONS, told_attribute
 from models.judges.protocol import Assertion, Verdict, Vote
 from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine, parse_claim
-from models.signals.evidence import Medium
 from models.signals.wording import phrase
 
 UNSURE: Final = "unsure"
@@ -55,7 +54,7 @@ class DecisionJudge(Asking):
         super().__init__(name, model, f"decisions-{words}-{version}", ask)
         self._certainty = certainty
 
-    def question(self, assertion: Assertion, medium: Medium, round_number: int) -> DecisionQuestion:
+    def question(self, assertion: Assertion, medium: Shown, round_number: int) -> DecisionQuestion:
         """Ask which claim about the attribute holds."""
         claim = parse_claim(assertion.text)
         attribute = claim.attribute if claim else Attribute.SHARPNESS  # ``read`` abstains then, whatever is answered

@@ -5,9 +5,8 @@ What they write is untrusted prose: whatever comes back goes through the same ru
 """
 
 from models.judges.answers import parse_object
-from models.judges.asking import ChatQuestion, ChatReply
+from models.judges.asking import ChatQuestion, ChatReply, Shown
 from models.judges.prompts import DESCRIBER, POLISH_SCHEMA, POLISHER
-from models.signals.evidence import Medium
 
 MAX_DESCRIPTION = 3000
 """Characters of a description that are read on."""
@@ -26,7 +25,7 @@ class Describer:
     def __init__(self, model: str, version: str) -> None:
         self.model, self.prompt_version = model, f"{DESCRIBER.version}-{version}"
 
-    def question(self, medium: Medium) -> ChatQuestion:
+    def question(self, medium: Shown) -> ChatQuestion:
         """Show the medium."""
         video = ", camera stability and smoothness of motion" if medium.is_clip else ""
         system, text = DESCRIBER.fill("video" if medium.is_clip else "image", {}, video=video)

@@ -49,7 +49,7 @@ class Config:
         share: of the candidates that are described.
         planted_share: of the children whose recipe implies a truth.
         assertions: per described sample, at most; faults come first.
-        frames: consecutive frames of a clip that are looked at, from its middle.
+        frames: consecutive frames of a clip, from its middle, that are measured; LMMs see ``endpoints.pictures``.
         strong_at: probability of a fault from which it is called strong.
         slight_at: and slight; below, the attribute is called fine.
         part_samples: samples per part of the work; a killed run repeats at most the parts in hand.
@@ -211,7 +211,7 @@ def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str,
     if not jobs:
         return
     place, config = jobs[0].place, jobs[0].config
-    writers = Writers.at(place, endpoints, account, lambda row: load_pixels(place, row, config.frames))
+    writers = Writers.at(place, endpoints, account)
     for job in jobs:
         wanted = [row for row in job.rows if is_described(row, config)]
         bar.update(_describe_part(replace(job, told=writers.describe(job.part, wanted))))

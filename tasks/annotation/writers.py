@@ -1,6 +1,7 @@
 """Describer and polisher behind endpoints: descriptions of a part's samples, asked for and paid like votes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -10,15 +11,15 @@ import numpy as np
 from infra.dvc_store import shared_store
 from infra.object_store import ObjectStore
 from models.judges import ChatReply, Describer, Polisher
-from models.signals.evidence import Medium, Pixels
+from models.signals.evidence import Medium
 from tasks.annotation.answers import AnswerBook, recover, spending_folder
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
-from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.exhibits import Exhibits, ShownMedia
 from tasks.annotation.questions import TEXT_KIND, Question, Text
 from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.spending import Spending
-from tasks.annotation.waves import Sample, ShownMedia
+from tasks.annotation.waves import Sample
 from tasks.errors import MediaError
 from tasks.shards import digest
 from tasks.stage import Place
@@ -47,16 +48,14 @@ class Writers:
     polisher: Polisher
 
     @classmethod
-    def at(
-        cls, place: Place, endpoints: DescribeEndpoints, account: str, load: Callable[[Sample], Pixels]
-    ) -> "Writers":
+    def at(cls, place: Place, endpoints: DescribeEndpoints, account: str) -> "Writers":
         """Open the desk of a workspace, after answers that killed runs have left are in the store."""
         store, journals = shared_store(place.root), place.root / ".vital" / "journal"
         store.check()
         recover(store, journals)
         spending = Spending(spending_folder(journals), account, endpoints.budget)
         desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), spending, account)
-        media = ShownMedia(endpoints.pictures, lambda sample: Medium(load(sample)))
+        media = ShownMedia(place, endpoints.pictures)
         return cls(desk, media, store, journals, *writers_of(endpoints))
 
     def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, str]:
@@ -71,7 +70,9 @@ class Writers:
         with AnswerBook(self.store, journal, contents, TEXT_KIND, self.desk.account) as book:
             every = {sample["id"]: self._first(sample) for sample in samples}
             known = {name for name, inquiry in every.items() if book.known(inquiry.question) is not None}
-            shown = [sample for sample in samples if sample["id"] in known or self._decodes(sample)]
+            with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+                sound = pool.map(lambda sample: sample["id"] in known or self._decodes(sample), samples)
+            shown = [sample for sample, decodes in zip(samples, sound, strict=True) if decodes]
             first = {sample["id"]: every[sample["id"]] for sample in shown}
             self.desk.answer(book, list(first.values()))
             raw = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in first.items()}
@@ -79,6 +80,7 @@ class Writers:
             self.desk.answer(book, list(second.values()))
             told = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in second.items()}
             book.commit()
+        self.media.forget()
         return told
 
     def _decodes(self, sample: Sample) -> bool:

@@ -11,8 +11,7 @@ import yaml
 from lmm_server import Lmm, serving, text_of
 
 from models.signals.claims import parse_claim
-from tasks.annotation import describe
-from tasks.annotation.sample_pixels import load_pixels
+from tasks.annotation import describe, exhibits
 from tasks.records import ASSERTIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
@@ -71,12 +70,13 @@ def test_descriptions_are_paid_once(root: Path, lmm: Lmm):
 
 def test_media_whose_description_is_paid_are_not_decoded_again(root: Path, lmm: Lmm, monkeypatch: pytest.MonkeyPatch):
     decoded: list[str] = []
+    original = exhibits.made_of_pictures
 
-    def counted(place: Place, row: Any, frames: int) -> Any:
+    def counted(place: Place, row: Any, *more: Any) -> Any:
         decoded.append(row["id"])
-        return load_pixels(place, row, frames)
+        return original(place, row, *more)
 
-    monkeypatch.setattr(describe, "load_pixels", counted)
+    monkeypatch.setattr(exhibits, "made_of_pictures", counted)
     told(root, lmm)
     assert len(decoded) == len(set(decoded)) == 5
     told(root, lmm, "again")
