@@ -15,10 +15,11 @@ from models.judges.measuring import (
 )
 from models.judges.protocol import Assertion, Judge, Verdict, Vote
 from models.judges.voting import Decision, Outcome, chosen_revision, decide, decide_self_review
-from models.judges.writing import Describer, Polisher
+from models.judges.writing import REFUSAL, Describer, Polisher, Written
 
 __all__ = [
     "ANSWER_SCHEMA",
+    "REFUSAL",
     "SELF_PROMPTS",
     "Asker",
     "Asking",
@@ -43,6 +44,7 @@ __all__ = [
     "Shown",
     "Verdict",
     "Vote",
+    "Written",
     "chat_annotator",
     "chosen_revision",
     "decide",

@@ -6,7 +6,7 @@ strict reader that yields a vote or a counted malformed one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from models.judges.protocol import Assertion, Vote
 from models.signals.evidence import Evidence
@@ -76,6 +76,11 @@ class DecisionReply:
     problem: str | None = None
     model: str | None = None
 
+
+PROBLEMS: Final[Mapping[str, str]] = {"refusal": "refusal", "cut off": "cut off at the limit of tokens"}
+"""What a server says of an answer that is no answer -> the name under which it is counted."""
+NO_ANSWER: Final = "no usable answer"
+"""The name of any other problem."""
 
 Question = ChatQuestion | DecisionQuestion
 Reply = ChatReply | DecisionReply

@@ -1,18 +1,15 @@
 """Judges and annotators that ask an LMM in words and believe nothing but the schema."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from models.judges.answers import ANSWER_SCHEMA, parse_answer, parse_object
-from models.judges.asking import Asker, Asking, ChatQuestion, Reply, Shown, not_asked
+from models.judges.asking import NO_ANSWER, PROBLEMS, Asker, Asking, ChatQuestion, Reply, Shown, not_asked
 from models.judges.measuring import SelfPrompt
 from models.judges.prompts import JUDGE, SELF_QUESTIONS, SELF_REVIEW, SELF_SCHEMA, Prompt, told_attribute
 from models.judges.protocol import Assertion, Verdict, Vote
 from models.signals.claims import parse_claim
 from models.signals.vocabulary import vocabulary_version
-
-_PROBLEMS: Final[Mapping[str, str]] = {"refusal": "refusal", "cut off": "cut off at the limit of tokens"}
 
 
 class ChatJudge(Asking):
@@ -80,7 +77,7 @@ def _wording(prompt: SelfPrompt) -> Prompt:
 def _text_of(reply: Reply) -> str | Vote:
     """The answer's words, or the malformed vote that a reply without usable words is."""
     if reply.problem is not None:
-        return _signed(Vote(Verdict.MALFORMED, None, _PROBLEMS.get(reply.problem, "no usable answer")), reply)
+        return _signed(Vote(Verdict.MALFORMED, None, PROBLEMS.get(reply.problem, NO_ANSWER)), reply)
     return getattr(reply, "text", "")
 
 

@@ -1,17 +1,22 @@
 """Describer and polisher behind endpoints: descriptions of a part's samples, asked for and paid like votes."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+import pyarrow as pa
 
 from infra.dvc_store import shared_store
 from infra.object_store import ObjectStore
-from models.judges import ChatReply, Describer, Polisher
+from models.judges import REFUSAL, ChatReply, Describer, Outcome, Polisher
+from models.signals.assertions import sift
+from models.signals.claims import Attribute, parse_claim
 from models.signals.evidence import Medium
+from models.signals.scale import attributes_of
 from tasks.annotation.answers import AnswerBook, recover, spending_folder
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
@@ -21,10 +26,60 @@ from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.spending import Spending
 from tasks.annotation.waves import Sample
 from tasks.errors import MediaError
+from tasks.records import RowSchema
 from tasks.shards import digest
 from tasks.stage import Place
 
+FLAWS: Final = RowSchema(
+    "flaws",
+    pa.schema([("id", pa.string()), ("writer", pa.string()), ("flaw", pa.string()), ("count", pa.int64())]),
+    ("id", "writer", "flaw"),
+)
+"""What of a sample's description broke a rule: answers of a writer, or ``sentences``; stays in the work folder."""
+
 _MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What writers told of a sample.
+
+    Attributes:
+        text: sentences; empty if the describer gave none.
+        broken: writer -> the rule that its answer broke.
+    """
+
+    text: str
+    broken: Mapping[str, str]
+
+    @property
+    def reject(self) -> tuple[str, str]:
+        """Reason and detail of a sample of which no assertion was left."""
+        problem = self.broken.get(Describer.name)
+        if self.text or problem is None:
+            return "nothing_to_say", "no assertion was left after polishing"
+        return "refused" if problem == REFUSAL else str(Outcome.MALFORMED), f"the describer's answer: {problem}"
+
+    def assertions(self, modality: str) -> tuple[list[tuple[str, Attribute]], Counter[tuple[str, str]]]:
+        """Single assertions with the attribute that each makes a claim about, and how often which rule was broken."""
+        sifted, known = sift(self.text), attributes_of(modality)
+        flaws = Counter([*self.broken.items(), *(("sentences", rule) for rule in sifted.dropped)])
+        claimed = []
+        for text in sifted.kept:
+            claim = parse_claim(text)
+            if claim is None or claim.attribute not in known:
+                flaws["sentences", "no single claim" if claim is None else "no attribute of this kind of medium"] += 1
+            else:
+                claimed.append((text, claim.attribute))
+        return claimed, flaws
+
+
+def flaw_counts(flaws: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Writer -> broken rule -> how many of its answers broke it; ``sentences`` likewise."""
+    counts: dict[str, Counter[str]] = {}
+    for row in flaws:
+        counts.setdefault(row["writer"], Counter())[row["flaw"]] += row["count"]
+    return {writer: dict(sorted(rules.items())) for writer, rules in sorted(counts.items())}
 
 
 @dataclass(frozen=True)
@@ -58,8 +113,8 @@ class Writers:
         media = ShownMedia(place, endpoints.pictures)
         return cls(desk, media, store, journals, *writers_of(endpoints))
 
-    def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, str]:
-        """Descriptions by sample id; a sample that cannot be decoded, or that nobody describes, has none.
+    def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, Told]:
+        """What was told by sample id; of a sample that cannot be decoded, nothing.
 
         Raises:
             BudgetReachedError: the budget is reached; what was answered is kept.
@@ -75,13 +130,13 @@ class Writers:
             shown = [sample for sample, decodes in zip(samples, sound, strict=True) if decodes]
             first = {sample["id"]: every[sample["id"]] for sample in shown}
             self.desk.answer(book, list(first.values()))
-            raw = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in first.items()}
-            second = {sample["id"]: self._second(sample, raw[sample["id"]]) for sample in shown if raw[sample["id"]]}
+            raw = {name: cast("Text", book.known(inquiry.question)) for name, inquiry in first.items()}
+            second = {row["id"]: self._second(row, raw[row["id"]].text) for row in shown if raw[row["id"]].text}
             self.desk.answer(book, list(second.values()))
-            told = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in second.items()}
+            edited = {name: cast("Text", book.known(inquiry.question)) for name, inquiry in second.items()}
             book.commit()
         self.media.forget()
-        return told
+        return {name: _told(text, edited.get(name)) for name, text in raw.items()}
 
     def _decodes(self, sample: Sample) -> bool:
         try:
@@ -95,7 +150,8 @@ class Writers:
         question = Question(sample["bytes_sha256"], "", writer.name, writer.model, writer.prompt_version, 1)
 
         def read(reply: ChatReply) -> Text:
-            return Text(writer.read(reply), reply.model)
+            written = writer.read(reply)
+            return Text(written.text, reply.model, written.problem)
 
         return Inquiry(question, lambda: writer.question(self.media.of(sample)), read)
 
@@ -104,10 +160,16 @@ class Writers:
         question = Question(sample["bytes_sha256"], raw, writer.name, writer.model, writer.prompt_version, 1)
 
         def read(reply: ChatReply) -> Text:
-            polished = writer.read(reply)
-            return Text(raw if polished is None else polished, reply.model)
+            written = writer.read(reply)
+            return Text(raw if written.problem else written.text, reply.model, written.problem)
 
         return Inquiry(question, lambda: writer.question(raw, str(sample["modality"])), read)
+
+
+def _told(description: Text, edited: Text | None) -> Told:
+    answers = {Describer.name: description, Polisher.name: edited}
+    broken = {name: told.problem for name, told in answers.items() if told is not None and told.problem is not None}
+    return Told("" if edited is None else edited.text, broken)
 
 
 def writers_of(endpoints: DescribeEndpoints) -> tuple[Describer, Polisher]:

@@ -15,15 +15,12 @@ from models.judges import (
     DecisionJudge,
     DecisionQuestion,
     DecisionReply,
-    Describer,
-    Polisher,
     Verdict,
     Vote,
     chat_annotator,
 )
 from models.judges.decisions import UNSURE, claims_about
 from models.judges.prompts import JUDGE, Prompt
-from models.signals.assertions import assertions_of
 from models.signals.claims import CLAIMS, Attribute, parse_claim
 from models.signals.evidence import EvidenceConfig, Medium, draw_evidence
 from models.signals.wording import phrase
@@ -214,15 +211,3 @@ def test_every_option_says_the_claim_that_it_stands_for(claim: object):
     text = phrase(claim, "video", "x")  # type: ignore[arg-type]
     options = DecisionJudge("d", "m", "1", Certainty()).question(Assertion(text, "video"), IMAGE, 1).options
     assert parse_claim(options[name]) == claim
-
-
-def test_what_writers_write_is_filtered_like_measured_text():
-    raw = Describer("m", "1").read(ChatReply("The image is blurry.\x00\n\nGreat quality!  Noise is strong."))
-    assert raw == "The image is blurry.\nGreat quality!  Noise is strong."
-    assert assertions_of(raw) == ["The image is blurry", "Noise is strong"]
-    assert Describer("m", "1").read(ChatReply("no", "refusal")) == ""
-    polisher = Polisher("m", "1")
-    assert json.loads(polisher.question(raw, "image").text.partition("as JSON: ")[2].partition("\n")[0])
-    assert polisher.read(ChatReply(json.dumps({"assertions": ["Noise is strong.", 3, ""]}))) == "Noise is strong.\n"
-    assert polisher.read(ChatReply("I cannot")) is None
-    assert polisher.read(ChatReply(json.dumps({"assertions": "x"}))) is None

@@ -1,17 +1,23 @@
 """Descriptions by LMMs: asked for once, filtered like measured ones, refused media and refusals told apart."""
 
+import io
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import told_pool
 import yaml
 from lmm_server import Lmm, serving, text_of
 
-from models.signals.claims import parse_claim
+from models.signals.claims import Attribute, parse_claim
 from tasks.annotation import describe, exhibits
+from tasks.annotation.questions import TEXT_KIND, TEXTS, Question, Text
+from tasks.annotation.writers import Told
 from tasks.records import ASSERTIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
@@ -85,18 +91,78 @@ def test_media_whose_description_is_paid_are_not_decoded_again(root: Path, lmm: 
     assert {role: took["all"]["calls"] for role, took in costs.items()} == {"describer": 5, "polisher": 5}
 
 
-def test_a_polisher_that_breaks_its_schema_leaves_the_description_to_our_own_rules(root: Path, lmm: Lmm):
+def malformed(out: Path) -> dict[str, dict[str, int]]:
+    return json.loads((out / "malformed.json").read_text())
+
+
+def test_a_polisher_that_breaks_its_schema_is_counted_and_leaves_the_description_to_our_own_rules(root: Path, lmm: Lmm):
     lmm.brain = lambda body: writer(body) if body["model"] == "vqa2" else "Sure! Here is the text."
     _, out = told(root, lmm)
     rows = read_table(out / "assertions.parquet", ASSERTIONS)
     assert set(rows["text"]) == {"The image is blurry", "Noise is strong"}
+    sentences = {"an instruction": 5, "not about quality alone": 5}
+    assert malformed(out) == {"polisher": {"not JSON": 5}, "sentences": sentences}
 
 
-def test_a_describer_that_refuses_says_nothing(root: Path, lmm: Lmm):
+def test_dropped_sentences_are_counted_by_rule(root: Path, lmm: Lmm):
+    _, out = told(root, lmm)
+    assert malformed(out) == {"sentences": {"an instruction": 5, "vacuous": 5}}
+
+
+def test_a_describer_that_refuses_is_a_reject_and_a_count_of_its_own(root: Path, lmm: Lmm):
     lmm.refusal = "I cannot help with that"
     _, out = told(root, lmm)
     rejects = read_table(out / "rejects.parquet", REJECTS)
-    assert set(rejects["reason"]) == {"nothing_to_say"}
+    assert set(rejects["reason"]) == {"refused"}
+    assert set(rejects["detail"]) == {"the describer's answer: refusal"}
+    assert malformed(out) == {"describer": {"refusal": 5}}
+    asked = sum(lmm.seen.values())
+    _, again = told(root, lmm, "again")
+    assert sum(lmm.seen.values()) == asked  # a refusal is an answer too
+    for name in ("rejects.parquet", "malformed.json"):
+        assert (out / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_an_empty_description_is_no_refusal(root: Path, lmm: Lmm):
+    lmm.brain = lambda _: ""
+    _, out = told(root, lmm)
+    rejects = read_table(out / "rejects.parquet", REJECTS)
+    assert set(rejects["reason"]) == {"malformed_answer"}
+    assert set(rejects["detail"]) == {"the describer's answer: empty answer"}
+
+
+def test_a_cut_sentence_becomes_no_assertion(root: Path, lmm: Lmm):
+    cut = "The image is slightly blurry. The colors are dull and the whole lower half of the frame is no"
+    lmm.brain, lmm.finish = (lambda body: cut if body["model"] == "vqa2" else '{"assertions": ["The im'), "length"
+    _, out = told(root, lmm)
+    assert set(read_table(out / "assertions.parquet", ASSERTIONS)["text"]) == {"The image is slightly blurry"}
+    cuts = {"cut off at the limit of tokens": 5}
+    assert malformed(out) == {"describer": cuts, "polisher": cuts}
+
+
+def test_what_is_said_of_motion_in_an_image_is_dropped_and_counted():
+    claimed, flaws = Told("The camera shakes strongly. Noise is strong. It is so.", {"polisher": "x"}).assertions(
+        "image"
+    )
+    assert claimed == [("Noise is strong", Attribute.NOISE)]
+    assert flaws == {
+        ("polisher", "x"): 1,
+        ("sentences", "no attribute of this kind of medium"): 1,
+        ("sentences", "no single claim"): 1,
+    }
+    assert len(Told("The camera shakes strongly.", {}).assertions("video")[0]) == 1
+
+
+def test_early_texts_without_a_column_for_problems_are_read():
+    question = Question("ab", "", "describer", "m", "1", 1)
+    rows = [{**asdict(question), "text": "Noise is strong.", "served_model": None}]
+    early = pa.schema([field for field in TEXTS.schema if field.name != "problem"])
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, early), sink)
+    row = pq.read_table(io.BytesIO(sink.getvalue()), schema=TEXTS.schema).to_pylist()[0]
+    assert TEXT_KIND.of_row(row) == TEXT_KIND.of_row(rows[0]) == Text("Noise is strong.")
+    told = Text("", "m-1", "refusal")
+    assert TEXT_KIND.of_row(asdict(question) | TEXT_KIND.to_row(told)) == told
 
 
 def test_the_dry_run_counts_descriptions_before_anything_is_asked(root: Path, lmm: Lmm):
