@@ -213,8 +213,9 @@ def foresee(config: Config, root: Path) -> list[str]:
         return []
     if not all((root / "artifacts" / stage / "candidates.parquet").is_file() for stage in ("collect", "distort")):
         return ["the number of calls is known when collect and distort have run"]
-    candidates = rows_of(load_candidates(Place(root, root, root)))
-    return [foresee_descriptions(config.endpoints, [row for row in candidates if is_described(row, config)])]
+    place = Place(root, root, root)
+    described = [row for row in rows_of(load_candidates(place)) if is_described(row, config)]
+    return [foresee_descriptions(config.endpoints, place, described)]
 
 
 def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str, bar: tqdm) -> None:

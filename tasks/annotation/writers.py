@@ -1,10 +1,11 @@
 """Describer and polisher behind endpoints: descriptions of a part's samples, asked for and paid like votes."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from infra.dvc_store import shared_store
 from infra.object_store import ObjectStore
-from models.judges import REFUSAL, ChatReply, Describer, Outcome, Polisher
+from models.judges import REFUSAL, ChatQuestion, ChatReply, Describer, Outcome, Polisher
 from models.signals.assertions import sift
 from models.signals.claims import Attribute, parse_claim
 from models.signals.evidence import Medium
@@ -21,8 +22,9 @@ from tasks.annotation.answers import AnswerBook, recover, spending_folder
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
 from tasks.annotation.exhibits import Exhibits, ShownMedia
-from tasks.annotation.questions import TEXT_KIND, Question, Text
-from tasks.annotation.roles import DescribeEndpoints
+from tasks.annotation.journal import read_lines
+from tasks.annotation.questions import TEXT_KIND, Question, Text, question_of
+from tasks.annotation.roles import DescribeEndpoints, Role
 from tasks.annotation.spending import Spending
 from tasks.annotation.waves import Sample
 from tasks.errors import MediaError
@@ -147,7 +149,7 @@ class Writers:
 
     def _first(self, sample: Sample) -> Inquiry[Text]:
         writer = self.describer
-        question = Question(sample["bytes_sha256"], "", writer.name, writer.model, writer.prompt_version, 1)
+        question = _question(writer, sample, "")
 
         def read(reply: ChatReply) -> Text:
             written = writer.read(reply)
@@ -157,7 +159,7 @@ class Writers:
 
     def _second(self, sample: Sample, raw: str) -> Inquiry[Text]:
         writer = self.polisher
-        question = Question(sample["bytes_sha256"], raw, writer.name, writer.model, writer.prompt_version, 1)
+        question = _question(writer, sample, raw)
 
         def read(reply: ChatReply) -> Text:
             written = writer.read(reply)
@@ -170,6 +172,10 @@ def _told(description: Text, edited: Text | None) -> Told:
     answers = {Describer.name: description, Polisher.name: edited}
     broken = {name: told.problem for name, told in answers.items() if told is not None and told.problem is not None}
     return Told("" if edited is None else edited.text, broken)
+
+
+def _question(writer: Describer | Polisher, sample: Sample, edited: str) -> Question:
+    return Question(sample["bytes_sha256"], edited, writer.name, writer.model, writer.prompt_version, 1)
 
 
 def writers_of(endpoints: DescribeEndpoints) -> tuple[Describer, Polisher]:
@@ -194,16 +200,46 @@ def describing_account(endpoints: DescribeEndpoints, ids: Iterable[str]) -> str:
     return f"describe-{digest(models, sorted(ids))[:16]}"
 
 
-def foresee_descriptions(endpoints: DescribeEndpoints, samples: Sequence[Sample]) -> str:
-    """Calls, tokens and cost of describing samples that nobody has described yet, in one line."""
-    describer, polisher = endpoints.describer, endpoints.polisher
-    words, edited = writers_of(endpoints)
-    asked = words.question(_MEDIUM)
-    tokens_in, cost = 0, 0.0
+def foresee_descriptions(endpoints: DescribeEndpoints, place: Place, samples: Sequence[Sample]) -> str:
+    """Calls, tokens and cost of the descriptions that nobody has made yet, in one line; asks nobody, writes nothing."""
+    calls: list[tuple[Role, int, int]] = []  # role, tokens in as expected, and at most
+    asked: set[Question] = set()
+    known = _known_texts(place, {sample["bytes_sha256"] for sample in samples})
+    describer, polisher = writers_of(endpoints)
     for sample in samples:
-        seen = describer.input_tokens(len(asked.system) + len(asked.text), endpoints.pictures.count(sample["frames"]))
-        edit = edited.question("", "image")
-        read = polisher.input_tokens(len(edit.system) + len(edit.text), 0) + describer.output_tokens
-        tokens_in += seen + read
-        cost += describer.cost(seen, describer.output_tokens) + polisher.cost(read, polisher.output_tokens)
-    return f"at most {2 * len(samples):,} calls, about {tokens_in:,} tokens in, cost {cost:.2f}"
+        first = _question(describer, sample, "")
+        told = known(first)
+        if first in asked or (told is not None and not told.text):
+            continue
+        asked.add(first)
+        if told is None:
+            seen = _tokens(endpoints.describer, describer.question(_MEDIUM), endpoints.pictures.count(sample["frames"]))
+            calls.append((endpoints.describer, seen, seen))
+            edit = _tokens(endpoints.polisher, polisher.question("", "image"), 0)
+            more = (endpoints.describer.output_tokens, endpoints.describer.max_output_tokens)
+            calls.append((endpoints.polisher, edit + min(more), edit + max(more)))
+        elif known(_question(polisher, sample, told.text)) is None:
+            edit = _tokens(endpoints.polisher, polisher.question(told.text, "image"), 0)
+            calls.append((endpoints.polisher, edit, edit))
+    tokens = sum(expected for _, expected, _ in calls)
+    cost = sum(role.cost(expected, min(role.output_tokens, role.max_output_tokens)) for role, expected, _ in calls)
+    most = sum(role.cost(bound, role.max_output_tokens) for role, _, bound in calls)
+    return f"at most {len(calls):,} calls, about {tokens:,} tokens in, cost {cost:.2f} (at most {most:.2f})"
+
+
+def _tokens(role: Role, asked: ChatQuestion, pictures: int) -> int:
+    return role.input_tokens(len(asked.system) + len(asked.text), pictures)
+
+
+def _known_texts(place: Place, contents: set[str]) -> Callable[[Question], Text | None]:
+    """What is told of some contents: in the store, and in journals that killed runs have left, which stay as they are.
+
+    A book in a folder of its own reads the store; it is asked nothing and commits nothing.
+    """
+    left: dict[Question, Text] = {}
+    for path in sorted((place.root / ".vital" / "journal").glob("*.jsonl")):
+        rows = [entry[TEXT_KIND.name] for entry in read_lines(path) if TEXT_KIND.name in entry]
+        left |= {question_of(row): TEXT_KIND.of_row(row) for row in rows}
+    store = shared_store(place.root)
+    with TemporaryDirectory() as aside, AnswerBook(store, Path(aside) / "aside.jsonl", contents, TEXT_KIND) as book:
+        return lambda question: book.known(question) or left.get(question)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +18,14 @@ from lmm_server import Lmm, serving, text_of
 from models.signals.claims import Attribute, parse_claim
 from tasks.annotation import describe, exhibits
 from tasks.annotation.questions import TEXT_KIND, TEXTS, Question, Text
+from tasks.annotation.spending import BudgetReachedError
 from tasks.annotation.writers import Told
 from tasks.records import ASSERTIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+FORESEEN = re.compile(r"at most ([\d,]+) calls, about ([\d,]+) tokens in, cost ([\d.]+) \(at most ([\d.]+)\)")
 
 
 def writer(body: dict[str, Any]) -> str:
@@ -40,9 +43,12 @@ def lmm() -> Iterator[Lmm]:
         yield lmm
 
 
-def told(root: Path, lmm: Lmm, name: str = "describe") -> tuple[describe.Report, Path]:
-    role = {"base_url": lmm.address, "first_wait_s": 0.01, "longest_wait_s": 0.02, "concurrency": 2}
+def told(
+    root: Path, lmm: Lmm, name: str = "describe", budget: dict[str, int] | None = None, **changes: Any
+) -> tuple[describe.Report, Path]:
+    role = {"base_url": lmm.address, "first_wait_s": 0.01, "longest_wait_s": 0.02, "concurrency": 2} | changes
     endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}, "pictures": {"frames": 2}}
+    endpoints["budget"] = budget or {}
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["describe"]
     section = params | {"share": 1.0, "processes": 1, "endpoints": endpoints}
     where = root / ".work" / name
@@ -165,13 +171,58 @@ def test_early_texts_without_a_column_for_problems_are_read():
     assert TEXT_KIND.of_row(asdict(question) | TEXT_KIND.to_row(told)) == told
 
 
-def test_the_dry_run_counts_descriptions_before_anything_is_asked(root: Path, lmm: Lmm):
-    role = {"base_url": lmm.address, "price_in": 1.0}
-    endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}}
+def foreseen(root: Path, lmm: Lmm, **changes: Any) -> str:
+    role = {"base_url": lmm.address, "price_in": 1.0, "price_out": 2.0, "max_output_tokens": 400} | changes
+    endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}, "pictures": {"frames": 2}}
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["describe"]
     config = build_config(describe.Config, "describe", params | {"share": 1.0, "endpoints": endpoints})
-    assert describe.foresee(config, root)[0].startswith("at most 10 calls, about ")
     assert describe.foresee(config, root / "nowhere") == [
         "the number of calls is known when collect and distort have run"
     ]
+    return describe.foresee(config, root)[0]
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def test_the_dry_run_counts_descriptions_before_anything_is_asked(root: Path, lmm: Lmm):
+    before = files_of(root)
+    line = foreseen(root, lmm)
+    calls, tokens, cost, most = FORESEEN.fullmatch(line).groups()  # type: ignore[union-attr]
+    assert calls == "10"
+    # Four images and two pictures of a clip at 1,100 tokens each; every description goes through the polisher once.
+    assert int(tokens.replace(",", "")) > 6 * 1100
+    expected = int(tokens.replace(",", "")) + 10 * 120 * 2
+    bound = expected + 5 * (400 - 120) + 10 * (400 - 120) * 2
+    assert float(cost) == pytest.approx(expected / 1e6, abs=0.01)
+    assert float(most) == pytest.approx(bound / 1e6, abs=0.01)
     assert lmm.seen == {}
+    assert files_of(root) == before
+
+
+def test_the_dry_run_tells_both_costs(root: Path, lmm: Lmm):
+    costs = [float(told) for told in FORESEEN.fullmatch(foreseen(root, lmm, price_out=1000.0)).groups()[2:]]  # type: ignore[union-attr]
+    assert costs == pytest.approx([10 * 120 / 1000, 10 * 400 / 1000], abs=0.05)
+
+
+def test_the_dry_run_leaves_out_what_is_described_already(root: Path, lmm: Lmm):
+    told(root, lmm, max_output_tokens=400)
+    assert foreseen(root, lmm).startswith("at most 0 calls, about 0 tokens in, cost 0.00 (at most 0.00)")
+    assert foreseen(root, lmm, max_output_tokens=500).startswith("at most 10 calls")
+
+
+def test_the_dry_run_leaves_out_refusals_and_sees_what_a_stopped_run_has_left(root: Path, lmm: Lmm):
+    lmm.refusal = "no"
+    with pytest.raises(BudgetReachedError):
+        told(root, lmm, max_output_tokens=400, budget={"max_calls": 3})
+    assert list((root / ".vital" / "journal").glob("*.jsonl"))
+    before = files_of(root)
+    assert foreseen(root, lmm).startswith("at most 4 calls")
+    assert files_of(root) == before
+
+
+def test_the_dry_run_counts_a_polisher_that_is_still_to_be_asked(root: Path, lmm: Lmm):
+    with pytest.raises(BudgetReachedError):
+        told(root, lmm, max_output_tokens=400, budget={"max_calls": 7})
+    assert foreseen(root, lmm).startswith("at most 3 calls")
