@@ -70,7 +70,8 @@ class DecisionJudge(Asking):
         claim = parse_claim(assertion.text)
         if claim is None:
             return Vote(Verdict.ABSTAIN, None, "no measurable claim", reply.model)
-        if reply.problem is not None or not isinstance(reply, DecisionReply):
+        options = {*claims_about(claim.attribute), UNSURE}
+        if reply.problem is not None or not isinstance(reply, DecisionReply) or set(reply.probabilities) != options:
             problem = "refusal" if reply.problem == "refusal" else "no probabilities of the options"
             return Vote(Verdict.MALFORMED, None, problem, reply.model)
         verdict, better = self._compare(claim, reply.probabilities)

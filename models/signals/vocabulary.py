@@ -21,7 +21,7 @@ _GRAMMAR: Final = """
     might would will can't become became stay seem appear get give given make made show shown lead cause result always
     often sometimes already better best worse worst however therefore hence especially generally overall particularly
     possibly perhaps probably further notably primarily including certain potential possible applied yet why away used
-    taken
+    taken virtually predominantly beyond until
 """
 _PICTURE: Final = """
     photo photograph footage shot film recording medium view object element foreground backdrop surrounding center
@@ -35,7 +35,7 @@ _LIGHT: Final = """
     illumination brighten darken dim shadow shade highlight midtone tone tonal luminance expose overexposure overexpose
     underexposure underexpose crushed glare flare backlight backlit daylight night flicker murky gloomy contrasty haze
     fog foggy mist misty veil range dynamic black white wash deep punch punchy silhouette sunlight reflection reflective
-    vignette spotlight ambient illuminated direct diffuse shiny
+    vignette spotlight ambient illuminated direct diffuse shiny specular overblown
 """
 _COLOUR: Final = """
     color colour coloration colouration colorful colourful colourless hue saturate oversaturation undersaturated
@@ -57,6 +57,8 @@ _DAMAGE: Final = """
     mpeg codec encoding encoded bitrate dropout corruption corrupt glitch tearing distortion distort warp degradation
     degrade damage defect flaw fault problem issue disturbance disturb interference processing processed post
     overprocessed filter upscaled upscaling enlarged interpolation watermark vintage dust drawback downscaled resized
+    interlaced interlacing combing overshoot macroblock denoise aberration bloom streak smudge burn burnt patchy blotchy
+    muddy hot oversharpening
 """
 _MOTION: Final = """
     lens sensor shutter aperture iso gain zoom pan tilt tripod handheld move static steadiness stability stabilized
@@ -81,7 +83,7 @@ _EFFECT: Final = """
     remove destroy disappear emerge vanish concentrate contribute suggest indicate compromise capture render reproduce
     reproduction maintain hold perceive perceptible imperceptible detect detectable difficulty easily ease identify
     perception feel distract detract impact add provide overwhelm dominate worsen ensure enable mitigate compensate
-    lowered
+    lowered hamper hinder mar marred characterize
 """
 _DECLARED: Final = (_GRAMMAR, _PICTURE, _LIGHT, _COLOUR, _DETAIL, _DAMAGE, _MOTION, _DEGREE, _EFFECT)
 

@@ -201,7 +201,10 @@ def test_a_decision_judge_never_shows_the_assertion_and_paraphrases_by_round():
 def test_broken_decisions_are_malformed():
     judge = DecisionJudge("d", "m", "1", Certainty())
     assert judge.read(BLURRY, DecisionReply({}, "refusal")).reason == "refusal"
-    assert judge.read(BLURRY, DecisionReply({}, "no probabilities of the options")).verdict is Verdict.MALFORMED
+    for shares in ({}, {"fine": 1.0}, {"fine": 0.5, "red": 0.5}):
+        for problem in (None, "no probabilities of the options"):
+            vote = judge.read(BLURRY, DecisionReply(shares, problem))
+            assert (vote.verdict, vote.reason) == (Verdict.MALFORMED, "no probabilities of the options")
     assert judge.read(Assertion("It shows a cat", "image"), decision("fine")).verdict is Verdict.ABSTAIN
 
 
