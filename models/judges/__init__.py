@@ -1,9 +1,9 @@
 """Judges of quality assertions: one protocol, judges that measure or ask, parsing of untrusted answers, voting."""
 
 from models.judges.answers import ANSWER_SCHEMA, parse_answer
-from models.judges.asking import Asker, Asking, ChatQuestion, ChatReply, DecisionQuestion, DecisionReply
+from models.judges.asking import Asker, Asking, ChatQuestion, ChatReply, DecisionQuestion, DecisionReply, Shown
 from models.judges.chat import ChatAnnotator, ChatJudge, chat_annotator
-from models.judges.decisions import DecisionJudge
+from models.judges.decisions import Certainty, DecisionJudge
 from models.judges.measuring import (
     SELF_PROMPTS,
     Bands,
@@ -15,15 +15,17 @@ from models.judges.measuring import (
 )
 from models.judges.protocol import Assertion, Judge, Verdict, Vote
 from models.judges.voting import Decision, Outcome, chosen_revision, decide, decide_self_review
-from models.judges.writing import Describer, Polisher
+from models.judges.writing import REFUSAL, Describer, Polisher, Written
 
 __all__ = [
     "ANSWER_SCHEMA",
+    "REFUSAL",
     "SELF_PROMPTS",
     "Asker",
     "Asking",
     "Assertion",
     "Bands",
+    "Certainty",
     "ChatAnnotator",
     "ChatJudge",
     "ChatQuestion",
@@ -39,8 +41,10 @@ __all__ = [
     "Outcome",
     "Polisher",
     "SelfPrompt",
+    "Shown",
     "Verdict",
     "Vote",
+    "Written",
     "chat_annotator",
     "chosen_revision",
     "decide",

@@ -6,10 +6,19 @@ strict reader that yields a vote or a counted malformed one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol
 
 from models.judges.protocol import Assertion, Vote
-from models.signals.evidence import Evidence, Medium
+from models.signals.evidence import Evidence
+
+
+class Shown(Protocol):
+    """What a question shows: a medium's pixels, or whatever stands for its pictures where the question is asked."""
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is a video."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class ChatQuestion:
     system: str
     text: str
     schema: Mapping[str, Any] | None
-    medium: Medium | None
+    medium: Shown | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class DecisionQuestion:
 
     instructions: str
     options: Mapping[str, str]
-    medium: Medium
+    medium: Shown
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,15 @@ class DecisionReply:
     problem: str | None = None
     model: str | None = None
 
+
+PROBLEMS: Final[Mapping[str, str]] = {
+    "refusal": "refusal",
+    "refused by the server": "refused by the server",
+    "cut off": "cut off at the limit of tokens",
+}
+"""What a server says of an answer that is no answer -> the name under which it is counted."""
+NO_ANSWER: Final = "no usable answer"
+"""The name of any other problem."""
 
 Question = ChatQuestion | DecisionQuestion
 Reply = ChatReply | DecisionReply
@@ -112,7 +130,7 @@ class Asking:
         """Ask about the medium that the evidence is of, and read the answer."""
         return self.read(assertion, self._ask(self.question(assertion, evidence.run.medium, round_number)))
 
-    def question(self, assertion: Assertion, medium: Medium, round_number: int) -> Question:
+    def question(self, assertion: Assertion, medium: Shown, round_number: int) -> Question:
         """What is asked."""
         raise NotImplementedError
 

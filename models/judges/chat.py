@@ -1,31 +1,27 @@
 """Judges and annotators that ask an LMM in words and believe nothing but the schema."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from models.judges.answers import ANSWER_SCHEMA, parse_answer, parse_object
-from models.judges.asking import Asker, Asking, ChatQuestion, Reply, not_asked
+from models.judges.asking import NO_ANSWER, PROBLEMS, Asker, Asking, ChatQuestion, Reply, Shown, not_asked
 from models.judges.measuring import SelfPrompt
 from models.judges.prompts import JUDGE, SELF_QUESTIONS, SELF_REVIEW, SELF_SCHEMA, Prompt, told_attribute
 from models.judges.protocol import Assertion, Verdict, Vote
 from models.signals.claims import parse_claim
-from models.signals.evidence import Medium
-
-_PROBLEMS: Final[Mapping[str, str]] = {
-    "refusal": "refusal",
-    "refused by the server": "refused by the server",
-    "cut off": "cut off at the limit of tokens",
-}
+from models.signals.vocabulary import vocabulary_version
 
 
 class ChatJudge(Asking):
-    """The paper's kind of judge: sees the medium and the statement, answers by the schema."""
+    """The paper's kind of judge: sees the medium and the statement, answers by the schema.
+
+    The vocabulary is part of its version, because it decides which revisions are read.
+    """
 
     def __init__(self, name: str, model: str, version: str, ask: Asker = not_asked) -> None:
-        super().__init__(name, model, f"{JUDGE.version}-{version}", ask)
+        super().__init__(name, model, f"{JUDGE.version}-{vocabulary_version()}-{version}", ask)
 
-    def question(self, assertion: Assertion, medium: Medium, round_number: int) -> ChatQuestion:  # noqa: ARG002 - rounds ask alike
+    def question(self, assertion: Assertion, medium: Shown, round_number: int) -> ChatQuestion:  # noqa: ARG002 - rounds ask alike
         """Show the medium and the statement."""
         system, text = JUDGE.fill(assertion.medium, {"statement": assertion.text})
         return ChatQuestion(system, text, ANSWER_SCHEMA, medium)
@@ -48,7 +44,7 @@ class ChatAnnotator(Asking):
         super().__init__("annotator", model, f"{prompt}-{_wording(prompt).version}-{version}", ask)
         self._prompt = prompt
 
-    def question(self, assertion: Assertion, medium: Medium, round_number: int) -> ChatQuestion:  # noqa: ARG002 - the prompt is the round
+    def question(self, assertion: Assertion, medium: Shown, round_number: int) -> ChatQuestion:  # noqa: ARG002 - the prompt is the round
         """Show the medium and the statement, and ask in this wording."""
         claim = parse_claim(assertion.text)
         attribute = told_attribute(claim.attribute) if claim else "quality"
@@ -81,7 +77,7 @@ def _wording(prompt: SelfPrompt) -> Prompt:
 def _text_of(reply: Reply) -> str | Vote:
     """The answer's words, or the malformed vote that a reply without usable words is."""
     if reply.problem is not None:
-        return _signed(Vote(Verdict.MALFORMED, None, _PROBLEMS.get(reply.problem, "no usable answer")), reply)
+        return _signed(Vote(Verdict.MALFORMED, None, PROBLEMS.get(reply.problem, NO_ANSWER)), reply)
     return getattr(reply, "text", "")
 
 

@@ -1,13 +1,16 @@
 """Rules of a single assertion, and the way from a describer's raw text to assertions that keep them.
 
 A raw description may be any prose, also an LMM's. Polishing removes what is said about nothing measurable (praise, a
-verdict on the overall quality); splitting makes one sentence one assertion, without its full stop.
+verdict on the overall quality); splitting makes one sentence one assertion, without its full stop; and an assertion is
+told in the words of quality alone (``vocabulary``), because it may become training text.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from models.signals.claims import parse_claim
+from models.signals.vocabulary import foreign_in
 
 VACUOUS: Final[tuple[str, ...]] = (
     r"(?:overall|general|visual|image|picture|video|perceptual|technical)(?: \w+)? quality",
@@ -41,18 +44,36 @@ def is_vacuous(text: str) -> bool:
     return _VACUOUS.search(text) is not None
 
 
+@dataclass(frozen=True)
+class Sifted:
+    """What is left of a raw description: ``kept`` texts, and for each ``dropped`` sentence the rule that it broke."""
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
 def polish(raw: str) -> list[str]:
     """Remove vacuous clauses; what is left of each sentence is kept only if it still is a sentence of its own."""
-    polished = []
-    for sentence in _SENTENCE_END.split(raw):
-        text = _LIST_MARK.sub("", " ".join(sentence.split())).strip()
-        if is_vacuous(text):
-            clauses = [clause for clause in _CLAUSE_BORDER.split(text) if not is_vacuous(clause)]
-            text = next((clause for clause in clauses if parse_claim(clause) is not None), "")
-        text = text.strip(" .!?;,")
-        if text:
-            polished.append(text[0].upper() + text[1:])
-    return polished
+    return [text for sentence in _sentences(raw) if (text := _polished(sentence))]
+
+
+def without_last_sentence(raw: str) -> str:
+    """A text that was cut off somewhere, without the sentence that the cut is in."""
+    return "".join(raw[: match.end()] for match in list(_SENTENCE_END.finditer(raw.rstrip()))[-1:]).rstrip()
+
+
+def _sentences(raw: str) -> list[str]:
+    listed = (_LIST_MARK.sub("", " ".join(sentence.split())).strip() for sentence in _SENTENCE_END.split(raw))
+    return [sentence for sentence in listed if sentence.strip(" .!?;,")]
+
+
+def _polished(sentence: str) -> str:
+    text = sentence
+    if is_vacuous(text):
+        clauses = [clause for clause in _CLAUSE_BORDER.split(text) if not is_vacuous(clause)]
+        text = next((clause for clause in clauses if parse_claim(clause) is not None), "")
+    text = text.strip(" .!?;,")
+    return text[:1].upper() + text[1:]
 
 
 def split(sentence: str) -> list[str]:
@@ -74,8 +95,19 @@ def split(sentence: str) -> list[str]:
 
 def assertions_of(raw: str) -> list[str]:
     """Polish and split a raw description; repeated assertions are dropped."""
-    found = [part for sentence in polish(raw) for part in split(sentence)]
-    return [text for text in dict.fromkeys(found) if problem_of(text) is None]
+    return list(sift(raw).kept)
+
+
+def sift(raw: str) -> Sifted:
+    """Polish and split a raw description, and count what falls away."""
+    kept: list[str] = []
+    dropped: list[str] = []
+    for sentence in _sentences(raw):
+        parts = split(polished) if (polished := _polished(sentence)) else []
+        problems = [problem_of(part) for part in parts]
+        kept += [part for part, problem in zip(parts, problems, strict=True) if problem is None]
+        dropped += [problem for problem in problems if problem is not None] if parts else ["vacuous"]
+    return Sifted(tuple(dict.fromkeys(kept)), tuple(dropped))
 
 
 def problem_of(text: str) -> str | None:
@@ -89,7 +121,7 @@ def problem_of(text: str) -> str | None:
         ("more than one sentence", _SENTENCE_END.search(text) is not None),
         ("vacuous", is_vacuous(text)),
     )
-    return next((problem for problem, broken in checks if broken), None)
+    return next((problem for problem, broken in checks if broken), None) or foreign_in(text)
 
 
 def token_count(text: str) -> int:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from models.signals.assertions import assertions_of, token_count
 from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine, parse_claim
 from models.signals.evidence import Medium, Pixels, draw_evidence
-from models.signals.scale import DESCRIBER_FAMILY, Reading, attributes_of, load_thresholds, measure, read
+from models.signals.scale import DESCRIBER_FAMILY, Reading, load_thresholds, measure, read
 from models.signals.wording import phrase
 from tasks.annotation.calls import write_costs
 from tasks.annotation.fit_signals import FitConfig
@@ -26,16 +26,26 @@ from tasks.annotation.parts import counts_of, each_part, rows_of
 from tasks.annotation.recipe import implied_falsehoods, implied_truths
 from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.sample_pixels import load_pixels
-from tasks.annotation.writers import Writers, calls_about, describing_account, foresee_descriptions
+from tasks.annotation.writers import (
+    FLAWS,
+    Told,
+    Writers,
+    calls_about,
+    describing_account,
+    flaw_counts,
+    foresee_descriptions,
+)
 from tasks.errors import ConfigError, MediaError, StageError
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, Origin, RowSchema
-from tasks.shards import TableParts, digest, frame_of, write_table
+from tasks.shards import TableParts, digest, frame_of, write_json, write_table
 from tasks.stage import Place
 
 SEEN: Final = RowSchema("seen", pa.schema([("id", pa.string()), ("bytes_sha256", pa.string())]), ("id",))
 """Samples that have been looked at; stays in the work folder."""
 
+_TABLES: Final = {"rejects": REJECTS, "seen": SEEN, "flaws": FLAWS, "assertions": ASSERTIONS}
+"""Of the work folder, ``assertions`` last: a part of it says that the others have theirs."""
 _EARLIER: Final = "earlier"
 """Part of the work that an earlier run has done."""
 
@@ -49,7 +59,7 @@ class Config:
         share: of the candidates that are described.
         planted_share: of the children whose recipe implies a truth.
         assertions: per described sample, at most; faults come first.
-        frames: consecutive frames of a clip that are looked at, from its middle.
+        frames: consecutive frames of a clip, from its middle, that are measured; LMMs see ``endpoints.pictures``.
         strong_at: probability of a fault from which it is called strong.
         slight_at: and slight; below, the attribute is called fine.
         part_samples: samples per part of the work; a killed run repeats at most the parts in hand.
@@ -108,11 +118,11 @@ class _Job:
     part: str
     rows: list[dict[str, Any]]
     config: Config
-    told: dict[str, str] | None = None
+    told: dict[str, Told] | None = None
 
 
 def run(config: Config, place: Place) -> Report:
-    """Write ``assertions.parquet`` and ``rejects.parquet``.
+    """Write ``assertions.parquet`` and ``rejects.parquet``; of LMMs also ``malformed.json``.
 
     Raises:
         ConfigError: the thresholds were fitted by another recipe than the params file names.
@@ -140,6 +150,7 @@ def run(config: Config, place: Place) -> Report:
             account = describing_account(config.endpoints, (row["id"] for row in described))
             _ask_parts(config.endpoints, jobs, account, bar)
             write_costs(place, "describe", calls_about(place, config.endpoints, described), account)
+            write_json(place.out / "malformed.json", flaw_counts(rows_of(parts["flaws"].read())))
     skipped = [
         _reject(row["id"], "not_sampled", "descriptions are made of a sample")
         for row in candidates
@@ -203,8 +214,9 @@ def foresee(config: Config, root: Path) -> list[str]:
         return []
     if not all((root / "artifacts" / stage / "candidates.parquet").is_file() for stage in ("collect", "distort")):
         return ["the number of calls is known when collect and distort have run"]
-    candidates = rows_of(load_candidates(Place(root, root, root)))
-    return [foresee_descriptions(config.endpoints, [row for row in candidates if is_described(row, config)])]
+    place = Place(root, root, root)
+    described = [row for row in rows_of(load_candidates(place)) if is_described(row, config)]
+    return [foresee_descriptions(config.endpoints, place, described)]
 
 
 def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str, bar: tqdm) -> None:
@@ -212,16 +224,14 @@ def _ask_parts(endpoints: DescribeEndpoints, jobs: Sequence[_Job], account: str,
     if not jobs:
         return
     place, config = jobs[0].place, jobs[0].config
-    writers = Writers.at(place, endpoints, account, lambda row: load_pixels(place, row, config.frames))
+    writers = Writers.at(place, endpoints, account)
     for job in jobs:
         wanted = [row for row in job.rows if is_described(row, config)]
         bar.update(_describe_part(replace(job, told=writers.describe(job.part, wanted))))
 
 
 def _parts(folder: Path) -> dict[str, TableParts]:
-    """Tables of a work folder, ``assertions`` last: a part of it says that the others have theirs."""
-    tables = {"rejects": REJECTS, "seen": SEEN, "assertions": ASSERTIONS}
-    return {name: TableParts(folder / name, rows) for name, rows in tables.items()}
+    return {name: TableParts(folder / name, rows) for name, rows in _TABLES.items()}
 
 
 def _take_over(place: Place, told: Sequence[dict[str, Any]]) -> set[str]:
@@ -243,12 +253,15 @@ def _take_over(place: Place, told: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def _describe_part(job: _Job) -> int:
-    parts = _parts(job.place.work)
     told: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
+    flaws: list[dict[str, Any]] = []
     for row in job.rows:
-        if job.told is not None and row["id"] in job.told:
-            texts = _split(job.told[row["id"]], row, job.config)
+        answer = (job.told or {}).get(row["id"])
+        if answer is not None:
+            texts, broken = answer.assertions(str(row["modality"]))
+            texts = texts[: job.config.assertions]
+            flaws += [{"id": row["id"], "writer": key[0], "flaw": key[1], "count": n} for key, n in broken.items()]
         else:
             try:
                 pixels = load_pixels(job.place, row, job.config.frames)  # of planted ones too: judges will look at them
@@ -261,18 +274,16 @@ def _describe_part(job: _Job) -> int:
         if is_planted(row, job.config):
             records += planted(row, job.config, {record["text"] for record in records})
         if not records:
-            refused.append(_reject(row["id"], "nothing_to_say", "no assertion was left after polishing"))
+            refused.append(_reject(row["id"], *(answer or Told("", {})).reject))
         told += [record | {"position": position} for position, record in enumerate(records)]
-    tables = {"rejects": (REJECTS, refused), "seen": (SEEN, job.rows), "assertions": (ASSERTIONS, told)}
-    for name, (schema, rows) in tables.items():
-        parts[name].add(job.part, frame_of(schema, ({key: row[key] for key in schema.columns} for row in rows)))
+    _store_part(job, {"rejects": refused, "seen": job.rows, "flaws": flaws, "assertions": told})
     return len(job.rows)
 
 
-def _split(told: str, row: dict[str, Any], config: Config) -> list[tuple[str, Attribute]]:
-    """What an LMM has told of one sample, as single assertions that make a claim."""
-    known = attributes_of(str(row["modality"]))
-    return [(text, attribute) for text, attribute in _claimed(told) if attribute in known][: config.assertions]
+def _store_part(job: _Job, rows: dict[str, list[dict[str, Any]]]) -> None:
+    for name, table in _parts(job.place.work).items():
+        schema = _TABLES[name]
+        table.add(job.part, frame_of(schema, ({key: row[key] for key in schema.columns} for row in rows[name])))
 
 
 def _claimed(raw: str) -> list[tuple[str, Attribute]]:

@@ -1,17 +1,17 @@
 """What a review by endpoints would ask and cost, before any call is made: the dry run.
 
-Answers that are in the store, or in a journal that a kill has left, cost nothing. The rest is counted twice: if every
-judge agrees at once, and if every assertion is revised as often as it may be.
+Answers that are in the store, or in a journal that a kill has left, cost nothing. The rest is counted twice, by walking
+every assertion to the end of its hearing: if all who have not answered agree, and if they revise as often as they may.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import numpy as np
 
 from infra.dvc_store import shared_store
-from models.judges import Asking, ChatQuestion, Vote
+from models.judges import Asking, ChatQuestion, Verdict, Vote
 from models.signals.evidence import Medium
 from tasks.annotation.answers import answered_questions
 from tasks.annotation.protocol import Ask, Hearing, Matter, Rules, hear, next_ballot
@@ -24,13 +24,16 @@ from tasks.stage import Place
 
 _MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
 
+Guess = Callable[[Ask, int], Vote]
+"""What somebody who has not answered might, on the ballot of this number."""
+
 
 @dataclass
 class Forecast:
     """Calls of one role that are still to be made.
 
     Attributes:
-        least: if everybody agrees at once. ``most``: if all revisions are voted on.
+        least: if everybody who has not answered agrees. ``most``: if all revisions are voted on.
         tokens_in: of ``least``; ``tokens_out`` likewise, as estimated for the role.
         cost: of ``least``. ``most_cost``: of ``most``, every answer as long as it may be.
     """
@@ -44,16 +47,18 @@ class Forecast:
     cost: float = 0.0
     most_cost: float = 0.0
 
-    def add(self, role: Role, tokens_in: int, *, certain: bool, share: float) -> None:
-        """Count one call."""
+    def expect(self, role: Role, tokens_in: int, share: float) -> None:
+        """Count a call that is made if everybody agrees."""
+        expected = 0 if role.kind != "chat" else min(role.output_tokens, role.max_output_tokens)
+        self.least += 1
+        self.tokens_in += tokens_in
+        self.tokens_out += expected
+        self.cost += role.cost(tokens_in, expected) * share
+
+    def bound(self, role: Role, tokens_in: int, share: float) -> None:
+        """Count a call that is made if everything is revised that may be."""
         self.most += 1
         self.most_cost += role.cost(tokens_in, role.max_output_tokens) * share
-        if certain:
-            expected = 0 if role.kind != "chat" else min(role.output_tokens, role.max_output_tokens)
-            self.least += 1
-            self.tokens_in += tokens_in
-            self.tokens_out += expected
-            self.cost += role.cost(tokens_in, expected) * share
 
 
 def forecast(endpoints: ReviewEndpoints, place: Place, rounds: int, max_revisions: int) -> list[Forecast]:
@@ -79,42 +84,47 @@ def forecast(endpoints: ReviewEndpoints, place: Place, rounds: int, max_revision
 class _Counter:
     def __init__(self, endpoints: ReviewEndpoints, rules: Rules, known: Mapping[Question, Vote]) -> None:
         self._endpoints, self._rules, self._known = endpoints, rules, known
+        self._counted: dict[Guess, set[Question]] = {_agreeing: set(), self._revising: set()}
         self.found = {name: Forecast(name, role.model) for name, role in endpoints.roles.items()}
 
     def count(self, sample: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        """Follow the known answers through the protocol, and count from the first ballot that lacks one."""
+        """Follow all matters of a sample through the protocol, with the known answers and with guesses for the rest."""
+        for guess, counted in self._counted.items():
+            for ask in self._unknown(sample, rows, guess):
+                if ask.question not in counted:  # contents and texts that occur twice are asked about once
+                    counted.add(ask.question)
+                    self._add(sample, ask, certain=guess is _agreeing)
+
+    def _unknown(self, sample: dict[str, Any], rows: list[dict[str, Any]], guess: Guess) -> Iterator[Ask]:
         hearing = Hearing([Matter(row, row["text"]) for row in rows])
-        session, votes = hear(hearing, sample, self._rules), None
-        while (asks := next_ballot(session, votes)) is not None:
-            missing = [ask for ask in asks if ask.question not in self._known]
-            if missing:
-                self._rest(sample, asks, missing)
-                return
-            votes = [self._known[ask.question] for ask in asks]
+        session = hear(hearing, sample, self._rules)
+        asks, attempt = next_ballot(session, None), 0
+        while asks is not None:
+            yield from (ask for ask in asks if ask.question not in self._known)
+            votes = [self._known.get(ask.question) or guess(ask, attempt) for ask in asks]
+            asks, attempt = next_ballot(session, votes), attempt + 1
 
-    def _rest(self, sample: dict[str, Any], asks: Sequence[Ask], missing: Sequence[Ask]) -> None:
-        distinct = {ask.question: ask for ask in missing}.values()
-        for ask in distinct:
-            self._add(sample, ask, certain=True)
-        if asks[0].seat.judge.name == "annotator":
-            return
-        texts = {ask.assertion.text: ask for ask in asks}.values()
-        for ask in texts:
-            for judge in self._rules.annotator:
-                self._add(sample, ask, certain=True, judge=judge)
-        for _ in range(self._rules.max_revisions):
-            for ask in {(ask.assertion.text, ask.seat): ask for ask in asks}.values():
-                self._add(sample, ask, certain=False)
+    def _revising(self, ask: Ask, attempt: int) -> Vote:
+        if ask.seat.judge.name == "annotator" or attempt >= self._rules.max_revisions:
+            return _agreeing(ask, attempt)
+        return Vote(Verdict.REVISE, f"{ask.assertion.text}~", "")  # a text that no judge can have proposed
 
-    def _add(self, sample: dict[str, Any], ask: Ask, *, certain: bool, judge: Any = None) -> None:
-        asking = cast("Asking", judge or ask.seat.judge)
+    def _add(self, sample: dict[str, Any], ask: Ask, *, certain: bool) -> None:
+        asking = cast("Asking", ask.seat.judge)
         role = self._endpoints.roles[asking.name]
         question = asking.question(ask.assertion, _MEDIUM, ask.seat.turn)
         if isinstance(question, ChatQuestion):
             characters = len(question.system) + len(question.text)
         else:
             characters = len(question.instructions) + sum(map(len, (*question.options, *question.options.values())))
-        pictures = self._endpoints.pictures.count(int(sample["frames"]))
+        tokens_in = role.input_tokens(characters, self._endpoints.pictures.count(int(sample["frames"])))
         batched = self._endpoints.mode == "batch" and role.kind == "chat"
         share = self._endpoints.batches.price_share if batched else 1.0
-        self.found[asking.name].add(role, role.input_tokens(characters, pictures), certain=certain, share=share)
+        if certain:
+            self.found[asking.name].expect(role, tokens_in, share)
+        else:
+            self.found[asking.name].bound(role, tokens_in, share)
+
+
+def _agreeing(_ask: Ask, _attempt: int) -> Vote:
+    return Vote(Verdict.AGREE, None, "")

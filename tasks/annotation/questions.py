@@ -38,7 +38,12 @@ SERVED_ANSWERS: Final = RowSchema("answers", ANSWERS.schema.append(pa.field("ser
 
 TEXTS: Final = RowSchema(
     "texts",
-    pa.schema([*(ANSWERS.schema.field(name) for name in ANSWERS.key), ("text", _S), ("served_model", _S)]),
+    pa.schema(
+        [
+            *(ANSWERS.schema.field(name) for name in ANSWERS.key),
+            *((name, _S) for name in ("text", "served_model", "problem")),
+        ]
+    ),
     ANSWERS.key,
 )
 """Descriptions and polished descriptions, asked for and paid like votes; ``assertion`` is the text that was edited."""
@@ -65,10 +70,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Text:
-    """What a writer wrote, and the model that a server says it was."""
+    """What a writer wrote, the model that a server says it was, and the rule that the answer broke, if it broke one."""
 
     text: str
     model: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,17 @@ def vote_of(row: Mapping[str, Any]) -> Vote:
     return Vote(Verdict(row["verdict"]), told, row["reason"], model if isinstance(model, str) else None)
 
 
+def _text_row(told: Text) -> dict[str, Any]:
+    return {"text": told.text, "served_model": told.model, "problem": told.problem}
+
+
 def _text_of(row: Mapping[str, Any]) -> Text:
-    return Text(row["text"], row["served_model"] if isinstance(row["served_model"], str) else None)
+    model, problem = (row.get(name) for name in ("served_model", "problem"))  # early shards have no problems
+    return Text(row["text"], *(value if isinstance(value, str) else None for value in (model, problem)))
 
 
 VOTE_KIND: Final = AnswerKind("answer", "answers", SERVED_ANSWERS, vote_row, vote_of)
-TEXT_KIND: Final = AnswerKind(
-    "text", "texts", TEXTS, lambda told: {"text": told.text, "served_model": told.model}, _text_of
-)
+TEXT_KIND: Final = AnswerKind("text", "texts", TEXTS, _text_row, _text_of)
 
 
 def question_of(row: Mapping[str, Any]) -> Question:

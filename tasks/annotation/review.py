@@ -23,7 +23,7 @@ from tasks.annotation.answers import AnswerBook, recover, snapshot_rows, spendin
 from tasks.annotation.batches import BatchDesk
 from tasks.annotation.calls import stored_calls, write_costs
 from tasks.annotation.desk import Desk
-from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.exhibits import Exhibits, ShownMedia
 from tasks.annotation.forecast import forecast
 from tasks.annotation.leases import lease
 from tasks.annotation.parts import counts_of, each_part, rows_of
@@ -32,7 +32,7 @@ from tasks.annotation.questions import ANSWERS, SERVED_ANSWERS, Question, questi
 from tasks.annotation.roles import ReviewEndpoints, bench_of
 from tasks.annotation.sample_pixels import load_pixels
 from tasks.annotation.spending import Spending
-from tasks.annotation.waves import ShownMedia, hear_together
+from tasks.annotation.waves import hear_together
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, REVIEWED, VOTES, Origin, RowSchema, Split
 from tasks.shards import TableParts, digest, frame_of, read_table, write_json, write_table
@@ -50,7 +50,7 @@ class Config:
     Attributes:
         rounds: votes of each judge per ballot (VITAL: 3).
         max_revisions: revised texts that are voted on again (VITAL: slight inconsistency adopts the revision).
-        frames: consecutive frames of a clip that are looked at, from its middle.
+        frames: consecutive frames of a clip, from its middle, that are measured; LMMs see ``endpoints.pictures``.
         part_samples: samples per part of the work.
         bands: where measured probabilities become verdicts.
         endpoints: LMMs that judge instead of measurement; null for measurement.
@@ -246,7 +246,7 @@ def _ask_parts(endpoints: ReviewEndpoints, jobs: Sequence[_Job], account: str, b
     budget = Spending(spending_folder(_journals(place)), account, endpoints.budget)
     desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), budget, account)
     answer = desk.answer if endpoints.mode == "live" else BatchDesk(desk, endpoints.batches, _batches(place)).answer
-    media = ShownMedia(endpoints.pictures, lambda sample: Medium(load_pixels(place, sample, config.frames)))
+    media = ShownMedia(place, endpoints.pictures)
     for job in jobs:
         contents = {sample["bytes_sha256"] for sample, _ in job.samples}
         journal = _journals(place) / f"{job.part}.jsonl"
@@ -255,6 +255,7 @@ def _ask_parts(endpoints: ReviewEndpoints, jobs: Sequence[_Job], account: str, b
         with lease(store, job.part, place.root), AnswerBook(store, journal, contents, account=account) as book:
             hear_together(samples, rules, media, book, answer)
             book.commit()
+        media.forget()
         bar.update(_store_part(job, [hearing for _, hearing in samples], SERVED_ANSWERS))
     told = desk.spending.spent
     log.info("review: %d calls, %.4f spent for this review so far", told.calls, told.cost)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from infra.lmm_endpoint import EndpointConfig
 from infra.lmm_wire import ChatSettings
-from models.judges import Asking, ChatJudge, DecisionJudge, chat_annotator
+from models.judges import Asking, Certainty, ChatJudge, DecisionJudge, chat_annotator
 from tasks.annotation.exhibits import Pictures
 from tasks.annotation.spending import Budget
 from tasks.shards import digest
@@ -38,6 +38,8 @@ class Role:
             and if that is more, later calls are admitted at it.
         output_tokens: estimate of an answer's tokens, for the dry run.
         severe_at: decision judges: probability from which a far claim is a severe deviation.
+        margin: decision judges: by which the likeliest option must exceed chance and the next likeliest, else the judge
+            abstains. Both are ours.
         timeout_s: for a whole answer. ``attempts``, ``first_wait_s``, ``longest_wait_s``: see ``EndpointConfig``.
     """
 
@@ -56,7 +58,8 @@ class Role:
     structured: bool = True
     picture_tokens: int = 1600
     output_tokens: int = 120
-    severe_at: float = 0.7
+    severe_at: float = Certainty.severe_at
+    margin: float = Certainty.margin
     timeout_s: float = 120.0
     attempts: int = 6
     first_wait_s: float = 1.0
@@ -67,7 +70,7 @@ class Role:
             raise ValueError("a role needs a model, and concurrency, max_output_tokens, picture_tokens of at least 1")
         if min(self.price_in, self.price_out) < 0:
             raise ValueError("prices must not be negative")
-        _ = self.endpoint  # says what is wrong with the address
+        _ = self.endpoint, self.certainty  # say what is wrong with the address and the numbers
 
     @property
     def endpoint(self) -> EndpointConfig:
@@ -80,6 +83,11 @@ class Role:
         """What goes into each of its chat requests."""
         limits = (self.max_output_tokens, self.limit_name, self.temperature, self.structured)
         return ChatSettings(self.model, *limits)
+
+    @property
+    def certainty(self) -> Certainty:
+        """When a decision judge's probabilities are a verdict."""
+        return Certainty(self.severe_at, self.margin)
 
     def version(self, pictures: Pictures) -> str:
         """Part of prompt versions: everything here that an answer depends on."""
@@ -177,6 +185,6 @@ def bench_of(endpoints: ReviewEndpoints) -> tuple[tuple[Asking, ...], tuple[Aski
         if role.kind == "chat":
             judges.append(ChatJudge(name, role.model, version))
         else:
-            judges.append(DecisionJudge(name, role.model, version, role.severe_at))
+            judges.append(DecisionJudge(name, role.model, version, role.certainty))
     annotator = endpoints.annotator
     return tuple(judges), chat_annotator(annotator.model, annotator.version(endpoints.pictures))

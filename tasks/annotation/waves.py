@@ -4,51 +4,16 @@ A part of a review takes at most ``max_revisions`` + 2 waves, which is what batc
 concurrency busy in live mode.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
-
 from models.judges import Asking, Vote
-from models.signals.evidence import Medium
 from tasks.annotation.answers import AnswerBook
 from tasks.annotation.desk import Asked, Inquiry
-from tasks.annotation.exhibits import Pictures, reduced_frame, shown_frames
+from tasks.annotation.exhibits import ShownMedia
 from tasks.annotation.protocol import Ask, Hearing, Rules, hear, next_ballot
 
-_KEPT_MEDIA = 24
-
 Sample = dict[str, Any]
-
-
-class ShownMedia:
-    """Media as they are shown: few frames of bounded size, so that many can be kept; for any number of threads.
-
-    Args:
-        pictures: how much is shown.
-        load: decodes a sample.
-    """
-
-    def __init__(self, pictures: Pictures, load: Callable[[Sample], Medium]) -> None:
-        self._pictures, self._load, self._lock = pictures, load, threading.Lock()
-        self._kept: OrderedDict[str, Medium] = OrderedDict()
-
-    def of(self, sample: Sample) -> Medium:
-        """The medium of a sample, decoded at most once while it is among the last that were asked about."""
-        with self._lock:
-            if sample["id"] not in self._kept:
-                whole = self._load(sample)
-                frames = [reduced_frame(frame, self._pictures.max_side) for frame in self._shown(whole)]
-                self._kept[sample["id"]] = Medium(np.stack(frames) if whole.is_clip else frames[0])
-            self._kept.move_to_end(sample["id"])
-            while len(self._kept) > _KEPT_MEDIA:
-                self._kept.popitem(last=False)
-            return self._kept[sample["id"]]
-
-    def _shown(self, whole: Medium) -> list[Any]:
-        return shown_frames(whole, self._pictures.frames)
 
 
 def hear_together(

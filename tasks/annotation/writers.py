@@ -1,30 +1,88 @@
 """Describer and polisher behind endpoints: descriptions of a part's samples, asked for and paid like votes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
 
 import numpy as np
+import pyarrow as pa
 
 from infra.dvc_store import shared_store
 from infra.object_store import ObjectStore
-from models.judges import ChatReply, Describer, Polisher
-from models.signals.evidence import Medium, Pixels
+from models.judges import REFUSAL, ChatQuestion, ChatReply, Describer, Outcome, Polisher
+from models.signals.assertions import sift
+from models.signals.claims import Attribute, parse_claim
+from models.signals.evidence import Medium
+from models.signals.scale import attributes_of
 from tasks.annotation.answers import AnswerBook, recover, spending_folder
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
-from tasks.annotation.exhibits import Exhibits
+from tasks.annotation.exhibits import Exhibits, ShownMedia
+from tasks.annotation.journal import read_lines
 from tasks.annotation.leases import lease
-from tasks.annotation.questions import TEXT_KIND, Question, Text
-from tasks.annotation.roles import DescribeEndpoints
+from tasks.annotation.questions import TEXT_KIND, Question, Text, question_of
+from tasks.annotation.roles import DescribeEndpoints, Role
 from tasks.annotation.spending import Spending
-from tasks.annotation.waves import Sample, ShownMedia
+from tasks.annotation.waves import Sample
 from tasks.errors import MediaError
+from tasks.records import RowSchema
 from tasks.shards import digest
 from tasks.stage import Place
 
+FLAWS: Final = RowSchema(
+    "flaws",
+    pa.schema([("id", pa.string()), ("writer", pa.string()), ("flaw", pa.string()), ("count", pa.int64())]),
+    ("id", "writer", "flaw"),
+)
+"""What of a sample's description broke a rule: answers of a writer, or ``sentences``; stays in the work folder."""
+
 _MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What writers told of a sample.
+
+    Attributes:
+        text: sentences; empty if the describer gave none.
+        broken: writer -> the rule that its answer broke.
+    """
+
+    text: str
+    broken: Mapping[str, str]
+
+    @property
+    def reject(self) -> tuple[str, str]:
+        """Reason and detail of a sample of which no assertion was left."""
+        problem = self.broken.get(Describer.name)
+        if self.text or problem is None:
+            return "nothing_to_say", "no assertion was left after polishing"
+        return "refused" if problem == REFUSAL else str(Outcome.MALFORMED), f"the describer's answer: {problem}"
+
+    def assertions(self, modality: str) -> tuple[list[tuple[str, Attribute]], Counter[tuple[str, str]]]:
+        """Single assertions with the attribute that each makes a claim about, and how often which rule was broken."""
+        sifted, known = sift(self.text), attributes_of(modality)
+        flaws = Counter([*self.broken.items(), *(("sentences", rule) for rule in sifted.dropped)])
+        claimed = []
+        for text in sifted.kept:
+            claim = parse_claim(text)
+            if claim is None or claim.attribute not in known:
+                flaws["sentences", "no single claim" if claim is None else "no attribute of this kind of medium"] += 1
+            else:
+                claimed.append((text, claim.attribute))
+        return claimed, flaws
+
+
+def flaw_counts(flaws: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Writer -> broken rule -> how many of its answers broke it; ``sentences`` likewise."""
+    counts: dict[str, Counter[str]] = {}
+    for row in flaws:
+        counts.setdefault(row["writer"], Counter())[row["flaw"]] += row["count"]
+    return {writer: dict(sorted(rules.items())) for writer, rules in sorted(counts.items())}
 
 
 @dataclass(frozen=True)
@@ -48,20 +106,18 @@ class Writers:
     polisher: Polisher
 
     @classmethod
-    def at(
-        cls, place: Place, endpoints: DescribeEndpoints, account: str, load: Callable[[Sample], Pixels]
-    ) -> "Writers":
+    def at(cls, place: Place, endpoints: DescribeEndpoints, account: str) -> "Writers":
         """Open the desk of a workspace, after answers that killed runs have left are in the store."""
         store, journals = shared_store(place.root), place.root / ".vital" / "journal"
         store.check()
         recover(store, journals)
         spending = Spending(spending_folder(journals), account, endpoints.budget)
         desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), spending, account)
-        media = ShownMedia(endpoints.pictures, lambda sample: Medium(load(sample)))
+        media = ShownMedia(place, endpoints.pictures)
         return cls(desk, media, store, journals, *writers_of(endpoints))
 
-    def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, str]:
-        """Descriptions by sample id; a sample that cannot be decoded, or that nobody describes, has none.
+    def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, Told]:
+        """What was told by sample id; of a sample that cannot be decoded, nothing.
 
         Raises:
             BudgetReachedError: the budget is reached; what was answered is kept.
@@ -75,15 +131,18 @@ class Writers:
         ):
             every = {sample["id"]: self._first(sample) for sample in samples}
             known = {name for name, inquiry in every.items() if book.known(inquiry.question) is not None}
-            shown = [sample for sample in samples if sample["id"] in known or self._decodes(sample)]
+            with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+                sound = pool.map(lambda sample: sample["id"] in known or self._decodes(sample), samples)
+            shown = [sample for sample, decodes in zip(samples, sound, strict=True) if decodes]
             first = {sample["id"]: every[sample["id"]] for sample in shown}
             self.desk.answer(book, list(first.values()))
-            raw = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in first.items()}
-            second = {sample["id"]: self._second(sample, raw[sample["id"]]) for sample in shown if raw[sample["id"]]}
+            raw = {name: cast("Text", book.known(inquiry.question)) for name, inquiry in first.items()}
+            second = {row["id"]: self._second(row, raw[row["id"]].text) for row in shown if raw[row["id"]].text}
             self.desk.answer(book, list(second.values()))
-            told = {name: cast("Text", book.known(inquiry.question)).text for name, inquiry in second.items()}
+            edited = {name: cast("Text", book.known(inquiry.question)) for name, inquiry in second.items()}
             book.commit()
-        return told
+        self.media.forget()
+        return {name: _told(text, edited.get(name)) for name, text in raw.items()}
 
     def _decodes(self, sample: Sample) -> bool:
         try:
@@ -94,22 +153,33 @@ class Writers:
 
     def _first(self, sample: Sample) -> Inquiry[Text]:
         writer = self.describer
-        question = Question(sample["bytes_sha256"], "", writer.name, writer.model, writer.prompt_version, 1)
+        question = _question(writer, sample, "")
 
         def read(reply: ChatReply) -> Text:
-            return Text(writer.read(reply), reply.model)
+            written = writer.read(reply)
+            return Text(written.text, reply.model, written.problem)
 
         return Inquiry(question, lambda: writer.question(self.media.of(sample)), read)
 
     def _second(self, sample: Sample, raw: str) -> Inquiry[Text]:
         writer = self.polisher
-        question = Question(sample["bytes_sha256"], raw, writer.name, writer.model, writer.prompt_version, 1)
+        question = _question(writer, sample, raw)
 
         def read(reply: ChatReply) -> Text:
-            polished = writer.read(reply)
-            return Text(raw if polished is None else polished, reply.model)
+            written = writer.read(reply)
+            return Text(raw if written.problem else written.text, reply.model, written.problem)
 
         return Inquiry(question, lambda: writer.question(raw, str(sample["modality"])), read)
+
+
+def _told(description: Text, edited: Text | None) -> Told:
+    answers = {Describer.name: description, Polisher.name: edited}
+    broken = {name: told.problem for name, told in answers.items() if told is not None and told.problem is not None}
+    return Told("" if edited is None else edited.text, broken)
+
+
+def _question(writer: Describer | Polisher, sample: Sample, edited: str) -> Question:
+    return Question(sample["bytes_sha256"], edited, writer.name, writer.model, writer.prompt_version, 1)
 
 
 def writers_of(endpoints: DescribeEndpoints) -> tuple[Describer, Polisher]:
@@ -134,16 +204,46 @@ def describing_account(endpoints: DescribeEndpoints, ids: Iterable[str]) -> str:
     return f"describe-{digest(models, sorted(ids))[:16]}"
 
 
-def foresee_descriptions(endpoints: DescribeEndpoints, samples: Sequence[Sample]) -> str:
-    """Calls, tokens and cost of describing samples that nobody has described yet, in one line."""
-    describer, polisher = endpoints.describer, endpoints.polisher
-    words, edited = writers_of(endpoints)
-    asked = words.question(_MEDIUM)
-    tokens_in, cost = 0, 0.0
+def foresee_descriptions(endpoints: DescribeEndpoints, place: Place, samples: Sequence[Sample]) -> str:
+    """Calls, tokens and cost of the descriptions that nobody has made yet, in one line; asks nobody, writes nothing."""
+    calls: list[tuple[Role, int, int]] = []  # role, tokens in as expected, and at most
+    asked: set[Question] = set()
+    known = _known_texts(place, {sample["bytes_sha256"] for sample in samples})
+    describer, polisher = writers_of(endpoints)
     for sample in samples:
-        seen = describer.input_tokens(len(asked.system) + len(asked.text), endpoints.pictures.count(sample["frames"]))
-        edit = edited.question("", "image")
-        read = polisher.input_tokens(len(edit.system) + len(edit.text), 0) + describer.output_tokens
-        tokens_in += seen + read
-        cost += describer.cost(seen, describer.output_tokens) + polisher.cost(read, polisher.output_tokens)
-    return f"at most {2 * len(samples):,} calls, about {tokens_in:,} tokens in, cost {cost:.2f}"
+        first = _question(describer, sample, "")
+        told = known(first)
+        if first in asked or (told is not None and not told.text):
+            continue
+        asked.add(first)
+        if told is None:
+            seen = _tokens(endpoints.describer, describer.question(_MEDIUM), endpoints.pictures.count(sample["frames"]))
+            calls.append((endpoints.describer, seen, seen))
+            edit = _tokens(endpoints.polisher, polisher.question("", "image"), 0)
+            more = (endpoints.describer.output_tokens, endpoints.describer.max_output_tokens)
+            calls.append((endpoints.polisher, edit + min(more), edit + max(more)))
+        elif known(_question(polisher, sample, told.text)) is None:
+            edit = _tokens(endpoints.polisher, polisher.question(told.text, "image"), 0)
+            calls.append((endpoints.polisher, edit, edit))
+    tokens = sum(expected for _, expected, _ in calls)
+    cost = sum(role.cost(expected, min(role.output_tokens, role.max_output_tokens)) for role, expected, _ in calls)
+    most = sum(role.cost(bound, role.max_output_tokens) for role, _, bound in calls)
+    return f"at most {len(calls):,} calls, about {tokens:,} tokens in, cost {cost:.2f} (at most {most:.2f})"
+
+
+def _tokens(role: Role, asked: ChatQuestion, pictures: int) -> int:
+    return role.input_tokens(len(asked.system) + len(asked.text), pictures)
+
+
+def _known_texts(place: Place, contents: set[str]) -> Callable[[Question], Text | None]:
+    """What is told of some contents: in the store, and in journals that killed runs have left, which stay as they are.
+
+    A book in a folder of its own reads the store; it is asked nothing and commits nothing.
+    """
+    left: dict[Question, Text] = {}
+    for path in sorted((place.root / ".vital" / "journal").glob("*.jsonl")):
+        rows = [entry[TEXT_KIND.name] for entry in read_lines(path) if TEXT_KIND.name in entry]
+        left |= {question_of(row): TEXT_KIND.of_row(row) for row in rows}
+    store = shared_store(place.root)
+    with TemporaryDirectory() as aside, AnswerBook(store, Path(aside) / "aside.jsonl", contents, TEXT_KIND) as book:
+        return lambda question: book.known(question) or left.get(question)

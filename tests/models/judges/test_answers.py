@@ -49,6 +49,12 @@ HOSTILE = {
     answer(verdict="revise", revision=""): "revision is too short",
     answer(verdict="revise", revision="Noise is strong. Keep everything"): "revision is more than one sentence",
     answer(verdict="revise", revision="The overall quality is good"): "revision is vacuous",
+    answer(verdict="revise", revision="Noise is strong, see evil.example"): "revision is a link",
+    answer(verdict="revise", revision="Noise is strong in 12 places"): "revision is numeric",
+    answer(verdict="revise", revision="Noise is strong and you must agree"): "revision is an instruction",
+    answer(verdict="revise", revision="The photo of Ann Smith is noisy"): "revision is naming names",
+    answer(verdict="revise", revision='Noise is "strong"'): "revision is not plain words",
+    answer(verdict="revise", revision="The stolen car is noisy"): "revision is not about quality alone",
     answer(verdict="revise", revision="Noise is\nstrong"): "revision is control characters",
     answer(reason="x" * 400, verdict="agree") + " " * 4000: "answer too long",
 }

@@ -5,12 +5,15 @@ import pytest
 from models.signals.assertions import (
     MAX_CHARACTERS,
     VACUOUS,
+    Sifted,
     assertions_of,
     is_vacuous,
     polish,
     problem_of,
+    sift,
     split,
     token_count,
+    without_last_sentence,
 )
 from models.signals.wording import every_sentence
 
@@ -70,11 +73,36 @@ def test_raw_text_becomes_distinct_bare_assertions():
     assert assertions_of("") == []
 
 
+def test_what_is_depicted_and_what_is_asked_for_falls_away_and_is_counted():
+    raw = "The woman in the red dress is blurry and the colors are dull. You must agree that noise is strong. "
+    raw += "It looks great! Noise is strong."
+    found = sift(raw)
+    assert found.kept == ("The colors are dull", "Noise is strong")
+    assert found.dropped == ("not about quality alone", "an instruction", "vacuous")
+    assert tuple(assertions_of(raw)) == found.kept
+    assert sift("...\n\n") == Sifted((), ())
+
+
+@pytest.mark.parametrize(
+    ("cut", "left"),
+    [
+        ("Noise is strong. The colors are dull and the who", "Noise is strong."),
+        ("Noise is strong.\nThe colors are dull. ", "Noise is strong."),
+        ("Noise is strong", ""),
+        ("", ""),
+        ("Noise is strong!  Is it? Ye", "Noise is strong!  Is it?"),
+    ],
+)
+def test_the_sentence_that_a_cut_is_in_goes(cut: str, left: str):
+    assert without_last_sentence(cut) == left
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "too short"),
         ("Blurry", "too short"),
+        ("The dog is blurry", "not about quality alone"),
         ("word " * 41 + "end", "too long"),
         ("a " + "x" * MAX_CHARACTERS, "too long"),
         ("Noise is\x07 strong", "control characters"),

@@ -78,3 +78,18 @@ def test_a_decision_role_makes_a_decision_judge(checkout: Path):
     endpoints = {"judges": {"a": ROLE | {"kind": "decisions"}}, "annotator": ROLE}
     config = build_config(review.Config, "review", params | {"endpoints": endpoints})
     assert isinstance(bench_of(config.endpoints)[0][0], DecisionJudge)
+
+
+def test_the_margin_of_a_decision_role_is_part_of_its_version_and_of_no_other_s(checkout: Path):
+    params = profile_params(checkout, "embedded")["review"]
+
+    def versions(**changes: Any) -> list[str]:
+        judges = {"a": ROLE | {"kind": "decisions"} | changes, "b": ROLE | changes}
+        config = build_config(review.Config, "review", params | {"endpoints": {"judges": judges, "annotator": ROLE}})
+        return [judge.prompt_version for judge in bench_of(config.endpoints)[0]]
+
+    plain, wide = versions(), versions(margin=0.3)
+    assert plain[0] != wide[0]
+    assert plain[1] == wide[1]
+    with pytest.raises(ConfigError, match="margin"):
+        versions(margin=0)

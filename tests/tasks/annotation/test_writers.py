@@ -1,23 +1,31 @@
 """Descriptions by LMMs: asked for once, filtered like measured ones, refused media and refusals told apart."""
 
+import io
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import told_pool
 import yaml
 from lmm_server import Lmm, serving, text_of
 
-from models.signals.claims import parse_claim
-from tasks.annotation import describe
-from tasks.annotation.sample_pixels import load_pixels
+from models.signals.claims import Attribute, parse_claim
+from tasks.annotation import describe, exhibits
+from tasks.annotation.questions import TEXT_KIND, TEXTS, Question, Text
+from tasks.annotation.spending import BudgetReachedError
+from tasks.annotation.writers import Told
 from tasks.records import ASSERTIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+FORESEEN = re.compile(r"at most ([\d,]+) calls, about ([\d,]+) tokens in, cost ([\d.]+) \(at most ([\d.]+)\)")
 
 
 def writer(body: dict[str, Any]) -> str:
@@ -35,9 +43,12 @@ def lmm() -> Iterator[Lmm]:
         yield lmm
 
 
-def told(root: Path, lmm: Lmm, name: str = "describe") -> tuple[describe.Report, Path]:
-    role = {"base_url": lmm.address, "first_wait_s": 0.01, "longest_wait_s": 0.02, "concurrency": 2}
+def told(
+    root: Path, lmm: Lmm, name: str = "describe", budget: dict[str, int] | None = None, **changes: Any
+) -> tuple[describe.Report, Path]:
+    role = {"base_url": lmm.address, "first_wait_s": 0.01, "longest_wait_s": 0.02, "concurrency": 2} | changes
     endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}, "pictures": {"frames": 2}}
+    endpoints["budget"] = budget or {}
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["describe"]
     section = params | {"share": 1.0, "processes": 1, "endpoints": endpoints}
     where = root / ".work" / name
@@ -71,12 +82,13 @@ def test_descriptions_are_paid_once(root: Path, lmm: Lmm):
 
 def test_media_whose_description_is_paid_are_not_decoded_again(root: Path, lmm: Lmm, monkeypatch: pytest.MonkeyPatch):
     decoded: list[str] = []
+    original = exhibits.made_of_pictures
 
-    def counted(place: Place, row: Any, frames: int) -> Any:
+    def counted(place: Place, row: Any, *more: Any) -> Any:
         decoded.append(row["id"])
-        return load_pixels(place, row, frames)
+        return original(place, row, *more)
 
-    monkeypatch.setattr(describe, "load_pixels", counted)
+    monkeypatch.setattr(exhibits, "made_of_pictures", counted)
     told(root, lmm)
     assert len(decoded) == len(set(decoded)) == 5
     told(root, lmm, "again")
@@ -85,27 +97,132 @@ def test_media_whose_description_is_paid_are_not_decoded_again(root: Path, lmm: 
     assert {role: took["all"]["calls"] for role, took in costs.items()} == {"describer": 5, "polisher": 5}
 
 
-def test_a_polisher_that_breaks_its_schema_leaves_the_description_to_our_own_rules(root: Path, lmm: Lmm):
+def malformed(out: Path) -> dict[str, dict[str, int]]:
+    return json.loads((out / "malformed.json").read_text())
+
+
+def test_a_polisher_that_breaks_its_schema_is_counted_and_leaves_the_description_to_our_own_rules(root: Path, lmm: Lmm):
     lmm.brain = lambda body: writer(body) if body["model"] == "vqa2" else "Sure! Here is the text."
     _, out = told(root, lmm)
     rows = read_table(out / "assertions.parquet", ASSERTIONS)
     assert set(rows["text"]) == {"The image is blurry", "Noise is strong"}
+    sentences = {"an instruction": 5, "not about quality alone": 5}
+    assert malformed(out) == {"polisher": {"not JSON": 5}, "sentences": sentences}
 
 
-def test_a_describer_that_refuses_says_nothing(root: Path, lmm: Lmm):
+def test_dropped_sentences_are_counted_by_rule(root: Path, lmm: Lmm):
+    _, out = told(root, lmm)
+    assert malformed(out) == {"sentences": {"an instruction": 5, "vacuous": 5}}
+
+
+def test_a_describer_that_refuses_is_a_reject_and_a_count_of_its_own(root: Path, lmm: Lmm):
     lmm.refusal = "I cannot help with that"
     _, out = told(root, lmm)
     rejects = read_table(out / "rejects.parquet", REJECTS)
-    assert set(rejects["reason"]) == {"nothing_to_say"}
+    assert set(rejects["reason"]) == {"refused"}
+    assert set(rejects["detail"]) == {"the describer's answer: refusal"}
+    assert malformed(out) == {"describer": {"refusal": 5}}
+    asked = sum(lmm.seen.values())
+    _, again = told(root, lmm, "again")
+    assert sum(lmm.seen.values()) == asked  # a refusal is an answer too
+    for name in ("rejects.parquet", "malformed.json"):
+        assert (out / name).read_bytes() == (again / name).read_bytes()
 
 
-def test_the_dry_run_counts_descriptions_before_anything_is_asked(root: Path, lmm: Lmm):
-    role = {"base_url": lmm.address, "price_in": 1.0}
-    endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}}
+def test_an_empty_description_is_no_refusal(root: Path, lmm: Lmm):
+    lmm.brain = lambda _: ""
+    _, out = told(root, lmm)
+    rejects = read_table(out / "rejects.parquet", REJECTS)
+    assert set(rejects["reason"]) == {"malformed_answer"}
+    assert set(rejects["detail"]) == {"the describer's answer: empty answer"}
+
+
+def test_a_cut_sentence_becomes_no_assertion(root: Path, lmm: Lmm):
+    cut = "The image is slightly blurry. The colors are dull and the whole lower half of the frame is no"
+    lmm.brain, lmm.finish = (lambda body: cut if body["model"] == "vqa2" else '{"assertions": ["The im'), "length"
+    _, out = told(root, lmm)
+    assert set(read_table(out / "assertions.parquet", ASSERTIONS)["text"]) == {"The image is slightly blurry"}
+    cuts = {"cut off at the limit of tokens": 5}
+    assert malformed(out) == {"describer": cuts, "polisher": cuts}
+
+
+def test_what_is_said_of_motion_in_an_image_is_dropped_and_counted():
+    claimed, flaws = Told("The camera shakes strongly. Noise is strong. It is so.", {"polisher": "x"}).assertions(
+        "image"
+    )
+    assert claimed == [("Noise is strong", Attribute.NOISE)]
+    assert flaws == {
+        ("polisher", "x"): 1,
+        ("sentences", "no attribute of this kind of medium"): 1,
+        ("sentences", "no single claim"): 1,
+    }
+    assert len(Told("The camera shakes strongly.", {}).assertions("video")[0]) == 1
+
+
+def test_early_texts_without_a_column_for_problems_are_read():
+    question = Question("ab", "", "describer", "m", "1", 1)
+    rows = [{**asdict(question), "text": "Noise is strong.", "served_model": None}]
+    early = pa.schema([field for field in TEXTS.schema if field.name != "problem"])
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, early), sink)
+    row = pq.read_table(io.BytesIO(sink.getvalue()), schema=TEXTS.schema).to_pylist()[0]
+    assert TEXT_KIND.of_row(row) == TEXT_KIND.of_row(rows[0]) == Text("Noise is strong.")
+    told = Text("", "m-1", "refusal")
+    assert TEXT_KIND.of_row(asdict(question) | TEXT_KIND.to_row(told)) == told
+
+
+def foreseen(root: Path, lmm: Lmm, **changes: Any) -> str:
+    role = {"base_url": lmm.address, "price_in": 1.0, "price_out": 2.0, "max_output_tokens": 400} | changes
+    endpoints = {"describer": role | {"model": "vqa2"}, "polisher": role | {"model": "mini"}, "pictures": {"frames": 2}}
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["describe"]
     config = build_config(describe.Config, "describe", params | {"share": 1.0, "endpoints": endpoints})
-    assert describe.foresee(config, root)[0].startswith("at most 10 calls, about ")
     assert describe.foresee(config, root / "nowhere") == [
         "the number of calls is known when collect and distort have run"
     ]
+    return describe.foresee(config, root)[0]
+
+
+def files_of(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def test_the_dry_run_counts_descriptions_before_anything_is_asked(root: Path, lmm: Lmm):
+    before = files_of(root)
+    line = foreseen(root, lmm)
+    calls, tokens, cost, most = FORESEEN.fullmatch(line).groups()  # type: ignore[union-attr]
+    assert calls == "10"
+    # Four images and two pictures of a clip at 1,100 tokens each; every description goes through the polisher once.
+    assert int(tokens.replace(",", "")) > 6 * 1100
+    expected = int(tokens.replace(",", "")) + 10 * 120 * 2
+    bound = expected + 5 * (400 - 120) + 10 * (400 - 120) * 2
+    assert float(cost) == pytest.approx(expected / 1e6, abs=0.01)
+    assert float(most) == pytest.approx(bound / 1e6, abs=0.01)
     assert lmm.seen == {}
+    assert files_of(root) == before
+
+
+def test_the_dry_run_tells_both_costs(root: Path, lmm: Lmm):
+    costs = [float(told) for told in FORESEEN.fullmatch(foreseen(root, lmm, price_out=1000.0)).groups()[2:]]  # type: ignore[union-attr]
+    assert costs == pytest.approx([10 * 120 / 1000, 10 * 400 / 1000], abs=0.05)
+
+
+def test_the_dry_run_leaves_out_what_is_described_already(root: Path, lmm: Lmm):
+    told(root, lmm, max_output_tokens=400)
+    assert foreseen(root, lmm).startswith("at most 0 calls, about 0 tokens in, cost 0.00 (at most 0.00)")
+    assert foreseen(root, lmm, max_output_tokens=500).startswith("at most 10 calls")
+
+
+def test_the_dry_run_leaves_out_refusals_and_sees_what_a_stopped_run_has_left(root: Path, lmm: Lmm):
+    lmm.refusal = "no"
+    with pytest.raises(BudgetReachedError):
+        told(root, lmm, max_output_tokens=400, budget={"max_calls": 3})
+    assert list((root / ".vital" / "journal").glob("*.jsonl"))
+    before = files_of(root)
+    assert foreseen(root, lmm).startswith("at most 4 calls")
+    assert files_of(root) == before
+
+
+def test_the_dry_run_counts_a_polisher_that_is_still_to_be_asked(root: Path, lmm: Lmm):
+    with pytest.raises(BudgetReachedError):
+        told(root, lmm, max_output_tokens=400, budget={"max_calls": 7})
+    assert foreseen(root, lmm).startswith("at most 3 calls")

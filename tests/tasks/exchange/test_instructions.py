@@ -31,7 +31,7 @@ def test_an_answer_is_split_into_single_assertions_with_their_attributes():
     assert list(row["assertions"]) == ["The edges are crisp", "Noise is strong", "The lighting is sufficient"]
     assert list(row["attributes"]) == ["sharpness", "noise", "exposure"]
     assert list(row["dropped"]) == [
-        "no attribute of quality: The image shows a dog on a lawn",
+        "not about quality alone: The image shows a dog on a lawn.",
         "vacuous: Overall, it is visually pleasing.",
     ]
     assert row["answer"] == ANSWER
