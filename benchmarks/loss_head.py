@@ -11,10 +11,10 @@ Cases, all at 2,048 positions of the decoder's sequence (``--quick``: a small vo
 Ways: ``naive`` makes float32 logits at every position and copies them shifted, as the authors' code does;
 ``rows_first`` makes logits of the supervised rows; ``torch`` is ``linear_cross_entropy`` in chunks, on those rows;
 ``liger`` its fused kernel, where it is installed and on CUDA; ``ours``; ``levels`` is ours normalised over the five
-words alone. The head is frozen. Each way runs in a process of its own. On the CPU, memory is the high-water mark of the
-resident set above where it stood before the first run, and times are wall and CPU seconds: a shared machine disturbs
-the first, and more than one thread the second (waiting threads spin). Exactness is judged on the first 128 supervised
-rows against whole logits in float64.
+words alone. The head is frozen unless ``--trained``. Each way runs in a process of its own. On the CPU, memory is the
+high-water mark of the resident set above where it stood before the first run, and times are wall and CPU seconds: a
+shared machine disturbs the first, and more than one thread the second (waiting threads spin). Exactness is judged on
+the first 128 supervised rows against whole logits in float64.
 """
 
 import argparse
@@ -53,6 +53,8 @@ class Setting:
     kind: str
     threads: int
     repeat: int
+    skip: list[str]
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def make_work(case: str, setting: Setting) -> Work:
     count = SUPERVISED[case]
     linear = nn.Linear(setting.width, setting.vocabulary, bias=False, device="meta")
     weight_VD = torch.randn(setting.vocabulary, setting.width).mul_(0.05).to(kind).to(setting.device)
-    linear.weight = nn.Parameter(weight_VD, requires_grad=False)
+    linear.weight = nn.Parameter(weight_VD, requires_grad=setting.trained)
     hidden_BD = torch.randn(POSITIONS, setting.width).to(kind).to(setting.device).requires_grad_()
     row_N = torch.arange(POSITIONS // count - 1, POSITIONS, POSITIONS // count)[:count].to(setting.device)
     id_N = torch.randint(setting.vocabulary, (count,)).to(setting.device)
@@ -153,10 +155,10 @@ def ways_of(case: str, setting: Setting) -> list[str]:
     """Ways that can run: torch's and Liger's know cross entropy alone, Liger has no CPU kernel."""
     if case == "scoring":
         return ["naive", "rows_first", "ours", "levels"]
-    found = ["naive", "rows_first", "torch", "ours"]
+    found = ["naive", "rows_first", "ours", "torch"]
     if setting.device == "cuda" and importlib.util.find_spec("liger_kernel"):
         found.append("liger")
-    return found
+    return [way for way in found if way not in setting.skip]
 
 
 def resident_gb(field: str) -> float:
@@ -194,7 +196,7 @@ def work_once(case: str, way: str, setting: Setting, folder: Path) -> dict[str, 
     meter, peak, loss_N = Meter(setting.device), 0.0, torch.zeros(0)
     walls, cpus = [], []
     for number in range(setting.repeat + (setting.device == "cuda")):
-        work.hidden_BD.grad = None
+        work.hidden_BD.grad = work.head.weight.grad = None
         wall, cpu = time.perf_counter(), time.process_time()
         loss_N = run(work)
         loss_N.sum().backward()
@@ -271,12 +273,16 @@ def judge(found: dict[str, dict[str, float]], setting: Setting) -> None:
     share, less = mine[clock] / found["rows_first"][clock], found["naive"]["peak"] / max(mine["peak"], 1e-4)
     worst = max(mine["loss"], mine["gradient"])
     bound = 1e-6 if setting.kind == "float32" else 2.0**-8
-    for text, met in (
+    goals = [
         (f"error {worst:.1e} <= {bound:.1e}", worst <= bound),
-        (f"extra memory {mine['peak']:.3f} GB <= 0.1", mine["peak"] <= 0.1),
-        (f"memory of naive / ours {less:.0f} >= 40", less >= 40),
         (f"time of ours / rows_first {share:.2f} <= 1.10 ({clock})", share <= 1.1),
-    ):
+    ]
+    if not setting.trained:  # a trained head's gradient alone is larger
+        goals += [
+            (f"extra memory {mine['peak']:.3f} GB <= 0.1", mine["peak"] <= 0.1),
+            (f"memory of naive / ours {less:.0f} >= 40", less >= 40),
+        ]
+    for text, met in goals:
         print(f"  {'met   ' if met else 'MISSED'} {text}")
     print(f"  time of naive / ours {found['naive'][clock] / mine[clock]:.1f} ({clock})")
 
@@ -292,6 +298,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=896, help="decoder width; 896 is InternVL3-1B's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=2, help="the least time counts")
+    parser.add_argument("--skip", nargs="+", choices=("torch", "liger"), default=[], help="torch's is slow on a CPU")
+    parser.add_argument("--trained", action="store_true", help="the head learns too, as in the warm-up")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -299,8 +307,10 @@ def main() -> None:
         print(json.dumps(work_once(spec["case"], spec["way"], Setting(**spec["setting"]), Path(spec["folder"]))))
         return
     vocabulary = arguments.vocabulary or (16_384 if arguments.quick else 151_674)
-    device, kind = arguments.device, arguments.kind
-    setting = Setting(vocabulary, arguments.width, device, kind, arguments.threads, arguments.repeat)
+    device, kind, repeat = arguments.device, arguments.kind, arguments.repeat
+    setting = Setting(
+        vocabulary, arguments.width, device, kind, arguments.threads, repeat, arguments.skip, arguments.trained
+    )
     torch.set_num_threads(setting.threads)
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, threads {setting.threads}"
     print(f"V = {vocabulary:,}, D = {setting.width}, {kind}, {where}, torch {torch.__version__}")
