@@ -22,7 +22,7 @@ from tasks.shards import read_table, write_json
 from tasks.stage import Place
 from tasks.streamed import Streaming
 from tasks.training import freezing, pretrain
-from tasks.training.batches import BatchConfig
+from tasks.training.batches import Batch, BatchConfig, Mixture
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
 
@@ -164,6 +164,59 @@ def test_too_many_broken_media_fail_the_stage(place: Place):
     _break_media(place.root, 4)
     with pytest.raises(StageError, match="4 of 21 media do not decode"):
         pretrain.run(CONFIG, place)
+
+
+STREAMED = dataclasses.replace(
+    CONFIG,
+    media="streamed",
+    batches=BatchConfig(order="shuffled", grouping="length", normalise="tokens"),
+    training=dataclasses.replace(TRAINING, steps=12, micro_batches=2),
+)
+
+
+def test_streamed_media_train_to_the_bits_of_prepared_ones(line: Path, place_for: PlaceFor):
+    outs = []
+    for media in ("prepared", "streamed"):
+        place = place_for(line, f"pretrain_{media}")
+        pretrain.run(dataclasses.replace(STREAMED, media=media), place)
+        outs.append(place.out)
+    names = ("history.json", "recipe.json", "rejects.parquet", "encoder/model.safetensors")
+    assert all((outs[0] / name).read_bytes() == (outs[1] / name).read_bytes() for name in names)
+
+
+def test_a_streamed_run_that_stops_goes_on_to_the_same_curve_with_the_same_rejects(
+    line: Path, place_for: PlaceFor, read_json: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    broken = _break_media(line, 1)
+    whole, halved = place_for(line, "whole"), place_for(line, "halved")
+    report = pretrain.run(STREAMED, whole)
+    step, stopped = Mixture.step, list[int]()
+
+    def stop_once(self: Mixture, number: int) -> list[Batch]:
+        if number == 7 and not stopped:
+            stopped.append(number)
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(Mixture, "step", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.run(STREAMED, halved)
+    assert pretrain.run(STREAMED, halved) == report
+    assert stopped == [7]
+    for name in ("history.json", "rejects.parquet"):
+        assert (whole.out / name).read_bytes() == (halved.out / name).read_bytes()
+    assert set(read_table(whole.out / "rejects.parquet", REJECTS)["id"]) == broken
+    examples = [row["examples"] for row in read_json(whole.out / "history.json")]
+    assert max(examples) == STREAMED.training.batch_examples
+    assert min(examples) < max(examples)
+
+
+def test_too_many_broken_media_stop_a_streamed_run_and_are_named(place: Place):
+    broken = _break_media(place.root, 6)
+    with pytest.raises(StageError, match="3 of 21 media do not decode") as caught:
+        pretrain.run(STREAMED, place)
+    assert sum(medium in str(caught.value) for medium in broken) == 3
+    assert not (place.out / "model").exists()
 
 
 def test_the_same_seed_gives_the_same_curve_and_another_seed_another(
