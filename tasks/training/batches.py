@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -231,11 +231,24 @@ class Mixture:
         self._media, self._parts = media, config.micro_batches
         self._plan = plan_steps(examples, shares, config)
 
-    def step(self, number: int) -> list[Batch]:
+    def step(self, number: int) -> Sequence[Batch]:
         """Micro-batches of step ``number``."""
         draws = self._plan[number]
         bounds = np.linspace(0, len(draws), min(self._parts, len(draws)) + 1).round().astype(int)
-        return [make_batch(draws[start:end], self._media) for start, end in itertools.pairwise(bounds)]
+        return _Parts([draws[start:end] for start, end in itertools.pairwise(bounds)], self._media)
+
+
+class _Parts(Sequence[Batch]):
+    """Micro-batches that are built when they are asked for: each process of a group reads the media of its own."""
+
+    def __init__(self, parts: Sequence[Sequence[Draw]], media: MediumSource) -> None:
+        self._parts, self._media = parts, media
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, number: Any) -> Any:
+        return make_batch(self._parts[number], self._media)
 
 
 def make_batch(draws: Sequence[Draw], media: MediumSource) -> Batch:

@@ -6,18 +6,30 @@ the tasks are mixed by share: PMOD single, pairs, distortion and description tex
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.quality_lmm import QualityLMM
-from models.vision_encoder import save_encoder
+from models.vision_encoder import VisualSpec, save_encoder
+from tasks import group
 from tasks.errors import GateError
 from tasks.pool import read_media
-from tasks.prepared import Preparation, Views, prepare_media
+from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
 from tasks.records import REJECTS, Split
 from tasks.shards import write_json, write_table
 from tasks.stage import Place
+from tasks.training.engine import device_of, wanted_processes
 from tasks.training.freezing import frozen_stays, train_only
 from tasks.training.objective import LossConfig, QualityObjective
-from tasks.training.session import Material, count_tasks, curve_ends, fit, load_split, without_rejects
+from tasks.training.session import (
+    Material,
+    SplitData,
+    count_tasks,
+    curve_ends,
+    fit,
+    lacking_gpus,
+    load_split,
+    without_rejects,
+)
 from tasks.training.trainer import TrainingConfig, history_rows
 
 
@@ -65,8 +77,19 @@ class Report:
     loss_last: dict[str, float]
 
 
+def processes(config: Config) -> int:
+    """Processes that the stage runs in."""
+    return wanted_processes(config.training)
+
+
+def missing(config: Config, root: Path) -> list[str]:
+    """What this machine lacks for the stage, one line each."""
+    del root
+    return lacking_gpus(config.training)
+
+
 def run(config: Config, place: Place) -> Report:
-    """Pre-train the encoder on the train split.
+    """Pre-train the encoder on the train split, in every process of a group.
 
     Outputs ``model/`` (the whole LMM), ``encoder/`` (what other decoders receive), ``history.json`` (the loss curve),
     ``recipe.json`` (what the warm-up must match) and ``rejects.parquet``.
@@ -78,24 +101,21 @@ def run(config: Config, place: Place) -> Report:
     require_gate(place)
     model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder)
     data = load_split(place, Split.TRAIN, config.shares)
-    media = prepare_media(
-        place.work / "media",
-        data.media,
-        lambda row: read_media(place, row),
-        Views(model.spec, config.views, config.training.seed),
-        Preparation("pretrain", config.training.threads, config.max_reject_share),
-    )
+    media = group.current().leader_first(lambda: _prepare(config, place, data, model.spec))
+    model.to(device_of(config.training))
     train_only(model, [model.image_encoder, model.motion_extractor])
     with frozen_stays(model) as proof:
         objective = QualityObjective(model, config.losses)
         material = Material(data.examples, media, config.shares)
-        history = fit(objective, material, config.training, place.work, "pretrain")
-    model.save_pretrained(place.out / "model")
-    save_encoder(model, place.out / "encoder")
-    write_json(place.out / "history.json", history_rows(history))
+        history = fit(objective, material, config.training, place.work, "pretrain", place.telemetry("pretrain"))
     examples = count_tasks(without_rejects(data.examples, media))
-    write_json(place.out / "recipe.json", {"decoder": config.decoder, "shares": config.shares, "examples": examples})
-    write_table(place.out / "rejects.parquet", REJECTS, media.rejects)
+    if group.current().leads:
+        model.save_pretrained(place.out / "model")
+        save_encoder(model, place.out / "encoder")
+        write_json(place.out / "history.json", history_rows(history))
+        recipe = {"decoder": config.decoder, "shares": config.shares, "examples": examples}
+        write_json(place.out / "recipe.json", recipe)
+        write_table(place.out / "rejects.parquet", REJECTS, media.rejects)
     first, last = curve_ends(history)
     return Report(
         examples=examples,
@@ -108,6 +128,16 @@ def run(config: Config, place: Place) -> Report:
         frozen_sha256=proof.frozen_sha256,
         loss_first=first,
         loss_last=last,
+    )
+
+
+def _prepare(config: Config, place: Place, data: SplitData, spec: VisualSpec) -> PreparedMedia:
+    return prepare_media(
+        place.work / "media",
+        data.media,
+        lambda row: read_media(place, row),
+        Views(spec, config.views, config.training.seed),
+        Preparation("pretrain", config.training.threads, config.max_reject_share),
     )
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from infra.needs import gpu_memories_gb
 from tasks.pool import load_candidates
 from tasks.records import Split
 from tasks.stage import Place
 from tasks.training.batches import Example, MediumSource, Mixture, check_splits, read_examples, select_examples
 from tasks.training.callbacks import Checkpoint, Progress, Speed
 from tasks.training.objective import QualityObjective
+from tasks.training.telemetry import Telemetry
 from tasks.training.trainer import StepRecord, Trainer, TrainingConfig
 
 _EDGE = 20
@@ -61,9 +63,19 @@ class Material:
 
 
 def fit(
-    objective: QualityObjective, material: Material, config: TrainingConfig, work: Path, label: str
+    objective: QualityObjective,
+    material: Material,
+    config: TrainingConfig,
+    work: Path,
+    label: str,
+    telemetry: Path | None = None,
 ) -> list[StepRecord]:
     """Run the loop with checkpoints below ``work``; a run that was killed continues there.
+
+    All processes of the stage's group call it, with equal arguments.
+
+    Args:
+        telemetry: folder of the run's course; below ``work`` if it is not named.
 
     Raises:
         StageError: a loss is not finite.
@@ -73,8 +85,19 @@ def fit(
         Checkpoint(work / "checkpoint.safetensors", config.checkpoint_every),
         Progress(label),
         Speed(work / "speed.json"),
+        Telemetry(telemetry or work / "telemetry"),
     ]
     return Trainer(objective, Mixture(examples, material.media, material.shares, config), config, callbacks).fit()
+
+
+def lacking_gpus(config: TrainingConfig) -> list[str]:
+    """What this machine lacks to train so, in words; nothing if it lacks nothing."""
+    found = len(gpu_memories_gb())
+    if config.device != "cuda" or found >= config.processes:
+        return []
+    return [
+        f"{config.processes} GPUs for training.processes on this machine, {found} found; torchrun can join machines"
+    ]
 
 
 def without_rejects(examples: Sequence[Example], media: MediumSource) -> list[Example]:
