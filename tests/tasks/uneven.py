@@ -28,7 +28,7 @@ from tasks.training.freezing import frozen_stays
 from tasks.training.trainer import Callback, StepRecord, Trainer
 
 CONFIG = TrainingConfig(
-    engine="single", seed=3, threads=1, precision="float32", steps=12, batch_examples=18, micro_batches=6,
+    engine="single", seed=3, threads=1, precision="float32", steps=8, batch_examples=18, micro_batches=6,
     learning_rate=0.01, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=1, peak_flops=1e9,
 )  # fmt: skip
 WIDTH = 16
@@ -135,9 +135,8 @@ def train(folder: Path, job: dict[str, Any]) -> tuple[list[StepRecord], Uneven]:
         history = Trainer(objective, Steps(config, job.get("poison"), job.get("blind")), config, callbacks).fit()
     if group.current().leads:
         (folder / "history.json").write_text(json.dumps([dataclasses.asdict(record) for record in history]))
-        save_file(
-            {name: value.contiguous() for name, value in objective.model.state_dict().items()}, folder / "weights"
-        )
+        weights = {name: value.contiguous() for name, value in objective.model.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
     return history, objective.model
 
 
