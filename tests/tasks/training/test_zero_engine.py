@@ -204,14 +204,14 @@ def _steps_kept(path: Path) -> int:
 def test_killed_at_any_moment_it_goes_on_with_other_processes_and_stages_to_the_same_curve(
     seed: int, alone: Path, tmp_path: Path, start: Callable[[int, dict[str, Any]], subprocess.Popen[bytes]]
 ):
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - a draw that a failure can be repeated with
     path = tmp_path / "run" / "checkpoint.safetensors"
     plan = [(2, "zero2", "launcher"), (3, "zero3", "member"), (1, "zero1", "member"), (2, "zero3", "all")]
     chance.shuffle(plan)
     for processes, engine, victim in plan:
         before = _steps_kept(path)
         launcher = start(processes, {"name": "run", "engine": engine, "pause_s": 0.05})
-        _wait_for(lambda before=before: launcher.poll() is not None or _steps_kept(path) > before)
+        _wait_for(lambda before=before, ends=launcher.poll: ends() is not None or _steps_kept(path) > before)
         time.sleep(chance.uniform(0, 0.3))
         members = _members(launcher.pid)
         for pid in {"launcher": [launcher.pid], "member": members[-1:], "all": [launcher.pid, *members]}[victim]:
