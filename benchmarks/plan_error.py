@@ -1,7 +1,7 @@
 """Compare what `vital plan` predicts with what torch counts and the machine measures, on training steps that fit here.
 
-    python benchmarks/plan_error.py [--threads 1] [--runs 7]
-    python benchmarks/plan_error.py --device cuda [--decoder internvl3-1b]
+    python benchmarks/plan_error.py [--only tiny | wide] [--threads 1] [--runs 7]
+    python benchmarks/plan_error.py --device cuda [--decoder internvl3-1b] [--weights float32]
 
 On the CPU the embedded decoders take steps of pre-training and of warm-up on random media (float32, as their params
 say); on a GPU a decoder of InternVL3's sizes does, with random weights. Compared are
@@ -11,9 +11,13 @@ say); on a GPU a decoder of InternVL3's sizes does, with random weights. Compare
     kept         bytes that forward keeps for backward, against the storages that autograd saves
     optimizer    bytes of AdamW's state
     peak         most memory of a step above what it began with: resident memory, or torch.cuda.max_memory_allocated
-    seconds      of a step, from the rate of the first case of its stage: processor seconds, or wall seconds on a GPU
+    seconds      of a step, from the FLOPs a second of its group's first case: processor seconds, or wall seconds on
+                 a GPU
 
-Exit code 1 if parameters or FLOPs differ, or if another figure is off by more than 15 %.
+Steps of the embedded family are grouped by stage and mixture, so that the smallest decoder tells what the others take.
+On the CPU there are also steps of InternVL3's widths in few layers: one tells what other depths, widths and loads take.
+Exit code 1 if parameters or FLOPs differ, or if another figure is off by more than 15 %; seconds of an embedded warm-up
+are told and not judged, since decoders that narrow wait for memory and not for arithmetic.
 """
 
 import argparse
@@ -22,7 +26,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import losses
 from models.decoders import build_internvl_config, decoder_record
-from models.footprint import Cost, Flow, Sample, Step, footprint, kept_bytes, peak_bytes
+from models.footprint import BFLOAT16, Cost, Flow, Sample, Step, footprint, kept_bytes, peak_bytes
 from models.model_size import PARTS, measure_model
 from models.quality_lmm import QualityLMM
 from models.tokenizer import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, TURN_END, TURN_START
@@ -50,6 +54,8 @@ from tasks.training.memory import Sharding, device_memory, numerics_of
 from tasks.training.planning import FAMILIES
 
 LIMIT: Final = 0.15
+VOCABULARY: Final = 151674
+"""InternVL3's."""
 SYSTEM: Final = "You look at pictures."
 SCORED, TEXT = "The quality of the image is good", "relatively severe white noise"
 STAGES: Final = ("pretrain", "warm_up")
@@ -60,19 +66,33 @@ MMAP_FROM: Final = 65536
 
 @dataclass(frozen=True)
 class Case:
-    """One training step: so many images and clips, of so many tiles; a clip has ``frames`` motion frames too."""
+    """One training step.
+
+    Attributes:
+        images, clips: samples of each kind.
+        tiles: of each; a clip has motion frames besides.
+        group: cases of one group share the rate of its first.
+        layers: depth of encoder and decoder; None is the decoder's own.
+        judged: whether the prediction of seconds must hold.
+    """
 
     decoder: str
     stage: str
     images: int
     clips: int
+    tiles: int = 3
+    group: str = ""
+    layers: int | None = None
     checkpointed: bool = False
+    judged: bool = True
 
     @property
     def name(self) -> str:
         """How the table calls it."""
+        depth = f" of {self.layers} layers" if self.layers else ""
         recomputed = ", checkpointed" if self.checkpointed else ""
-        return f"{self.decoder} {self.stage}, {self.images} images {self.clips} clips{recomputed}"
+        media = f"{self.images} images, {self.clips} clips of {self.tiles} tiles"
+        return f"{self.decoder}{depth}: {self.stage}, {media}{recomputed}"
 
 
 @dataclass(frozen=True)
@@ -83,18 +103,20 @@ class Setting:
     precision: str
     weights: str
     runs: int
-    tiles: int
 
 
 class Subject:
     """A model that takes the steps of one case."""
 
     def __init__(self, case: Case, setting: Setting) -> None:
-        encoder, motion, self.spec = FAMILIES[decoder_record(case.decoder).family]
+        record = decoder_record(case.decoder)
+        encoder, motion, self.spec = FAMILIES[record.family]
+        if case.layers is not None:
+            record, encoder = replace(record, layers=case.layers), replace(encoder, layers=case.layers)
         tokenizer = known_tokenizer()
-        vocabulary = len(tokenizer) if decoder_record(case.decoder).hub is None else 151674
+        whole = record.hub is not None and case.layers is None
         context: Any = tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)
-        config = build_internvl_config(decoder_record(case.decoder), encoder, vocabulary, int(context))
+        config = build_internvl_config(record, encoder, VOCABULARY if whole else len(tokenizer), int(context))
         torch.manual_seed(0)
         self.model = QualityLMM.from_config(config, motion, tokenizer, self.spec, SYSTEM)
         self.size = measure_model(config, motion, self.spec.motion_px)
@@ -103,10 +125,13 @@ class Subject:
         self.numerics = numerics_of(self.flows, setting.precision, setting.weights)
         self._hold_weights()
         self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-5)
-        self.media = [random_medium(self.spec, setting.tiles, clip=i >= case.images) for i in range(self.count)]
+        number = torch.bfloat16 if self.numerics["image_encoder"] == BFLOAT16 else torch.float32
+        self.media: list[Any] = [
+            random_medium(self.spec, case.tiles, number, clip=i >= case.images) for i in range(self.count)
+        ]
         if case.stage == "warm_up":
             with torch.no_grad(), self.autocast():
-                self.media: list[Any] = list(self.model.visual_features(self.media))
+                self.media = list(self.model.visual_features(self.media))
         self.answers = [SCORED if index % 2 == 0 else TEXT for index in range(self.count)]
 
     @property
@@ -134,16 +159,16 @@ class Subject:
         if self.case.checkpointed:
             for module, part in ((model.image_encoder, "image_encoder"), (model.language_model, "decoder")):
                 if self.flows[part] is not Flow.IDLE:
-                    module.gradient_checkpointing_enable()
+                    module.activation_checkpointing_enable()
                     module.train()
 
     def autocast(self) -> torch.autocast:
         """Context of a forward pass."""
-        enabled = self.setting.precision == "bfloat16"
+        enabled = self.setting.precision == "bfloat16" and self.setting.weights != "bfloat16"
         return torch.autocast(self.setting.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def loss(self) -> Tensor:
-        """Forward: every other sample is scored, level by divergence and sentence by focal loss, the others are text."""
+        """Forward: every other sample is scored, level by divergence and sentence by focal loss, or text."""
         model = self.model
         with self.autocast():
             ids_BL, mask_BL = model.answer_ids(self.answers)
@@ -198,10 +223,10 @@ def shape_of(medium: Any) -> tuple[int, int]:
     return len(medium.tiles_PSC), 0 if medium.motion_TM is None else len(medium.motion_TM)
 
 
-def random_medium(spec: VisualSpec, tiles: int, *, clip: bool) -> VisualInput:
+def random_medium(spec: VisualSpec, tiles: int, number: torch.dtype, *, clip: bool) -> VisualInput:
     """A medium of noise; a clip has 16 motion frames."""
-    pixels = torch.randn(tiles, 3, spec.tile_px, spec.tile_px)
-    return VisualInput(pixels, torch.randn(3, 16, spec.motion_px, spec.motion_px) if clip else None)
+    pixels = torch.randn(tiles, 3, spec.tile_px, spec.tile_px, dtype=number)
+    return VisualInput(pixels, torch.randn(3, 16, spec.motion_px, spec.motion_px, dtype=number) if clip else None)
 
 
 # ------------------------------------------------------------------ what torch counts
@@ -305,7 +330,7 @@ class Outcome:
 
 
 def examine(case: Case, setting: Setting) -> Outcome:
-    """Run one case."""
+    """Run one case: count, then measure."""
     subject = Subject(case, setting)
     costs = subject.costs()
     forward, backward = flops_of(subject.loss)
@@ -329,31 +354,40 @@ def examine(case: Case, setting: Setting) -> Outcome:
 
 
 def timed(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, dict[str, tuple[float, float]]]]:
-    """Add seconds, predicted from the FLOPs a second of the first case of the stage, which has none itself."""
+    """Add seconds, predicted from the FLOPs a second of the group's first case, which has none itself."""
     rates: dict[str, float] = {}
     for outcome in outcomes:
         figures = dict(outcome.figures)
-        rate = rates.get(outcome.case.stage)
+        rate = rates.get(outcome.case.group)
         if rate is None:
-            rates[outcome.case.stage] = outcome.flops / outcome.seconds
+            rates[outcome.case.group] = outcome.flops / outcome.seconds
         else:
             figures["seconds"] = (outcome.seconds, outcome.flops / rate)
         yield outcome, figures
 
 
-def cases_of(device: str, decoder: str) -> list[Case]:
-    """The cases: the first of each stage tells the rate for the others."""
+def cases_of(device: str, decoder: str, only: str) -> list[Case]:
+    """The cases whose group begins so; the first of each group tells the rate for the others."""
     if device == "cuda":
-        loads = ((1, 0), (2, 0), (4, 0), (2, 2))
-        plain = [Case(decoder, stage, *load) for stage in STAGES for load in loads]
-        return [*plain, Case(decoder, "pretrain", 4, 0, checkpointed=True)]
-    small = [
-        Case(name, stage, *load)
+        loads = ((1, 0, 4), (2, 0, 4), (2, 0, 13), (2, 2, 10))
+        plain = [Case(decoder, stage, *load, group=stage) for stage in STAGES for load in loads]
+        return [*plain, Case(decoder, "pretrain", 2, 0, 13, "pretrain", checkpointed=True)]
+    tiny = [
+        Case(name, stage, *load, group=f"tiny {stage} {load}", judged=stage == "pretrain")
         for stage in STAGES
+        for load in ((7, 1), (4, 4))
         for name in ("nano", "micro", "mini")
-        for load in ((24, 0), (16, 8))
     ]
-    return [*small, Case("micro", "pretrain", 24, 0, checkpointed=True)]
+    wide = [
+        Case("internvl3-1b", "pretrain", 1, 0, 1, "wide pretrain", 2),
+        Case("internvl3-1b", "pretrain", 2, 0, 1, "wide pretrain", 3),
+        Case("internvl3-2b", "pretrain", 1, 0, 2, "wide pretrain", 2),
+        Case("internvl3-2b", "pretrain", 1, 0, 1, "wide pretrain", 2, checkpointed=True),
+        Case("internvl3-1b", "warm_up", 1, 0, 2, "wide warm_up", 2),
+        Case("internvl3-2b", "warm_up", 1, 0, 3, "wide warm_up", 2),
+    ]
+    again = Case("micro", "pretrain", 7, 1, group="tiny pretrain (7, 1)", checkpointed=True)
+    return [case for case in (*tiny, again, *wide) if case.group.startswith(only)]
 
 
 def main() -> None:
@@ -362,6 +396,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--decoder", default="internvl3-1b", help="on a GPU: whose sizes")
     parser.add_argument("--weights", default="float32", help="on a GPU: how weights are held (vital plan --weights)")
+    parser.add_argument("--only", choices=("", "tiny", "wide"), default="", help="on the CPU: some of the steps")
     parser.add_argument("--threads", type=int, default=1, help="on the CPU: threads inside a product")
     parser.add_argument("--runs", type=int, default=7, help="timed steps; the least counts")
     arguments = parser.parse_args()
@@ -369,17 +404,13 @@ def main() -> None:
     if arguments.device == "cpu":
         ctypes.CDLL("libc.so.6").mallopt(-3, MMAP_FROM)  # M_MMAP_THRESHOLD
     gpu = arguments.device == "cuda"
-    setting = Setting(
-        torch.device(arguments.device),
-        "bfloat16" if gpu else "float32",
-        arguments.weights,
-        arguments.runs,
-        4 if gpu else 3,
-    )
+    precision = "bfloat16" if gpu else "float32"
+    setting = Setting(torch.device(arguments.device), precision, arguments.weights, arguments.runs)
     outcomes = []
-    for case in cases_of(arguments.device, arguments.decoder):
+    for case in cases_of(arguments.device, arguments.decoder, arguments.only):
         outcomes.append(examine(case, setting))
-        print(f"{case.name}: done", file=sys.stderr, flush=True)
+        told = {name: f"{measured:.4g} {predicted:.4g}" for name, (measured, predicted) in outcomes[-1].figures.items()}
+        print(f"{case.name}: {told}, {outcomes[-1].seconds:.3f} s", file=sys.stderr, flush=True)
     sys.exit(report(list(timed(outcomes))))
 
 
@@ -399,7 +430,8 @@ def report(rows: Sequence[tuple[Outcome, dict[str, tuple[float, float]]]]) -> in
                 continue
             measured, predicted = figures[name]
             error = predicted / measured - 1.0
-            worst[name] = max(worst[name], abs(error))
+            if name != "seconds" or outcome.case.judged:
+                worst[name] = max(worst[name], abs(error))
             cells.append(f"{measured / unit:.4g} {error:+.1%}")
         table.add_row(outcome.case.name, *cells)
     Console(width=200).print(table)

@@ -319,6 +319,7 @@ def _head(size: ModelSize, samples: Sequence[Sample], step: Step) -> Cost:
     kept = float(text_rows * text.vocab_size * _FLOAT32)
     if flow is Flow.TRAINED:
         kept += rows * text.hidden_size * numerics.compute
-    reads = (level_rows > 0) + (text_rows > 0)  # each reading of the head casts its weights anew
+    reads = (level_rows > 0) + (text_rows > 0)  # autocast keeps one copy of trained weights, and of frozen one a read
+    reads = min(reads, 1) if flow is Flow.TRAINED else reads
     kept += numerics.copied(reads * text.hidden_size * text.vocab_size)
     return Cost(forward=products, backward=_backward(flow, products), kept=kept, working=working)

@@ -20,6 +20,7 @@ _MOMENTS: Final = 2
 """AdamW keeps two moments per weight, in float32."""
 
 ZERO_STAGES: Final = (0, 1, 2, 3)
+_DECODING: Final = ("decoder", "head")
 _GRADIENTS_CUT: Final = 2
 _WEIGHTS_CUT: Final = 3
 
@@ -36,7 +37,7 @@ WEIGHTS: Final[dict[str, tuple[Numerics, Numerics]]] = {
     "frozen-bfloat16": (AUTOCAST, BFLOAT16),
     "bfloat16": (BFLOAT16, BFLOAT16),
 }
-"""How weights are held when products are bfloat16 -> bytes in trained parts, and in the others."""
+"""How weights are held when products are bfloat16 -> bytes in most parts, and in a decoder and head that are frozen."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def numerics_of(flows: Mapping[str, Flow], precision: str, weights: str) -> dict
         raise ConfigError(msg)
     if precision == "float32":
         return dict.fromkeys(flows, FLOAT32)
-    trained, others = WEIGHTS[weights]
-    return {part: trained if flow is Flow.TRAINED else others for part, flow in flows.items()}
+    most, frozen = WEIGHTS[weights]
+    return {part: frozen if part in _DECODING and flow is not Flow.TRAINED else most for part, flow in flows.items()}
 
 
 def device_memory(parameters: Mapping[str, int], step: Step, sharding: Sharding, activations: float) -> DeviceMemory:
