@@ -55,7 +55,7 @@ DATA_SETS: Final[dict[str, DataSet]] = {
     # not released; what its authors' later loader (LLaVA-Assessor) reads: as VQA2's, with "task_mark"
     "omnivqa": DataSet("OmniVQA-Chat", _BOTH, ("value", "content"), "frames per sec"),
 }
-"""The data sets of VITAL-Assistant (VITAL section 7) by name, each with where its layout was read."""
+"""The data sets of VITAL-Assistant (VITAL section 3, model zoo) by name, each with where its layout was read."""
 
 _MEDIA_KEYS: Final = ("image", "images", "img_path", "video", "video_path")
 _SPEAKERS: Final = {"human": "human", "user": "human", "gpt": "assistant", "assistant": "assistant"}

@@ -1,15 +1,16 @@
 """The pre-trained LMM learns to answer: supervised fine-tuning of all its parameters on instructions, focal loss.
 
-VITAL section 7: VITAL-Assistant is the base model after full fine-tuning on instruction data (Q-Pathway, AesMMIT,
-VQA2-Stage3, OmniVQA-Chat). Such data sets are imported by ``vital data import --instructions``; beside them, or
-without any, the line asks about its own media what review, recipes and opinions can answer. Media of the held-out
+VITAL section 3, model zoo: VITAL-Assistant is the base model after full fine-tuning on instruction data (Q-Pathway,
+AesMMIT, VQA2-Stage3, OmniVQA-Chat). Such data sets are imported by ``vital data import --instructions``; beside them,
+or without any, the line asks about its own media what review, recipes and opinions can answer. Media of the held-out
 contents are never trained on: their questions are published for the stage ``answer``.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -29,12 +30,14 @@ from tasks.instructions import (
 )
 from tasks.pool import load_candidates
 from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
-from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split
+from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split, Task
 from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
+from tasks.training.batches import Example, read_examples
 from tasks.training.freezing import frozen_stays, train_only
 from tasks.training.instruction_batches import FocalConfig, InstructionMixture, InstructionObjective
 from tasks.training.line_questions import QuestionRule, dialogues, line_questions, measured
+from tasks.training.objective import LossConfig, QualityObjective
 from tasks.training.pretrain import require_gate
 from tasks.training.session import callbacks, curve_ends
 from tasks.training.trainer import StepRecord, Trainer, TrainingConfig, history_rows
@@ -56,9 +59,11 @@ class Config:
         sources: imported instruction tables.
         per_medium: conversations about one medium that may follow each other; 1 mixes fully, more is cheaper.
         max_tokens: longer conversations (text alone) are rejects, never cut.
+        rehearse: whether each medium that is shown also teaches its opinion again, by the loss of pre-training; the
+            paper fine-tunes on instructions alone.
         views: prepared versions of each medium, which take turns (see tasks.prepared).
         max_reject_share: share of undecodable media, and of too long conversations, above which the stage fails.
-        loss: the focal loss.
+        loss: the focal loss. opinions: losses of what is rehearsed.
         training: the loop.
     """
 
@@ -68,9 +73,11 @@ class Config:
     sources: tuple[ImportedSource, ...]
     per_medium: int
     max_tokens: int
+    rehearse: bool
     views: int
     max_reject_share: float
     loss: FocalConfig
+    opinions: LossConfig
     training: TrainingConfig
 
     def __post_init__(self) -> None:
@@ -122,7 +129,7 @@ def run(config: Config, place: Place) -> Report:
     lesson = _prepare(model, config, place)
     _train_parts(model, config.frozen)
     with frozen_stays(model) as proof:
-        history = _fit(model, lesson, config, place)
+        history = _fit(model, lesson, _opinions(config, place), config, place.work)
     model.save_pretrained(place.out / "model")
     write_json(place.out / "history.json", history_rows(history))
     write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, lesson.line))
@@ -272,9 +279,18 @@ def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
     train_only(model, [module for part, modules in parts.items() if part not in frozen for module in modules])
 
 
-def _fit(model: QualityLMM, lesson: _Lesson, config: Config, place: Place) -> list[StepRecord]:
+def _opinions(config: Config, place: Place) -> dict[str, Example]:
+    """The opinion on each training medium, if opinions are rehearsed."""
+    if not config.rehearse:
+        return {}
+    examples = read_examples(place.artifacts("assemble") / "examples.parquet")
+    return {one.ids[0]: one for one in examples if one.task is Task.SINGLE and one.split is Split.TRAIN}
+
+
+def _fit(
+    model: QualityLMM, lesson: _Lesson, opinions: Mapping[str, Example], config: Config, work: Path
+) -> list[StepRecord]:
     """Run the loop; a run that was killed continues at its checkpoint."""
-    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium)
-    objective = InstructionObjective(model, config.loss)
-    around = callbacks(config.training, place.work, "assistant")
-    return Trainer(objective, mixture, config.training, around).fit()
+    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium, opinions)
+    objective = InstructionObjective(model, config.loss, QualityObjective(model, config.opinions))
+    return Trainer(objective, mixture, config.training, callbacks(config.training, work, "assistant")).fit()

@@ -1,7 +1,8 @@
 """Instructions become batches: which conversations a step holds is a function of the seed and the step's number alone.
 
 Every conversation is used once before any is used again. Conversations that show the same medium may share a step, so
-that the encoder, which runs once per medium and step, is paid for once.
+that the encoder, which runs once per medium and step, is paid for once; so may opinions on that medium, which are
+learnt again as in pre-training lest the model forgets to score.
 """
 
 import itertools
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from models import losses
 from models.conversations import Conversation, answer_rows
-from models.quality_lmm import Medium, QualityLMM
+from models.quality_lmm import Medium, QualityLMM, VisualFeatures
+from models.vision_encoder import VisualInput
 from tasks.errors import StageError
 from tasks.instructions import Instruction
-from tasks.training.batches import MediumSource
+from tasks.training.batches import Draw, Example, MediumSource, make_batch
+from tasks.training.objective import QualityObjective
 from tasks.training.trainer import TrainingConfig
 
 DIALOGUE = "dialogue"
@@ -29,16 +32,24 @@ class InstructionBatch:
     """Conversations with their media.
 
     Attributes:
-        inputs: the distinct media, as pixels or as features of a frozen encoder.
+        media: ids of the distinct media. inputs: the same, as pixels or as features of a frozen encoder.
         conversations: their turns, with the numbers of ``inputs`` that they show.
         kinds: under which name the loss of each is told.
-        example_ids: ids of the conversations.
+        rehearsed: opinions on the same media, learnt again as in pre-training.
+        conversation_ids: ids of the conversations.
     """
 
+    media: list[str]
     inputs: list[Medium]
     conversations: list[Conversation]
     kinds: list[str]
-    example_ids: list[str]
+    rehearsed: list[Example]
+    conversation_ids: list[str]
+
+    @property
+    def example_ids(self) -> list[str]:
+        """Everything that has a loss of its own."""
+        return [*self.conversation_ids, *(example.example_id for example in self.rehearsed)]
 
 
 def plan_instructions(
@@ -79,12 +90,21 @@ def _epoch(groups: Sequence[list[Instruction]], rng: np.random.Generator, per_me
 
 
 class InstructionMixture:
-    """Batches of instructions."""
+    """Batches of instructions.
+
+    Args:
+        rehearsed: opinions by medium that are learnt again wherever their medium is shown; empty for none.
+    """
 
     def __init__(
-        self, instructions: Sequence[Instruction], media: MediumSource, config: TrainingConfig, per_medium: int
+        self,
+        instructions: Sequence[Instruction],
+        media: MediumSource,
+        config: TrainingConfig,
+        per_medium: int,
+        rehearsed: Mapping[str, Example],
     ) -> None:
-        self._media, self._parts = media, config.micro_batches
+        self._media, self._parts, self._rehearsed = media, config.micro_batches, rehearsed
         self._plan = plan_instructions(instructions, config, per_medium)
         self._visits = _visits(self._plan)
 
@@ -93,7 +113,7 @@ class InstructionMixture:
         drawn = sorted(self._plan[number], key=_characters)
         bounds = np.linspace(0, len(drawn), min(self._parts, len(drawn)) + 1).round().astype(int)
         return [
-            make_instruction_batch(drawn[start:end], self._media, self._visits[number])
+            make_instruction_batch(drawn[start:end], self._media, self._visits[number], self._rehearsed)
             for start, end in itertools.pairwise(bounds)
         ]
 
@@ -114,7 +134,10 @@ def _characters(one: Instruction) -> tuple[int, str]:
 
 
 def make_instruction_batch(
-    instructions: Sequence[Instruction], media: MediumSource, visits: Mapping[str, int]
+    instructions: Sequence[Instruction],
+    media: MediumSource,
+    visits: Mapping[str, int],
+    rehearsed: Mapping[str, Example],
 ) -> InstructionBatch:
     """Build a batch; a medium that several conversations show is read, and later encoded, once."""
     numbers: dict[str, int] = {}
@@ -122,10 +145,12 @@ def make_instruction_batch(
         for medium in one.media:
             numbers.setdefault(medium, len(numbers))
     return InstructionBatch(
+        media=list(numbers),
         inputs=[media.read(medium, visits[medium]) for medium in numbers],
         conversations=[one.conversation(numbers) for one in instructions],
         kinds=[str(one.kind) if len(one.questions) == 1 else DIALOGUE for one in instructions],
-        example_ids=[one.instruction_id for one in instructions],
+        rehearsed=[rehearsed[medium] for medium in numbers if medium in rehearsed],
+        conversation_ids=[one.instruction_id for one in instructions],
     )
 
 
@@ -143,19 +168,46 @@ class FocalConfig:
 
 
 class InstructionObjective:
-    """Focal loss of what the assistant says, ``(1 / L) sum_l`` over all its tokens ``L`` in a conversation."""
+    """Focal loss of what the assistant says, ``(1 / L) sum_l`` over all its tokens ``L`` in a conversation.
 
-    def __init__(self, model: QualityLMM, config: FocalConfig) -> None:
+    Args:
+        opinions: losses of the opinions that are rehearsed.
+    """
+
+    def __init__(self, model: QualityLMM, config: FocalConfig, opinions: QualityObjective) -> None:
         self.model = model
-        self._config = config
+        self._config, self._opinions = config, opinions
 
     def losses(self, batch: InstructionBatch) -> dict[str, Tensor]:
-        """Losses ``[conversations of the kind]`` per kind."""
-        visual = self.model.visual_tokens(batch.inputs) if batch.inputs else []
-        rows = answer_rows(self.model, visual, batch.conversations)
+        """Losses ``[conversations of the kind]`` per kind, and of the rehearsed opinions; media are encoded once."""
+        shown = self._encoded(batch.inputs)
+        rows = answer_rows(self.model, self.model.visual_tokens(shown) if shown else [], batch.conversations)
         logits_NV = self.model.logits(rows.hidden_ND)
         loss_N = losses.focal(logits_NV, rows.ids_N, alpha=self._config.alpha, beta=self._config.beta)
         loss_C = losses.answer_means(loss_N, rows.conversation_N, rows.lengths_C)
-        return {
+        found = {
             kind: loss_C[torch.tensor([other == kind for other in batch.kinds])] for kind in sorted(set(batch.kinds))
         }
+        if batch.rehearsed:
+            source = _Shown(dict(zip(batch.media, shown, strict=True)))
+            draws = [Draw(example, (0,)) for example in batch.rehearsed]
+            found |= {str(task): loss for task, loss in self._opinions.losses(make_batch(draws, source)).items()}
+        return found
+
+    def _encoded(self, inputs: Sequence[Medium]) -> list[Medium]:
+        pixels = [medium for medium in inputs if isinstance(medium, VisualInput)]
+        encoded = iter(self.model.visual_features(pixels) if pixels else [])
+        return [medium if isinstance(medium, VisualFeatures) else next(encoded) for medium in inputs]
+
+
+class _Shown:
+    """Media that a step has encoded already."""
+
+    def __init__(self, features: Mapping[str, Medium]) -> None:
+        self._features = features
+        self.ids = frozenset(features)
+
+    def read(self, medium_id: str, visit: int) -> Medium:
+        """The features, which keep their gradient."""
+        del visit
+        return self._features[medium_id]
