@@ -22,6 +22,7 @@ def test_import_contracts_hold(checkout: Path):
         ("models.opinion", "torch prefect dvc pandas pyarrow"),
         ("models.levels", "torch prefect dvc pandas pyarrow"),
         ("models.scorers", "torch prefect dvc pandas pyarrow"),
+        ("models.loss_head", "triton transformers prefect pandas pyarrow"),
         ("tasks.annotation.score", "torch prefect ray transformers"),
         ("tasks.annotation.cache_plan", "torch prefect ray onnxruntime"),
         ("vital.score_command", "torch prefect ray pandas pyarrow"),
