@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import InfraError
@@ -107,6 +107,7 @@ def test_a_refused_decision_is_a_refusal():
     assert read_decision("decisions", {"answers": [{"type": "refusal", "name": None}]}, ["a"]).problem == "refusal"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "answers", "model"]), JSON, max_size=4))
 def test_no_body_breaks_a_reader(body: dict[str, Any]):
     read_chat(json.loads(json.dumps(body)))

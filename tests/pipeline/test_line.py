@@ -41,7 +41,7 @@ SETTINGS = (
     "register.gates.encoder={srcc: -1.0, gain_over_base: -2.0}",
     "register.gates.zero={srcc: -1.0}",
     "register.gates.warm_up={gain_over_pretrained: -2.0, gain_over_zero: -2.0}",
-    "register.gates.assistant={accuracy: 0.0}",
+    "register.gates.assistant={accuracy_gain_low: -1.0, accuracy_over_blind: -1.0, gain_over_pretrained: -2.0}",
 )
 
 

@@ -114,7 +114,7 @@ def test_new_media_and_a_better_scorer_within_limits_make_a_version(recorded: Ve
     assert (str(second), record.parents, record.kind) == ("vital-data@v0.0.2", ("vital-data@v0.0.1",), "data_set")
     assert record.metrics["opinions"] == 202
     assert 0 < (record.metrics["psi"] or 0) < 0.1
-    assert [check.holds for check in record.gate] == [True] * 6
+    assert [check.holds for check in record.gate] == [True] * 7
     kept = read_report(registry, second)
     assert kept == json.loads((recorded.root / REPORT / "drift.json").read_text())
     assert kept["drift"]["samples"] == {"before": 200, "after": 202, "shared": 200, "new": 2, "gone": 0}

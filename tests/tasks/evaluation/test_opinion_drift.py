@@ -34,7 +34,7 @@ def test_no_change_is_no_drift():
     assert set(measures_of(drift).values()) == {0.0}
     assert drift["samples"] == {"before": 200, "after": 200, "shared": 200, "new": 0, "gone": 0}
     assert drift["examples"] == []
-    assert all(check.holds for check in drift_checks(drift, DriftLimits(0, 0, 0, 0, 0, 0)))
+    assert all(check.holds for check in drift_checks(drift, DriftLimits(0, 0, 0, 0, 0, 0, 0)))
 
 
 def test_a_new_scorer_version_has_the_numbers_of_its_change():
