@@ -269,7 +269,9 @@ def _publish(name: str, root: Path, out: Path, report: dict[str, Any]) -> None:
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(root / ".work" / "last_failure" / name, ignore_errors=True)
+    failure = root / ".work" / "last_failure" / name
+    if failure.exists():  # of a run before this one
+        shutil.rmtree(failure)
     write_json(root / "metrics" / f"{name}.json", report)
 
 
