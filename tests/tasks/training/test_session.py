@@ -22,8 +22,9 @@ CONFIG = TrainingConfig(
     learning_rate=1e-3, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2,
 )  # fmt: skip
 LOSSES = LossConfig(
-    level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone", pair_scale=5.0,
-    davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0, focal_beta=2.0,
+    head="fused", level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone",
+    pair_scale=5.0, davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0,
+    focal_beta=2.0,
 )  # fmt: skip
 
 
