@@ -5,6 +5,8 @@ was read from and the text around it; a changed value replaces its own span and 
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ Key = tuple[str | int, ...]
 
 _BLANKS: Final = " \t\r\n"
 _MARK: Final = "\ufeff"
+_HALF_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ def cut(text: str, name: str) -> list[Record]:
     """Cut a text; see :func:`read_records`.
 
     Raises:
-        StageError: it is not such JSON.
+        StageError: it is not such JSON (a comma that nothing follows is none), an object has a key twice, or a text is
+            no Unicode.
     """
+    found: list[tuple[int, int, int, dict[str, Any]]] = []
     try:
-        found = [(group, start, end, value) for group, start, end, value in _spans(text)]
+        found.extend(_spans(text))
     except (ValueError, RecursionError) as error:  # the parser's errors are values
-        msg = f"{name} is not a JSON list of objects, nor an object per line: {error}"
+        msg = f"{name} is not a JSON list of objects, nor an object per line: at record {len(found)}: {error}"
         raise StageError(msg) from error
     if not found:
         msg = f"{name} holds no records"
@@ -138,14 +143,34 @@ def _object(text: str, position: int) -> tuple[dict[str, Any], int]:
     if text[position : position + 1] != "{":
         msg = f"no object at character {position}: {text[position : position + 30]!r}"
         raise ValueError(msg)
-    return json.JSONDecoder().raw_decode(text, position)
+    value, end = _STRICT.raw_decode(text, position)
+    if _HALF_PAIR.search(text, position, end):
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair has no UTF-8: a ValueError
+    return value, end
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a file: which of two values under one key counts is not for us to choose."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        msg = f"an object has the key {key!r} twice: keep one"
+        raise ValueError(msg)
+    return value
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_without_repeats)
 
 
 def _next(text: str, position: int) -> int:
     """Behind a comma, or at the closing bracket."""
     sign = text[position : position + 1]
     if sign == ",":
-        return _skip(text, position + 1)
+        after = _skip(text, position + 1)
+        if text[after : after + 1] == "]":
+            msg = f"a comma at character {position} that nothing follows"
+            raise ValueError(msg)
+        return after
     if sign != "]":
         msg = f"neither a comma nor the end of the list at character {position}"
         raise ValueError(msg)
@@ -164,11 +189,11 @@ def _find(text: str, key: Key) -> tuple[int, int]:
     for part in key:
         members: Callable[[str, int], Iterator[tuple[str | int, int, int]]]
         members = _members if isinstance(part, str) else _elements
-        spans = [(first, last) for name, first, last in members(text, start) if name == part]
-        if not spans:
+        span = next(((first, last) for name, first, last in members(text, start) if name == part), None)
+        if span is None:
             msg = f"a record has no value {'.'.join(map(str, key))}: {text[:80]}"
             raise StageError(msg)
-        start, end = spans[-1]  # of a repeated key the last counts, as in Python's parser
+        start, end = span
     return start, end
 
 

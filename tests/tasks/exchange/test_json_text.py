@@ -104,6 +104,26 @@ def test_what_is_no_list_of_objects_is_told(text: str):
         cut(text, "x")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[{"a": 1}, {"b": {"a": 1, "mos": 2, "mos": 3}}]', r"at record 1: an object has the key 'mos' twice"),
+        ('{"a": 1}\n{"a": 2}\n{"a": 2, "a": 2}', r"at record 2: an object has the key 'a' twice"),
+        ('[{"a": 1}, ]', r"at record 1: a comma at character 9 that nothing follows"),
+        ('[[{"a": 1},\n], [{"a": 2}]]', r"at record 1: a comma at character 10 that nothing"),
+        ('[[{"a": 1}], ]', r"at record 1: a comma at character 11 that nothing"),
+        ('[{"a": "\\ud83d"}]', r"at record 0: .*surrogates not allowed"),
+    ],
+)
+def test_what_other_readers_would_read_otherwise_is_refused(text: str, told: str):
+    with pytest.raises(StageError, match=rf"x is not a JSON list of objects, .*{told}"):
+        cut(text, "x")
+
+
+def test_a_pair_of_surrogates_is_one_letter():
+    assert cut('[{"a": "\\ud83d\\ude00"}]', "x")[0].value == {"a": "\U0001f600"}
+
+
 def test_files_that_cannot_be_read_are_told(tmp_path: Path):
     with pytest.raises(StageError, match="is missing"):
         read_records(tmp_path / "none.json")
