@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tasks.exchange.formats import Imported, Options, Survey
 
 POLARITIES: Final = ("mos", "dmos", "negated_dmos")
@@ -121,6 +123,7 @@ def import_(source: Path, out: Path, instructions: str | None, root: Path | None
         _refuse(bool(given["polarity"] or given["ends"]), "instructions have no polarity: leave the declaration away")
         return _import_instructions(source, instructions, root, out)
     from tasks.exchange.formats import import_file, survey_of
+    from tasks.records import REJECTS
     from tasks.shards import write_table
 
     found = import_file(source, options)
@@ -129,13 +132,16 @@ def import_(source: Path, out: Path, instructions: str | None, root: Path | None
     meaning = f", {one.meaning.polarity} from {one.meaning.low:g} to {one.meaning.high:g}" if one.meaning else ""
     click.echo(f"{out}: {one.rows} rows of {one.kind}{meaning}{f' ({one.told})' if one.told else ''}")
     _tell_left_out(found)
+    if len(found.rejects):
+        aside = out.with_suffix(".rejects.parquet")
+        write_table(aside, REJECTS, found.rejects)
+        click.echo(f"{aside}: what cannot be used")
+        _tell_rejects(found.rejects)
     return _tell_contradictions(source.name, one.contradictions, _TOLD)
 
 
 def _import_instructions(source: Path, name: str, root: Path | None, out: Path) -> None:
     """Conversations or benchmark questions, and beside them what was rejected."""
-    from collections import Counter
-
     from tasks.exchange.benchmarks import Q_BENCH, import_benchmark
     from tasks.exchange.conversations import import_instructions
     from tasks.exchange.formats import records_of
@@ -151,8 +157,7 @@ def _import_instructions(source: Path, name: str, root: Path | None, out: Path) 
     click.echo(f"{out}: {len(found.frame)} of {len(records)} conversations ({kinds})")
     for told, count in found.notes.items():
         click.echo(f"  {count} {told}")
-    for reason, count in sorted(Counter(found.rejects["reason"]).items()):
-        click.echo(f"  rejected {count}: {reason}")
+    _tell_rejects(found.rejects)
     with out.open("rb") as file:
         click.echo(f"  sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}")
 
@@ -168,7 +173,7 @@ def _import_instructions(source: Path, name: str, root: Path | None, out: Path) 
     help="The format a table came from; a data set folder of the Hugging Face library; or of a workspace's training "
     "examples also the VITAL authors' JSON and Q-Instruct's.",
 )
-@click.option("--split", type=click.Choice(_SPLITS), default="train", show_default=True, help="Of q_instruct.")
+@click.option("--split", type=click.Choice(_SPLITS), help="Of --as q_instruct (default: train).")
 @click.option(
     "--out",
     metavar="FILE|FOLDER",
@@ -176,7 +181,7 @@ def _import_instructions(source: Path, name: str, root: Path | None, out: Path) 
     type=click.Path(path_type=Path),
     help="A file, or for data sets a folder.",
 )
-def export(source: Path, kind: str, split: str, out: Path) -> None:
+def export(source: Path, kind: str, split: str | None, out: Path) -> None:
     """Write an imported table, or the training examples of a workspace, for other people.
 
     \b
@@ -185,13 +190,15 @@ def export(source: Path, kind: str, split: str, out: Path) -> None:
     vital data export . --as q_instruct --out descriptions.json
     """  # noqa: D301 - the mark is click's for lines that stay as they are
     _refuse(out.exists() and out.is_dir() and any(out.iterdir()), f"--out {out} is a folder with files: name a new one")
+    _refuse(split is not None and kind != "q_instruct", "--split belongs to --as q_instruct")
     if source.is_dir():
         _refuse(kind == "original", "a workspace needs --as authors, q_instruct or hugging_face")
-        return _export_workspace(source, kind, split, out)
+        return _export_workspace(source, kind, split or _SPLITS[0], out)
     _refuse(
         kind in ("authors", "q_instruct"), f"--as {kind} is made of a workspace; a table has original, hugging_face"
     )
-    from tasks.exchange.formats import Options, export_text, import_file
+    from tasks.exchange.export import export_text
+    from tasks.exchange.formats import Options, import_file
     from tasks.exchange.hub import write_hub
     from tasks.shards import atomic
 
@@ -209,6 +216,7 @@ def export(source: Path, kind: str, split: str, out: Path) -> None:
 def _export_workspace(root: Path, kind: str, split: str, out: Path) -> None:
     """Training examples: two formats are made by ``assemble``, one is made here."""
     from tasks.annotation.exports import instructions
+    from tasks.exchange.hub import new_folder
     from tasks.exchange.json_text import joined, rendered
     from tasks.pool import load_candidates
     from tasks.records import EXAMPLES, Split
@@ -218,11 +226,12 @@ def _export_workspace(root: Path, kind: str, split: str, out: Path) -> None:
     made = root / "artifacts" / "assemble"
     examples = read_table(made / "examples.parquet", EXAMPLES)
     if kind == "hugging_face":
-        shutil.copytree(made / "hf", out, dirs_exist_ok=True)
+        with new_folder(out) as fresh:
+            shutil.copytree(made / "hf", fresh, dirs_exist_ok=True)
         return click.echo(f"{out}: {len(examples)} examples")
     if kind == "authors":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made / "authors.json", out)
+        with (made / "authors.json").open("rb") as groups, atomic(out) as file:
+            shutil.copyfileobj(groups, file)
         return click.echo(f"{out}: the groups of the train split; paths are members of artifacts/*/media/*.tar")
     media = {row["id"]: row for row in load_candidates(Place(root, root, root)).to_dict("records")}
     records = instructions(EXAMPLES.to_arrow(examples).to_pylist(), media, Split(split))
@@ -248,6 +257,11 @@ def _options(given: dict[str, Any]) -> "Options":
 def _refuse(wrong: bool, message: str) -> None:  # noqa: FBT001 - a condition
     if wrong:
         raise click.UsageError(message)
+
+
+def _tell_rejects(rejects: "pd.DataFrame") -> None:
+    for reason, count in sorted(rejects["reason"].value_counts().items()):
+        click.echo(f"  rejected {count}: {reason}")
 
 
 def _tell_left_out(found: "Imported") -> None:

@@ -79,7 +79,7 @@ class _Reader:
             self.notes["right answers in words that are not the option of the letter"] += 1
         media = [(path, modality_by_suffix(path)) for path in self._paths(value)]
         text = f"{MEDIUM_MARK}\n" * len(media) + choice_text(question.strip(), options)
-        kind = _KINDS.get(told_kind) or kind_of(question, options)
+        kind = next((kind for told, kind in _KINDS.items() if told == told_kind), kind_of(question, options))
         row = {"answers": [letter], "options": options, "letter": letter, "kind": str(kind)}
         return instruction_row(self._source, media, [text], split=str(Split.HELD_OUT), **row)
 

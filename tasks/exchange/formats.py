@@ -1,6 +1,6 @@
-"""Import, export and survey: which format a file has, the table it becomes, and the file that a table becomes."""
+"""Import and survey: which format a file has, and the table that it becomes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -11,24 +11,20 @@ import pyarrow as pa
 
 from tasks.errors import StageError
 from tasks.exchange.hub import is_hub_folder, left_out, read_hub, read_parquet, records_text
-from tasks.exchange.human_lists import Keys, keys_of, meaning_of, read_scores, score_rows, score_text
-from tasks.exchange.instructions import description_rows, description_text, is_instructions
-from tasks.exchange.json_text import Record, cut, joined, read_records
+from tasks.exchange.human_lists import Keys, check_score, keys_of, meaning_of, read_scores, score_rows
+from tasks.exchange.instructions import description_rows, is_instructions
+from tasks.exchange.json_text import Record, cut, read_records
 from tasks.exchange.known_lists import KNOWN, KnownList, fingerprint
 from tasks.exchange.polarity import Meaning
-from tasks.exchange.questions import inconsistent, is_questions, question_rows, question_text
+from tasks.exchange.questions import inconsistent, is_questions, question_rows
 from tasks.exchange.tables import DESCRIPTIONS, HUMAN_SCORES, QUESTIONS, SAMPLES, table_of
-from tasks.exchange.training_groups import contradictions, is_training, sample_rows, sample_text
-from tasks.records import EXAMPLES, RowSchema
+from tasks.exchange.training_groups import check_sample, contradictions, is_training, sample_rows
+from tasks.records import EXAMPLES, REJECTS, RowSchema
 from tasks.shards import frame_of
 
 _JSON: Final = (".json", ".jsonl", ".ndjson")
-_TEXTS: Final[dict[str, Callable[[Mapping[str, Any], dict[str, Any]], str]]] = {
-    HUMAN_SCORES.name: score_text,
-    SAMPLES.name: sample_text,
-    QUESTIONS.name: question_text,
-    DESCRIPTIONS.name: description_text,
-}
+_CHECKS: Final = {HUMAN_SCORES.name: check_score, SAMPLES.name: check_sample}
+"""Table -> what its rows must hold even if somebody wrote them into the table or data set by hand."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,8 @@ class Imported:
 
     Attributes:
         table: its schema. frame: its rows. problems: what the file says twice and differently. known: the list of the
-            authors that it is. left_out: columns of a data set that no table can hold.
+            authors that it is. left_out: columns of a data set that no table can hold. rejects: rows of REJECTS;
+            only files of descriptions have some.
     """
 
     table: RowSchema
@@ -58,14 +55,15 @@ class Imported:
     problems: list[str] = field(default_factory=list)
     known: KnownList | None = None
     left_out: list[str] = field(default_factory=list)
+    rejects: pd.DataFrame = field(default_factory=lambda: frame_of(REJECTS, []))
 
 
 def import_file(path: Path, options: Options) -> Imported:
     """Read a JSON or Parquet file, or a folder of the library ``datasets``, into the table of its format.
 
     Raises:
-        StageError: it is missing, damaged, of no known format, or its scores are not declared or contradict what was
-            declared.
+        StageError: it is missing, damaged, of no known format, or its scores are not declared, contradict what was
+            declared, or cannot be.
     """
     if path.is_dir():
         if not is_hub_folder(path):
@@ -95,20 +93,31 @@ def import_records(records: Sequence[Record], name: str, options: Options) -> Im
     if options.meaning is not None and kind is not HUMAN_SCORES:
         msg = f"{name} is a file of {kind.name.replace('_', ' ')}, which has no polarity: leave the declaration away"
         raise StageError(msg)
+    rows, rejects = rows_of(kind, records, name, options)
+    problems, known = [], None
     if kind is HUMAN_SCORES:
-        keys = keys_of(records, options.media_key, options.score_key, name)
-        meaning = meaning_of(records, keys, options.meaning, name)
-        rows = score_rows(records, keys, meaning, name)
-        return Imported(kind, frame_of(kind, rows), known=known_list(records, keys, name))
-    if kind is SAMPLES:
-        rows = sample_rows(records, name)
+        known = known_list(records, Keys(rows[0]["media_key"], rows[0]["score_key"]), name)
+    elif kind is SAMPLES:
         problems = contradictions(rows, [record.value for record in records])
     elif kind is QUESTIONS:
-        rows = question_rows(records, name)
         problems = inconsistent(rows)
-    else:
-        rows, problems = description_rows(records, name), []
-    return Imported(kind, frame_of(kind, rows), problems)
+    return Imported(kind, frame_of(kind, rows), problems, known, rejects=frame_of(REJECTS, rejects))
+
+
+def rows_of(
+    kind: RowSchema, records: Sequence[Record], name: str, options: Options
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the table ``kind``, and rows of REJECTS for the records of descriptions that are none.
+
+    Raises:
+        StageError: a record cannot be a row, or scores are not declared or contradict what was declared.
+    """
+    if kind is HUMAN_SCORES:
+        keys = keys_of(records, options.media_key, options.score_key, name)
+        return score_rows(records, keys, meaning_of(records, keys, options.meaning, name), name), []
+    if kind is DESCRIPTIONS:
+        return description_rows(records, name)
+    return (sample_rows if kind is SAMPLES else question_rows)(records, name), []
 
 
 def format_of(records: Sequence[Record]) -> RowSchema:
@@ -126,40 +135,6 @@ def known_list(records: Sequence[Record], keys: Keys, name: str) -> KnownList | 
     return KNOWN.get(fingerprint(paths, read_scores(records, keys, name)))
 
 
-def export_text(table: RowSchema, frame: pd.DataFrame) -> tuple[str, int]:
-    """The file of a table, and how many of its records differ from what was imported.
-
-    Raises:
-        StageError: there are no rows, a row lost its text, or a changed row contradicts itself.
-    """
-    if table.name not in _TEXTS:
-        msg = f"a table of {table.name} has no file that it came from: export it as a data set, or its workspace"
-        raise StageError(msg)
-    rows = table.to_arrow(frame).to_pylist()
-    if not rows:
-        msg = f"the table of {table.name} has no rows: there is nothing to export"
-        raise StageError(msg)
-    texts = [_TEXTS[table.name](row, _value_of(row)) for row in rows]
-    changed = sum(text != row["text"] for text, row in zip(texts, rows, strict=True))
-    parts = [(row["before"], text, row["after"]) for text, row in zip(texts, rows, strict=True)]
-    return joined(_closed(parts)), changed
-
-
-def _value_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    return cut(row["text"], f"row {row['row']}")[0].value
-
-
-def _closed(parts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Records whose first or last was taken out of the table still make a list."""
-    before, text, after = parts[0]
-    if before.lstrip().startswith(","):
-        parts[0] = ("[\n", text, after)
-    before, text, after = parts[-1]
-    if parts[0][0].lstrip("\ufeff \t\r\n").startswith("[") and not after:
-        parts[-1] = (before, text, "\n" + "]" * parts[0][0].count("[") + "\n")
-    return parts
-
-
 def _import_columns(found: pa.Table, name: str, options: Options) -> Imported:
     """A table or data set: our own come back as they were; others are read like JSON with their columns as keys."""
     own = table_of(found.column_names)
@@ -170,8 +145,10 @@ def _import_columns(found: pa.Table, name: str, options: Options) -> Imported:
             msg = f"{name} was imported before, with a meaning declared then: leave the declaration away"
             raise StageError(msg)
         idle = [column for column in found.column_names if column not in own.columns]
-        frame = own.to_arrow(found.select(own.columns).to_pandas()).to_pandas()
-        return Imported(own, frame, left_out=idle)
+        rows = own.to_arrow(found.select(own.columns).to_pandas())
+        for row in rows.to_pylist() if own.name in _CHECKS else ():
+            _CHECKS[own.name](row)
+        return Imported(own, rows.to_pandas(), left_out=idle)
     told = import_records(cut(records_text(found), name), name, options)
     return replace(told, left_out=left_out(found))
 
@@ -247,7 +224,8 @@ def survey_of(name: str, found: Imported) -> Survey:
         )
     if found.table is DESCRIPTIONS:
         kept = sum(len(texts) for texts in frame["assertions"])
-        told = f"{kept} single assertions, {sum(len(texts) for texts in frame['dropped'])} sentences dropped, "
+        told = f"{len(found.rejects)} records rejected, " if len(found.rejects) else ""
+        told += f"{kept} single assertions, {sum(len(texts) for texts in frame['dropped'])} sentences dropped, "
         return Survey(name, **common, told=f"{told}{fmean(frame['tokens']):.2f} tokens a description")
     by_kind = frame["kind" if found.table is QUESTIONS else "task"].value_counts(sort=False)
     return Survey(name, **common, told=", ".join(f"{count} {kind}" for kind, count in by_kind.items()))

@@ -1,6 +1,10 @@
 """Tables as Hugging Face data sets on disk, and such data sets as tables; nothing is asked of the hub."""
 
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,38 +28,67 @@ def write_hub(folder: Path, rows: RowSchema, frame: pd.DataFrame) -> None:
     """Write a table as one ``datasets.Dataset``; equal rows get equal fingerprints.
 
     Raises:
-        StageError: the folder is not empty.
+        StageError: see :func:`new_folder`.
     """
     from datasets import Dataset  # noqa: PLC0415 - a second that only this pays
     from datasets.table import InMemoryTable  # noqa: PLC0415
 
-    if folder.exists() and any(folder.iterdir()):
-        msg = f"{folder} is not empty: name a new folder"
-        raise StageError(msg)
     table = rows.to_arrow(frame)
     fingerprint = digest(rows.name, *(json.dumps(row, default=str) for row in table.to_pylist()))[:16]
-    Dataset(InMemoryTable(table), fingerprint=fingerprint).save_to_disk(str(folder))
+    with new_folder(folder) as fresh:
+        Dataset(InMemoryTable(table), fingerprint=fingerprint).save_to_disk(str(fresh))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``folder`` when all is written, or goes away.
+
+    Raises:
+        StageError: ``folder`` is a file, or not empty.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        msg = f"{folder} is {'not empty' if folder.is_dir() else 'a file'}: name a new folder"
+        raise StageError(msg)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
 
 
 def read_hub(folder: Path) -> pa.Table:
     """Read a data set from disk; the splits of a ``DatasetDict`` follow each other in its order.
 
     Raises:
-        StageError: the folder holds no data set, or its splits differ in their columns.
+        StageError: the folder holds no data set, no rows, or splits that differ in their columns.
     """
     from datasets import Dataset, DatasetDict, load_from_disk  # noqa: PLC0415
 
     try:
         found = load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError, pa.ArrowInvalid) as error:
-        msg = f"{folder} holds no data set of the library datasets (save_to_disk): {' '.join(str(error).split())}"
+    except IndexError:  # the library cannot read back what it wrote of no rows
+        found = DatasetDict()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what the library raises of damage
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        msg = f"{folder} holds no data set of the library datasets (save_to_disk): {told}"
         raise StageError(msg) from error
     parts = list(found.values()) if isinstance(found, DatasetDict) else [found]
-    tables = [_whole(part) for part in parts if isinstance(part, Dataset)]
-    if len({tuple(table.column_names) for table in tables}) != 1:
-        msg = f"{folder}: its splits have different columns"
+    tables = [_whole(part) for part in parts if isinstance(part, Dataset) and len(part)]
+    if not tables:
+        msg = f"{folder} is a data set without rows: there is nothing to import"
         raise StageError(msg)
-    return pa.concat_tables(tables, promote_options="default")
+    if len({tuple(table.column_names) for table in tables}) != 1:
+        msg = f"{folder}: its splits have different columns: name the folder of one split"
+        raise StageError(msg)
+    try:
+        return pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowTypeError as error:
+        msg = f"{folder}: its splits have columns of different types: name the folder of one split: {error}"
+        raise StageError(msg) from error
 
 
 def read_parquet(path: Path) -> pa.Table:

@@ -4,7 +4,6 @@ The path stands under one of four keys, the score under ``mos`` or ``gt_score`` 
 or in quotes. What a list says twice must agree; what it says about polarity is declared (``known_lists``, or by hand).
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any, Final
 from tasks.errors import StageError
 from tasks.exchange.json_text import Key, Record, mended
 from tasks.exchange.known_lists import KNOWN, fingerprint
-from tasks.exchange.polarity import Meaning, check_meaning
-from tasks.exchange.tables import plain, texts_of
+from tasks.exchange.polarity import Meaning, Polarity, check_meaning
+from tasks.exchange.tables import finite_number, plain, texts_of
 from tasks.records import Modality
 
 MEDIA_KEYS: Final = ("image", "video", "video_path", "img_path")
@@ -142,27 +141,60 @@ def score_text(row: Mapping[str, Any], value: dict[str, Any]) -> str:
         row: of HUMAN_SCORES. value: its record as imported.
 
     Raises:
-        StageError: quality and score of the row contradict each other.
+        StageError: see :func:`check_score`.
     """
-    meaning = Meaning(row["polarity"], row["low"], row["high"])
-    if abs(meaning.quality(row["score"]) - row["quality"]) > _TOLERANCE:
-        msg = (
-            f"row {row['row']} ({row['path']}): quality {row['quality']:g} is not what the score {row['score']:g} means"
-        )
-        msg += ": change the score, and the quality with it"
-        raise StageError(msg)
+    check_score(row)
     changes: dict[Key, Any] = {(row["media_key"],): row["path"]}
-    old = _number(value[row["score_key"]]) if row["score_key"] != IN_ID else None
-    if row["score_key"] != IN_ID and old != row["score"]:
-        quoted = isinstance(value[row["score_key"]], str)
-        changes[row["score_key"],] = str(row["score"]) if quoted else row["score"]
-    if _ARROW in str(value.get(IN_ID, "")):
-        front, _, behind = value[IN_ID].rpartition(_ARROW)
-        changes[IN_ID,] = value[IN_ID] if _number(behind) == row["score"] else f"{front}{_ARROW}{row['score']}"
+    told, score = value[row["score_key"]], row["score"]
+    if row["score_key"] != IN_ID and _number(told) != score:
+        changes[row["score_key"],] = str(score) if isinstance(told, str) else score
+    told = value.get(IN_ID)
+    if isinstance(told, str) and _ARROW in told:
+        front, _, behind = told.rpartition(_ARROW)
+        changes[IN_ID,] = told if _number(behind) == score else f"{front}{_ARROW}{score}"
     std = plain(row, "std")
     if std is not None and "std" in value and _number(value["std"]) != std:
         changes["std",] = std
     return mended(row["text"], changes)
+
+
+def check_score(row: Mapping[str, Any]) -> None:
+    """Refuse a row of HUMAN_SCORES whose numbers cannot be, or contradict each other.
+
+    Raises:
+        StageError: score or quality is null or off the scale, a deviation is negative, or one of the pairs score and
+            quality, std and quality_std says two things.
+    """
+    where = f"row {row['row']} ({row['path']})"
+    meaning = meaning_in(row)
+    score, std = finite_number(row["score"]), plain(row, "std")
+    if score is None or not meaning.low <= score <= meaning.high:
+        msg = f"{where}: the score {row['score']} is no number on its scale, {meaning.low:g} to {meaning.high:g}"
+        raise StageError(msg)
+    if std is not None and (finite_number(std) is None or std < 0):
+        msg = f"{where}: the standard deviation {std} is none"
+        raise StageError(msg)
+    for told, column, meant in (
+        ("score", "quality", meaning.quality(score)),
+        ("std", "quality_std", meaning.unit_std(std)),
+    ):
+        found = plain(row, column)
+        if (found is None) != (meant is None) or (found is not None and abs(found - (meant or 0)) > _TOLERANCE):
+            msg = f"{where}: {column} {found} is not what the {told} {row[told]} means ({meant}): "
+            raise StageError(msg + f"change {told} and {column} together")
+
+
+def meaning_in(row: Mapping[str, Any]) -> Meaning:
+    """The meaning that a row of HUMAN_SCORES was imported with.
+
+    Raises:
+        StageError: polarity or scale is none.
+    """
+    low, high = finite_number(row["low"]), finite_number(row["high"])
+    if row["polarity"] not in tuple(Polarity) or low is None or high is None:
+        msg = f"row {row['row']} ({row['path']}): polarity {row['polarity']} from {row['low']} to {row['high']} is none"
+        raise StageError(msg)
+    return Meaning(Polarity(row["polarity"]), low, high)
 
 
 def path_of(record: Record, key: str, number: int, name: str) -> str:
@@ -232,10 +264,8 @@ def _behind_arrow(record: Record) -> float | None:
 def _number(value: Any) -> float | None:
     """A finite number, written as such or in quotes."""
     if isinstance(value, str):
-        return float(value) if _NUMBER.fullmatch(value) and math.isfinite(float(value)) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+        return finite_number(float(value)) if _NUMBER.fullmatch(value) else None
+    return finite_number(value)
 
 
 def _std(record: Record, number: int, name: str) -> float | None:

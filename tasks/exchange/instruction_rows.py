@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from tasks.shards import digest, frame_of
 
 STAGE: Final = "import"
 """Under this name rejects of imports stand."""
+
+Maker = Callable[[], dict[str, Any]]
+"""Makes the row of one record, or raises :class:`RecordRejectedError`."""
 
 
 class RecordRejectedError(Exception):
@@ -106,9 +110,7 @@ def instruction_row(
     }
 
 
-def gathered(
-    makers: Iterable[tuple[str, Callable[[], dict[str, Any]]]], notes: Counter[str], name: str
-) -> ImportedInstructions:
+def gathered(makers: Iterable[tuple[str, Maker]], notes: Counter[str], name: str) -> ImportedInstructions:
     """Rows of records that can be used, and rejects of the others; a repeated conversation is a reject.
 
     Args:
@@ -117,26 +119,38 @@ def gathered(
     Raises:
         StageError: no record can be used.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    rejects: list[dict[str, Any]] = []
+    seen: set[str] = set()
 
-    def reject(key: str, reason: str, detail: str) -> None:
-        rejects.append({"stage": STAGE, "id": key, "reason": reason, "detail": detail})
+    def made(make: Maker) -> dict[str, Any]:
+        row = make()
+        if row["instruction_id"] in seen:
+            raise RecordRejectedError("duplicate", "the same conversation about the same media stands before it")
+        seen.add(row["instruction_id"])
+        return row
 
+    rows, rejects = used([(key, partial(made, make)) for key, make in makers], name)
+    return ImportedInstructions(frame_of(INSTRUCTIONS, rows), frame_of(REJECTS, rejects), dict(sorted(notes.items())))
+
+
+def used(
+    makers: Iterable[tuple[str, Callable[[], dict[str, Any]]]], name: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of records that can be used, and rows of REJECTS for the others.
+
+    Args:
+        makers: of each record its id and what makes its row.
+
+    Raises:
+        StageError: no record can be used.
+    """
+    rows, rejects = [], []
     for key, make in makers:
         try:
-            row = make()
+            rows.append(make())
         except RecordRejectedError as error:
-            reject(key, error.reason, str(error))
-            continue
-        if row["instruction_id"] in rows:
-            reject(key, "duplicate", "the same conversation about the same media stands before it")
-        else:
-            rows[row["instruction_id"]] = row
+            rejects.append({"stage": STAGE, "id": key, "reason": error.reason, "detail": str(error)})
     if not rows:
         told = f"{rejects[0]['reason']}: {rejects[0]['detail']}" if rejects else "it has no records"
         msg = f"{name}: none of {len(rejects)} records can be used; the first is rejected as {told}"
         raise StageError(msg)
-    return ImportedInstructions(
-        frame_of(INSTRUCTIONS, rows.values()), frame_of(REJECTS, rejects), dict(sorted(notes.items()))
-    )
+    return rows, rejects

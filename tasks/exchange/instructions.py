@@ -6,12 +6,14 @@ what tells no attribute of quality are taken away, by the rules of the describer
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from models.signals.assertions import assertions_of, is_vacuous, problem_of, token_count
 from models.signals.claims import parse_claim
 from tasks.errors import StageError
 from tasks.exchange.human_lists import MEDIA_KEYS, modality_of, path_of
+from tasks.exchange.instruction_rows import RecordRejectedError, used
 from tasks.exchange.json_text import Key, Record, mended
 from tasks.exchange.tables import texts_of
 
@@ -29,33 +31,44 @@ def is_instructions(records: Sequence[Record]) -> bool:
     )
 
 
-def description_rows(records: Sequence[Record], name: str) -> list[dict[str, Any]]:
-    """Rows of DESCRIPTIONS.
+def description_rows(records: Sequence[Record], name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of DESCRIPTIONS, and rows of REJECTS for records that are no description of one medium.
 
     Raises:
-        StageError: a record has no path, or is no conversation of one question and one answer.
+        StageError: no record can be used.
     """
-    return [_row(record, number, name) for number, record in enumerate(records)]
+    makers = [(f"{number}", partial(_row, record, number, name)) for number, record in enumerate(records)]
+    return used(makers, name)
 
 
 def _row(record: Record, number: int, name: str) -> dict[str, Any]:
     turns = record.value["conversations"]
-    speakers = [turn.get("from") for turn in turns if isinstance(turn, dict)]
-    if speakers != ["human", "gpt"] or not all(isinstance(turn.get("value"), str) for turn in turns):
-        msg = f"{name}: record {number} is no conversation of one question and one answer: {speakers}"
-        raise StageError(msg)
+    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in turns]
+    if len(turns) > 2 and speakers == ["human", "gpt"] * (len(turns) // 2):
+        msg = f"record {number} has {len(turns) // 2} questions, and a description answers one"
+        raise RecordRejectedError("several_turns", f"{msg}: --instructions reads conversations")
+    if speakers != ["human", "gpt"]:
+        told = f"record {number} is no conversation of one question and one answer: {speakers}"
+        raise RecordRejectedError("speakers", told)
+    if not all(isinstance(turn.get("value"), str) for turn in turns):
+        raise RecordRejectedError("no_text", f"record {number} has no text under 'value' in one of its turns")
     keys = [key for key in MEDIA_KEYS if key in record.value]
     if len(keys) != 1:
-        msg = f"{name}: record {number} needs one of {', '.join(MEDIA_KEYS)}, and has {', '.join(keys) or 'none'}"
-        raise StageError(msg)
-    path, answer = path_of(record, keys[0], number, name), turns[1]["value"]
+        told = f"record {number} needs one of {', '.join(MEDIA_KEYS)}, and has {', '.join(keys) or 'none'}"
+        raise RecordRejectedError("several_media_keys" if keys else "no_path", told)
+    answer = turns[1]["value"]
+    try:
+        path = path_of(record, keys[0], number, name)
+        modality = modality_of(path, keys[0], name)
+    except StageError as error:
+        raise RecordRejectedError("no_path", str(error)) from error
     kept, dropped = assertions_in(answer)
     told = record.value.get("id")
     return {
         "row": number,
         "id": told if told is None or isinstance(told, str) else str(told),
         "path": path,
-        "modality": str(modality_of(path, keys[0], name)),
+        "modality": str(modality),
         "question": turns[0]["value"],
         "answer": answer,
         "assertions": [text for text, _ in kept],
@@ -84,11 +97,13 @@ def assertions_in(answer: str) -> tuple[list[tuple[str, str]], list[str]]:
     return list(kept.items()), dropped
 
 
-def description_text(row: Mapping[str, Any], _value: Mapping[str, Any]) -> str:
-    """The text of a row's record, with a changed path, question or answer."""
+def description_text(row: Mapping[str, Any], value: Mapping[str, Any]) -> str:
+    """The text of a row's record, with a changed id (if it is a text), path, question or answer."""
     changes: dict[Key, Any] = {
         (row["media_key"],): row["path"],
         ("conversations", 0, "value"): row["question"],
         ("conversations", 1, "value"): row["answer"],
     }
+    if isinstance(value.get("id"), str):
+        changes["id",] = row["id"]
     return mended(row["text"], changes)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from models.correlation import srcc
 from tasks.errors import StageError
+from tasks.exchange.tables import finite_number
 
 
 class Polarity(StrEnum):
@@ -94,7 +95,7 @@ def check_meaning(meaning: Meaning, scores: Sequence[float], values: Sequence[Ma
 def witnesses(scores: Sequence[float], values: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What else a list says about quality, higher is better -> its rank correlation with the scores."""
     told = {"the level words": [_level_word(value) for value in values]}
-    told |= {name: [_number(value.get(name)) for value in values] for name in ("level", *_NORMED)}
+    told |= {name: [finite_number(value.get(name)) for value in values] for name in ("level", *_NORMED)}
     found = {}
     for said, numbers in told.items():
         pairs = [(score, number) for score, number in zip(scores, numbers, strict=True) if number is not None]
@@ -110,7 +111,3 @@ def _level_word(value: Mapping[str, Any]) -> float | None:
         return None
     last = str(turns[-1].get("value", "")).rstrip(" .").rpartition(" ")[2].lower()
     return next((float(words[last]) for words in _WORDS if last in words), None)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

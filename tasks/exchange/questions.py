@@ -15,6 +15,16 @@ from tasks.exchange.tables import texts_of
 
 OPEN: Final = "open_ended"
 _TEXTS: Final = {"question", "question_type", "correct_choice", "correct_ans"}
+_REMARKS: Final = {"quality_concern": "concern", "video_type": "video_type", "context": "context"}
+_COLUMNS: Final = {
+    "video": "video",
+    "question": "question",
+    "question_type": "kind",
+    "correct_choice": "letter",
+    "correct_ans": "told_answer",
+    **_REMARKS,
+}
+"""Key of a record -> column that tells its text."""
 
 
 def is_questions(records: Sequence[Record]) -> bool:
@@ -34,6 +44,7 @@ def question_rows(records: Sequence[Record], name: str) -> list[dict[str, Any]]:
 def _row(record: Record, number: int, name: str) -> dict[str, Any]:
     value = record.value
     wrong = sorted(key for key in _TEXTS if not isinstance(value.get(key), str))
+    wrong += [key for key in _REMARKS if not isinstance(value.get(key, ""), str | None)]
     told = value["answers"]
     if wrong or not isinstance(told, list) or not all(isinstance(option, str) for option in told):
         msg = f"{name}: question {number} has no text under {(wrong or ['answers'])[0]!r}"
@@ -54,9 +65,7 @@ def _row(record: Record, number: int, name: str) -> dict[str, Any]:
         "question": value["question"],
         "options": options,
         "kind": value["question_type"],
-        "concern": value.get("quality_concern"),
-        "video_type": value.get("video_type"),
-        "context": value.get("context"),
+        **{column: value.get(key) for key, column in _REMARKS.items()},
         "letter": letter,
         "answer": answer,
         "told_answer": value["correct_ans"],
@@ -65,14 +74,11 @@ def _row(record: Record, number: int, name: str) -> dict[str, Any]:
     } | texts_of(record)
 
 
-def question_text(row: Mapping[str, Any], _value: Mapping[str, Any]) -> str:
-    """The text of a row's record, with a changed path, question, letter or answer in words."""
-    changes: dict[Key, Any] = {
-        ("video",): row["video"],
-        ("question",): row["question"],
-        ("correct_choice",): row["letter"],
-        ("correct_ans",): row["told_answer"],
-    }
+def question_text(row: Mapping[str, Any], value: Mapping[str, Any]) -> str:
+    """The text of a row's record, with what was changed in the row, but for what follows from it (``answer``)."""
+    empty = [""] * (len(value["answers"]) - len(row["options"]))
+    changes: dict[Key, Any] = {("answers",): [*row["options"], *empty]}
+    changes |= {(key,): row[column] for key, column in _COLUMNS.items() if value.get(key) is not None}
     return mended(row["text"], changes)
 
 

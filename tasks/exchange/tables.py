@@ -109,6 +109,17 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def finite_number(value: Any) -> float | None:
+    """A finite number of a record as a float; None for anything else, and for a number that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
+
+
 def plain(row: Mapping[str, Any], name: str) -> Any:
     """A cell, None where it is null."""
     return None if is_missing(row[name]) else row[name]

@@ -13,7 +13,7 @@ from models.distortions import CELLS, strength, words
 from tasks.errors import StageError
 from tasks.exchange.human_lists import IN_ID, MEDIA_KEYS, modality_of, path_of
 from tasks.exchange.json_text import Key, Record, mended
-from tasks.exchange.tables import plain, texts_of
+from tasks.exchange.tables import finite_number, plain, texts_of
 from tasks.records import Task
 
 OTHER: Final = "text"
@@ -51,8 +51,12 @@ def _row(record: Record, number: int, name: str) -> dict[str, Any]:
     if target is not None and len(target) != 5:
         msg = f"{name}: sample {number} has a target of {len(target)} levels instead of 5"
         raise StageError(msg)
+    for key in ("gt_score", "std"):
+        if value.get(key) is not None and finite_number(value[key]) is None:
+            msg = f"{name}: sample {number} has no finite number under {key!r}"
+            raise StageError(msg)
     label = value.get("label")
-    if label is not None and label not in _PREFERENCES:
+    if label is not None and label not in tuple(_PREFERENCES):
         msg = f"{name}: sample {number} has the label {label!r}; labels are 1 (first better), 0 (second), 2 (tie)"
         raise StageError(msg)
     kind, level = _NAMES.get(answer, (None, None))
@@ -65,7 +69,7 @@ def _row(record: Record, number: int, name: str) -> dict[str, Any]:
         "answer": answer,
         "scores": scores,
         "mean": _mean(value, scores),
-        "std": _one_number(value.get("std")),
+        "std": finite_number(value.get("std")),
         "target": target,
         "preference": None if label is None else _PREFERENCES[label],
         "distortion": kind,
@@ -76,14 +80,43 @@ def _row(record: Record, number: int, name: str) -> dict[str, Any]:
 
 
 def sample_text(row: Mapping[str, Any], value: Mapping[str, Any]) -> str:
-    """The text of a row's record, with a changed path, answer or preference."""
+    """The text of a row's record, with what was changed in path, answer, scores, mean, std, target or preference.
+
+    Raises:
+        StageError: see :func:`check_sample`.
+    """
+    check_sample(row)
     answer: Key = ("conversations", len(value["conversations"]) - 1, "value")
     changes: dict[Key, Any] = {(row["media_key"],): row["path"], answer: row["answer"]}
     if value.get("quality") == value["conversations"][-1]["value"]:
         changes["quality",] = row["answer"]
-    if "label" in value:
-        changes["label",] = next(label for label, p in _PREFERENCES.items() if p == row["preference"])
+    label = next((label for label, told in _PREFERENCES.items() if told == row["preference"]), None)
+    told = {"label": label, "mos": row["scores"], "std": row["std"], "target_dist": row["target"]}
+    told["gt_score"] = row["mean"]
+    changes |= {(key,): new for key, new in told.items() if new is not None and value.get(key) is not None}
+    front, arrow, behind = str(value.get(IN_ID, "")).rpartition("->")
+    if arrow and "gt_score" in value and behind == repr(value["gt_score"]) and value["gt_score"] != row["mean"]:
+        changes[IN_ID,] = f"{front}->{row['mean']!r}"
     return mended(row["text"], changes)
+
+
+def check_sample(row: Mapping[str, Any]) -> None:
+    """Refuse a row of SAMPLES whose numbers cannot be.
+
+    Raises:
+        StageError: scores or target are empty or hold what is no finite number, the target has not five levels, mean
+            or std is not finite, or the preference is none of 1, 0 and .5.
+    """
+    lists = {name: plain(row, name) for name in ("scores", "target")}
+    wrong = [name for name, told in lists.items() if told is not None and not _all_finite(told)]
+    wrong += [name for name in ("mean", "std") if plain(row, name) is not None and finite_number(row[name]) is None]
+    if lists["target"] is not None and len(lists["target"]) != 5:
+        wrong.append("target")
+    if plain(row, "preference") not in (None, *_PREFERENCES.values()):
+        wrong.append("preference")
+    if wrong:
+        msg = f"row {row['row']} ({row['path']}): {wrong[0]} cannot be {row[wrong[0]]}"
+        raise StageError(msg)
 
 
 def contradictions(rows: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -145,18 +178,17 @@ def _numbers(record: Record, key: str, number: int, name: str) -> list[float] | 
     value = record.value.get(key)
     if value is None:
         return None
-    found = [_one_number(one) for one in value] if isinstance(value, list) else [None]
-    if None in found:
+    if not isinstance(value, list) or not _all_finite(value):
         msg = f"{name}: sample {number} has no list of finite numbers under {key!r}"
         raise StageError(msg)
-    return [one for one in found if one is not None]
+    return [float(one) for one in value]
+
+
+def _all_finite(told: Sequence[Any]) -> bool:
+    """Whether there are numbers, and nothing else."""
+    return len(told) > 0 and all(finite_number(one) is not None for one in told)
 
 
 def _mean(value: Mapping[str, Any], scores: list[float] | None) -> float | None:
-    told = _one_number(value.get("gt_score"))
+    told = finite_number(value.get("gt_score"))
     return told if told is not None or scores is None else statistics.fmean(scores)
-
-
-def _one_number(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if number else None

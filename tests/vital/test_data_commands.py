@@ -57,6 +57,19 @@ def test_instructions_become_a_table_and_what_cannot_be_used_is_told(vital: Vita
     assert "--root belongs to --instructions" in vital(*arguments[:3], "--out", out, "--root", tmp_path).stderr
 
 
+def test_descriptions_of_several_turns_are_told_and_stand_aside(vital: Vital, tmp_path: Path):
+    turns = [{"from": "human", "value": "How is it?"}, {"from": "gpt", "value": "Noise is strong."}]
+    records = [{"image": f"{n}.jpg", "conversations": turns * n} for n in (1, 2)]
+    (tmp_path / "labels.json").write_text(json.dumps(records))
+    out = tmp_path / "q.parquet"
+    done = vital("data", "import", tmp_path / "labels.json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told[0].startswith(f"{out}: 1 rows of descriptions (1 records rejected, 1 single assertions")
+    assert told[1:] == [f"{tmp_path}/q.rejects.parquet: what cannot be used", "  rejected 1: several_turns"]
+    assert read_table(tmp_path / "q.rejects.parquet", REJECTS)["id"].tolist() == ["1"]
+
+
 @pytest.mark.parametrize("command", ["data", "data inspect", "data import", "data export"])
 def test_commands_have_help(command: str, vital: Vital):
     done = vital(*command.split(), "--help")
@@ -146,6 +159,8 @@ def workspace(tmp_path: Path) -> Path:
     example |= {"answers": ["Noise is strong"], "targets": [], "preference": None}
     write_table(root / "artifacts/assemble/examples.parquet", EXAMPLES, frame_of(EXAMPLES, [example]))
     (root / "artifacts/assemble/authors.json").write_text("[[]]")
+    (root / "artifacts/assemble/hf").mkdir()
+    (root / "artifacts/assemble/hf/dataset_dict.json").write_text("{}")
     return root
 
 
@@ -159,6 +174,10 @@ def test_a_workspace_gives_its_descriptions(workspace: Path, vital: Vital, tmp_p
     assert "1 single assertions, 0 sentences dropped" in done.stdout
     done = vital("data", "export", workspace, "--as", "authors", "--out", tmp_path / "authors.json")
     assert (tmp_path / "authors.json").read_text() == "[[]]"
+    done = vital("data", "export", workspace, "--as", "hugging_face", "--out", tmp_path / "hf")
+    assert [path.name for path in (tmp_path / "hf").iterdir()] == ["dataset_dict.json"]
+    done = vital("data", "export", workspace, "--as", "hugging_face", "--out", out)
+    assert f"{out} is a file: name a new folder" in done.stderr
     done = vital("data", "export", workspace, "--as", "q_instruct", "--split", "held_out", "--out", out)
     assert "the split held_out has no descriptions" in done.stderr
 
@@ -180,6 +199,8 @@ def test_a_workspace_gives_its_descriptions(workspace: Path, vital: Vital, tmp_p
         (["export", "x.parquet", "--out", "docs"], "docs is a folder with files"),
         (["export", "x.parquet", "--as", "authors", "--out", "y.json"], "is made of a workspace"),
         (["export", "docs", "--out", "y.json"], "a workspace needs --as"),
+        (["export", "x.parquet", "--split", "train", "--out", "y.json"], "--split belongs to --as q_instruct"),
+        (["export", "x.parquet", "--as", "hugging_face", "--out", "README.md"], "x.parquet is missing"),
         (["export", "docs", "--as", "authors", "--out", "y.json"], "examples.parquet is missing"),
     ],
 )

@@ -15,7 +15,8 @@ from models.levels import CENTRES
 from tasks.annotation import assemble
 from tasks.annotation.exports import instructions
 from tasks.errors import StageError
-from tasks.exchange.formats import Options, export_text, import_file, import_records
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Options, import_file, import_records
 from tasks.exchange.json_text import cut, joined, rendered
 from tasks.pool import load_candidates
 from tasks.records import EXAMPLES, OPINIONS, REJECTS, REVIEWED, Split, Task

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import StageError
-from tasks.exchange.formats import Options, export_text, files_of, format_of, import_file, survey
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Options, files_of, format_of, import_file, survey
 from tasks.exchange.json_text import cut
 from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import DESCRIPTIONS, HUMAN_SCORES, QUESTIONS, SAMPLES, TABLES

@@ -1,6 +1,8 @@
 """With the real library: what is written is a data set to it, and what it wrote comes back value by value."""
 
+import errno
 import json
+import re
 from pathlib import Path
 
 import datasets
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from tasks.errors import StageError
-from tasks.exchange.formats import Options, export_text, import_file, import_records
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Options, import_file, import_records
 from tasks.exchange.hub import read_hub, write_hub
 from tasks.exchange.json_text import cut
 from tasks.exchange.polarity import Meaning, Polarity
@@ -67,9 +70,108 @@ def test_somebody_elses_data_set_is_read_by_its_columns_and_pictures_are_left_ou
     ]
 
 
+@pytest.mark.parametrize(
+    ("edits", "told"),
+    [
+        ({"score": 7.0, "quality": 1.5}, "the score 7.0 is no number on its scale, 1 to 5"),
+        ({"score": None}, "the score None is no number on its scale"),
+        ({"std": 0.5}, "quality_std None is not what the std 0.5 means"),
+        ({"quality_std": 0.5}, "quality_std 0.5 is not what the std None means"),
+        ({"std": -1.0, "quality_std": -0.25}, "the standard deviation -1.0 is none"),
+        ({"low": 9.0}, "the scale 9 to 5 is empty"),
+        ({"high": None}, "polarity mos from 1.0 to None is none"),
+    ],
+)
+def test_scores_that_were_written_into_a_data_set_are_checked(edits: dict, told: str, tmp_path: Path):
+    found = import_records(cut(TEXT, "x"), "x", STARS)
+    for column, value in edits.items():
+        found.frame.loc[0, column] = value
+    write_hub(tmp_path / "hub", found.table, found.frame)
+    with pytest.raises(StageError, match=re.escape(told)):
+        import_file(tmp_path / "hub", Options())
+
+
+@pytest.mark.parametrize(
+    ("edits", "told"),
+    [
+        ({"target": [1.0, 0.0]}, "target cannot be [1.0, 0.0]"),
+        ({"scores": [1.0, None]}, "scores cannot be [1.0, None]"),
+        ({"mean": float("inf")}, "mean cannot be inf"),
+        ({"preference": 0.7}, "preference cannot be 0.7"),
+    ],
+)
+def test_numbers_of_samples_are_checked_too(edits: dict, told: str, tmp_path: Path):
+    talk = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "Good."}]
+    sample = {"image": "a.jpg", "mos": [3.0, 4.0], "conversations": talk}
+    found = import_records(cut(json.dumps([[sample]]), "x"), "x", Options())
+    for column, value in edits.items():
+        found.frame[column] = [value]
+    write_hub(tmp_path / "hub", found.table, found.frame)
+    with pytest.raises(StageError, match=re.escape(f"row 0 (a.jpg): {told}")):
+        import_file(tmp_path / "hub", Options())
+
+
+def test_a_data_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = import_records(cut(TEXT, "x"), "x", STARS)
+
+    def full(_self: object, folder: str) -> None:
+        (Path(folder) / "data-00000-of-00001.arrow").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(datasets.Dataset, "save_to_disk", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_hub(tmp_path / "hub", found.table, found.frame)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "hub").mkdir()
+    write_hub(tmp_path / "hub", found.table, found.frame)
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StageError, match="file is a file: name a new folder"):
+        write_hub(tmp_path / "file", found.table, found.frame)
+
+
 def test_parquet_of_others_is_read_the_same_way(tmp_path: Path):
     datasets.Dataset.from_dict({"image": ["a.png"], "gt_score": ["3"]}).to_parquet(str(tmp_path / "x.parquet"))
     assert import_file(tmp_path / "x.parquet", STARS).frame.loc[0, "quality"] == 0.5
+
+
+def test_splits_that_do_not_fit_together_and_empty_data_sets_are_told(tmp_path: Path):
+    first = datasets.Dataset.from_dict({"image": ["a.jpg"], "mos": [1.0]})
+    for name, other, told in (
+        ("columns", {"image": ["b.jpg"]}, "its splits have different columns: name the folder of one split"),
+        ("types", {"image": ["b.jpg"], "mos": ["x"]}, "its splits have columns of different types: name the folder"),
+    ):
+        datasets.DatasetDict(train=first, test=datasets.Dataset.from_dict(other)).save_to_disk(str(tmp_path / name))
+        with pytest.raises(StageError, match=told):
+            import_file(tmp_path / name, STARS)
+    datasets.DatasetDict().save_to_disk(str(tmp_path / "none"))
+    datasets.Dataset.from_dict({"image": [], "mos": []}).save_to_disk(str(tmp_path / "empty"))
+    for name in ("none", "empty"):
+        with pytest.raises(StageError, match="is a data set without rows"):
+            import_file(tmp_path / name, STARS)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("state.json", "{}"),
+        ("state.json", "[]"),
+        ("state.json", "{"),
+        ("dataset_info.json", "[]"),
+        ("dataset_dict.json", "[]"),
+        ("dataset_dict.json", "{}"),
+        ("dataset_dict.json", '{"splits": ["train"]}'),
+        ("data-00000-of-00001.arrow", "x"),
+    ],
+)
+def test_a_damaged_data_set_is_told(file: str, text: str, tmp_path: Path):
+    datasets.Dataset.from_dict({"image": ["a.jpg"], "mos": [1.0]}).save_to_disk(str(tmp_path / "hub"))
+    if file == "dataset_dict.json":
+        (tmp_path / "hub" / "state.json").unlink()
+    (tmp_path / "hub" / file).write_text(text)
+    with pytest.raises(StageError, match="hub holds no data set of the library datasets"):
+        import_file(tmp_path / "hub", STARS)
 
 
 def test_what_is_no_data_set_is_told(tmp_path: Path):

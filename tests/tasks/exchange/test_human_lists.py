@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from tasks.errors import StageError
-from tasks.exchange.formats import Imported, Options, export_text, import_records
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Imported, Options, import_records
 from tasks.exchange.human_lists import Keys, keys_of, modality_of
 from tasks.exchange.json_text import cut
 from tasks.exchange.polarity import Meaning, Polarity
@@ -62,6 +63,8 @@ def test_undeclared_and_unknown_is_refused():
         ({"image": "a.jpg", "mos": "nan"}, "no finite number"),
         ({"image": "a.jpg", "mos": "1e999"}, "no finite number"),
         ({"image": "a.jpg", "mos": float("inf")}, "no finite number"),
+        ({"image": "a.jpg", "mos": 10**400}, "'a.jpg' has no finite number under 'mos'"),
+        ({"image": "a.jpg", "mos": 3, "std": 10**400}, "record 0 has the standard deviation"),
         ({"image": "a.jpg", "mos": [3]}, "no finite number"),
         ({"image": "a.jpg", "id": "a.jpg->good"}, "no finite number"),
         ({"image": "a.jpg", "id": "a.jpg->3.5", "mos": 3}, "has the score 3, and its id says 3.5"),
@@ -69,7 +72,7 @@ def test_undeclared_and_unknown_is_refused():
         ({"image": "a.jpg", "mos": 3, "std": -1}, "standard deviation -1"),
         ({"image": "", "mos": 3}, "no usable path"),
         ({"image": ["a.jpg"], "mos": 3}, "no usable path"),
-        ({"image": "a\ud800.jpg", "mos": 3}, "no usable path"),
+        ({"image": "a\u0007.jpg", "mos": 3}, "no usable path"),
         ({"image": "a.mp4", "mos": 3}, "stands under 'image' and is named like a video"),
         ({"video": "a.png", "mos": 3}, "named like a image"),
         ({"img_path": "a", "mos": 3}, "neither the key 'img_path' nor the suffix"),
@@ -109,14 +112,32 @@ def test_changes_of_rows_reach_the_file_and_nothing_else_does():
         'gt_score": 3.00', 'gt_score": 2.0'
     )
     frame.loc[0, "score"] = 5.0
-    with pytest.raises(StageError, match=r"quality 0\.25 is not what the score 5 means"):
+    with pytest.raises(StageError, match=r"quality 0\.25 is not what the score 5\.0 means"):
         export_text(HUMAN_SCORES, frame)
 
 
 def test_a_quoted_score_stays_quoted_and_a_spread_can_change():
     frame = read([{"video": "a.mp4", "mos": "3.50", "std": 1}]).frame
-    frame.loc[0, ["score", "quality", "std"]] = [4.0, 0.75, 0.5]
+    frame.loc[0, ["score", "quality", "std", "quality_std"]] = [4.0, 0.75, 0.5, 0.125]
     assert json.loads(export_text(HUMAN_SCORES, frame)[0]) == [{"video": "a.mp4", "mos": "4.0", "std": 0.5}]
+
+
+@pytest.mark.parametrize("edits", [{"score": None}, {"score": 6.0, "quality": 1.25}, {"quality": None}])
+@pytest.mark.parametrize("more", [{}, {"std": 0.5}])
+def test_scores_that_cannot_be_are_not_exported(edits: dict[str, Any], more: dict[str, Any]):
+    frame = read([{"image": "a.jpg", "mos": 3} | more]).frame
+    for column, value in edits.items():
+        frame.loc[0, column] = value
+    with pytest.raises(StageError, match=r"row 0 \(a\.jpg\): (the score .* is no number on its scale|quality None)"):
+        export_text(HUMAN_SCORES, frame)
+
+
+def test_the_meaning_of_a_row_is_one_and_holds_for_dmos():
+    frame = read([{"image": "a.jpg", "mos": 4}], Meaning(Polarity.DMOS, 1, 5)).frame
+    assert json.loads(export_text(HUMAN_SCORES, frame)[0]) == [{"image": "a.jpg", "mos": 4}]
+    frame["polarity"] = "up"
+    with pytest.raises(StageError, match=r"row 0 \(a\.jpg\): polarity up from 1\.0 to 5\.0 is none"):
+        export_text(HUMAN_SCORES, frame)
 
 
 @pytest.mark.parametrize("kept", [[0, 1], [1, 2], [1], [0, 2]])

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from tasks.errors import StageError
-from tasks.exchange.formats import Imported, Options, export_text, import_records, survey_of
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Imported, Options, import_records, survey_of
 from tasks.exchange.instructions import assertions_in
 from tasks.exchange.json_text import cut
 from tasks.exchange.tables import DESCRIPTIONS
@@ -53,11 +54,24 @@ def test_a_round_trip_is_exact_and_a_change_reaches_the_file():
     assert json.loads(export_text(DESCRIPTIONS, found.frame)[0])[0]["conversations"][1]["value"] == "Noise is strong."
 
 
+def test_a_record_of_several_turns_is_a_reject_and_the_others_are_imported():
+    records = [RECORD | {"id": str(n), "image": f"{n}.jpg"} for n in range(4)]
+    records[0] = records[0] | {"conversations": RECORD["conversations"] * 2}
+    records[2] = records[2] | {"image": "2.txt", "video": None}
+    found = import_records(cut(json.dumps(records), "x"), "x", Options())
+    assert found.frame[["row", "path"]].values.tolist() == [[1, "1.jpg"], [3, "3.jpg"]]
+    assert found.rejects[["id", "reason"]].values.tolist() == [["0", "several_turns"], ["2", "several_media_keys"]]
+    assert survey_of("x", found).told.startswith("2 records rejected, ")
+    assert json.loads(export_text(DESCRIPTIONS, found.frame)[0]) == [records[1], records[3]]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"conversations": []}, "no conversation of one question and one answer"),
-        ({"conversations": RECORD["conversations"] * 2}, "no conversation of one question"),
+        ({"conversations": RECORD["conversations"] * 2}, "several_turns: record 0 has 2 questions"),
+        ({"conversations": [RECORD["conversations"][0], "x"]}, "no conversation of one question"),
+        ({"conversations": [{"from": "human"}, {"from": "gpt", "value": "x"}]}, "has no text under 'value'"),
         ({"conversations": RECORD["conversations"][::-1]}, "no conversation of one question"),
         ({"video": "a.mp4"}, "needs one of image"),
         ({"image": 3}, "no usable path"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import StageError
-from tasks.exchange.formats import Options, export_text, import_file, import_records
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Options, import_file, import_records
 from tasks.exchange.json_text import cut
 from tasks.exchange.known_lists import KNOWN, LISTS, KnownList, fingerprint
 from tasks.exchange.polarity import Meaning, Polarity

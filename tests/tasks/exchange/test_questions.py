@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import StageError
-from tasks.exchange.formats import Imported, Options, export_text, import_file, import_records
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Imported, Options, import_file, import_records
 from tasks.exchange.json_text import cut
 from tasks.exchange.tables import QUESTIONS
 

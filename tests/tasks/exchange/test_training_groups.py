@@ -5,7 +5,8 @@ import pytest
 
 from tasks.annotation.exports import Scale, authors_sample, write_authors
 from tasks.errors import StageError
-from tasks.exchange.formats import Imported, Options, export_text, import_file, import_records
+from tasks.exchange.export import export_text
+from tasks.exchange.formats import Imported, Options, import_file, import_records
 from tasks.exchange.json_text import cut
 from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import SAMPLES
@@ -95,6 +96,11 @@ def test_contradictions_are_told_and_nothing_is_put_right(group: list[dict], tol
         (text("a.jpg", "x") | {"target_dist": [1, 0, 0, 0, None]}, "no list of finite numbers under 'target_dist'"),
         (text("a.jpg", "x") | {"mos": "63"}, "no list of finite numbers under 'mos'"),
         (text("a.jpg", "x") | {"label": 3}, "labels are 1"),
+        (text("a.jpg", "x") | {"label": [1]}, "labels are 1"),
+        (text("a.jpg", "x") | {"mos": []}, "sample 0 has no list of finite numbers under 'mos'"),
+        (text("a.jpg", "x") | {"mos": [10**400]}, "sample 0 has no list of finite numbers under 'mos'"),
+        (text("a.jpg", "x") | {"gt_score": 10**400}, "sample 0 has no finite number under 'gt_score'"),
+        (text("a.jpg", "x") | {"std": "1"}, "sample 0 has no finite number under 'std'"),
     ],
 )
 def test_damaged_samples_are_refused(sample: dict, told: str):
