@@ -20,7 +20,7 @@ from tasks.annotation.answers import AnswerBook
 from tasks.annotation.batch_register import BatchRegister, Entry, Expected
 from tasks.annotation.desk import FILTERED, UNFIT_QUESTION, Desk, Inquiry, Request, unanswered
 from tasks.annotation.questions import Answer
-from tasks.annotation.roles import Batches, Role
+from tasks.annotation.roles import Batches, DescribeEndpoints, ReviewEndpoints, Role
 from tasks.annotation.spending import BudgetReachedError
 from tasks.shards import atomic, digest
 
@@ -40,8 +40,21 @@ class _Open:
     since: float
 
 
+def desk_in_mode(desk: Desk, endpoints: ReviewEndpoints | DescribeEndpoints, root: Path) -> "Desk | BatchDesk":
+    """Who answers in the mode of some endpoints: the desk itself, or one that makes batch files of its questions.
+
+    Args:
+        desk: of the endpoints' roles.
+        endpoints: say the mode.
+        root: of the workspace, which keeps the register of batches in ``.vital/batches``.
+    """
+    if endpoints.mode == "live":
+        return desk
+    return BatchDesk(desk, endpoints.batches, root / ".vital" / "batches")
+
+
 class BatchDesk:
-    """Answers waves by batch files where a role can, live where it cannot (decisions have no batches).
+    """Answers waves by batch files where a role can, live where it cannot (as decisions, which have no batches).
 
     Args:
         desk: whose roles, endpoints and account are used.
@@ -62,18 +75,18 @@ class BatchDesk:
             EndpointUnavailableError: after all attempts some lines still have no answer.
         """
         wave = list({inquiry.question: inquiry for inquiry in inquiries}.values())
-        chat = [inquiry for inquiry in wave if self._role(inquiry).kind == "chat"]
+        batched = [inquiry for inquiry in wave if self._role(inquiry).in_batches]
         for _ in range(self._config.attempts):
-            self._collect_known(book, chat)
-            missing = unanswered(book, chat)
+            self._collect_known(book, batched)
+            missing = unanswered(book, batched)
             if not missing:
                 break
             self._ask(book, missing)
-        left = len(unanswered(book, chat))
+        left = len(unanswered(book, batched))
         if left:
             msg = f"{left} lines of batches came back without an answer {self._config.attempts} times: run again"
             raise EndpointUnavailableError(msg)
-        self._desk.answer(book, [inquiry for inquiry in wave if self._role(inquiry).kind != "chat"])
+        self._desk.answer(book, [inquiry for inquiry in wave if not self._role(inquiry).in_batches])
 
     def _role(self, inquiry: Inquiry[Answer]) -> Role:
         return self._desk.roles[inquiry.question.judge]
