@@ -321,7 +321,13 @@ class Endpoint:
         self._wait((wanted_s or 0.0) + backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     def _strip(self, request: httpx2.Request) -> None:
-        """Before a request is sent: only headers of ours, and the key of this endpoint."""
+        """Before a request is sent, also after a redirect: to this endpoint alone, with headers of ours alone."""
+        if request.url.origin != httpx2.URL(self.config.base_url).origin:
+            msg = (
+                f"{self.config.host} redirects to another address, to which neither pictures nor key are sent: "
+                "set base_url to where the API is"
+            )
+            raise EndpointRefusedError(msg)
         request.extensions["started"] = time.monotonic()
         for name in set(request.headers) - _OURS:
             del request.headers[name]

@@ -173,6 +173,20 @@ def test_no_header_of_another_provider_is_sent(make: Make, lmm: Lmm, monkeypatch
     assert lmm.keys == {CANARY}
 
 
+def test_neither_pictures_nor_key_follow_a_redirect_to_another_host(make: Make, lmm: Lmm):
+    with serving() as other:
+        lmm.redirect = f"{other.address}/moved"
+        with pytest.raises(EndpointRefusedError, match=r"redirects to another address.*set base_url"):
+            ask(make())
+        assert (other.bodies, other.headers) == ([], [])
+
+
+def test_a_redirect_within_a_host_is_followed(make: Make, lmm: Lmm):
+    lmm.redirect = "/v1/chat/completions/moved"
+    assert ask(make()).attempts == 1
+    assert lmm.keys == {CANARY}
+
+
 @pytest.mark.parametrize("url", ["http://api.example.com/v1", "http://8.8.8.8/v1"])
 def test_a_key_is_not_sent_in_the_clear_over_the_internet(url: str):
     with pytest.raises(ValueError, match="https"):

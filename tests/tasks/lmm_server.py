@@ -53,6 +53,7 @@ class Lmm:
         fault_share: share of further answers that go wrong, by a hash of key and attempt.
         refuse: chat request -> status and body of a refusal.
         tokens_in: counted for a chat request.
+        redirect: where every request is sent on to, by status 307; empty for nowhere.
         batch_line: custom id -> what stands in the place of its line; None for the answer.
         busy: so many of the next requests about files and batches get a 503.
         honours_keys: answer a repeated idempotency key from the store.
@@ -76,6 +77,7 @@ class Lmm:
     reject: tuple[int, Body] | None = None
     refuse: Callable[[Body], tuple[int, Body] | None] = lambda _: None
     tokens_in: int = 900
+    redirect: str = ""
     batch_polls: int = 1
     batch_line: Callable[[str], Body | None] = lambda _: None
     busy: int = 0
@@ -147,7 +149,7 @@ class Lmm:
 
     def _made(self, path: str, body: Body) -> Body:
         model = f"{body['model']}{self.model_suffix}"
-        if path.endswith("/chat/completions"):
+        if path.removesuffix("/moved").endswith("/chat/completions"):
             message = {"role": "assistant", "content": self.brain(body), "refusal": self.refusal}
             usage = {"prompt_tokens": self.tokens_in, "completion_tokens": 40, "total_tokens": self.tokens_in + 40}
             choice = {"index": 0, "message": message, "finish_reason": self.finish}
@@ -214,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path in ("/v1/files", "/v1/batches") and self._busy():
+        if self.lmm.redirect and not self.path.endswith("/moved"):
+            self._json(307, {}, {"Location": self.lmm.redirect})
+        elif self.path in ("/v1/files", "/v1/batches") and self._busy():
             self._json(503, {"error": {"message": "busy"}})
         elif self.path == "/v1/files":
             name = f"file-{uuid.uuid4().hex[:8]}"
