@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from infra.errors import EndpointRefusedError, EndpointUnavailableError, InfraError, QuestionRefusedError
-from infra.lmm_wire import is_answer
+from infra.lmm_wire import is_answer, parameter_refused, refusal_told
 from infra.rate_limit import RateLimit
 
 if TYPE_CHECKING:
@@ -304,9 +304,9 @@ class Endpoint:
         if status in _RETRIED:
             msg = f"status {status}"
             return _Failure(msg, wait_s=_retry_after(headers), doubtful=status in _MAY_BE_PAID)
-        advice = {401: "its key", 403: "its key and what it may do", 404: "base_url and the model's name"}
-        msg = f"{self.config.host} refuses (status {status}): check {advice.get(status, 'model and parameters')}"
-        if self.config.key is not None:
+        parameter = parameter_refused(body) if status in UNFIT else None
+        msg = refusal_told(self.config.host, status, parameter)
+        if self.config.key is not None and parameter is None:
             msg = f"{msg}; the key is read from {self.config.key}"
         if status in UNFIT:
             return QuestionRefusedError(msg, status, filtered=False)

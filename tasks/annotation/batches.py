@@ -14,7 +14,7 @@ from typing import Final
 from infra.errors import EndpointRefusedError, EndpointUnavailableError
 from infra.lmm_batches import OK, Batch, Line, await_batch, find_batch, read_batch, submit_batch
 from infra.lmm_endpoint import Answered
-from infra.lmm_wire import PATHS, Usage, read_chat
+from infra.lmm_wire import PATHS, Usage, read_chat, refusal_told
 from models.judges import ChatReply
 from tasks.annotation.answers import AnswerBook
 from tasks.annotation.batch_register import BatchRegister, Entry, Expected
@@ -236,8 +236,7 @@ class BatchDesk:
                 self._release(book, inquiry, one)
         if refused:
             self._register.forget(one.entry, wanted)
-            msg = f"{one.entry.host} refuses (status {refused[0].status}): check model and parameters"
-            raise EndpointRefusedError(msg)
+            raise EndpointRefusedError(refusal_told(one.entry.host, refused[0].status, refused[0].parameter))
 
     def _release(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open) -> None:
         """An error, or nothing: providers charge for answers."""

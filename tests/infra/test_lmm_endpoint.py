@@ -127,6 +127,15 @@ def test_a_question_that_is_refused_is_told_apart_from_an_endpoint_that_refuses(
     assert (found.refused.status, found.refused.filtered, found.body) == (status, filtered, {})
 
 
+def test_a_refused_parameter_is_named_with_its_remedy(make: Make, lmm: Lmm):
+    lmm.reject = (400, {"error": {"message": "Unsupported parameter KEY", "param": "max_tokens"}})
+    refused = ask(make()).refused
+    assert str(refused).endswith(
+        "refuses the parameter max_tokens (status 400): "
+        "in params, set limit_name to max_completion_tokens, or lower max_output_tokens"
+    )
+
+
 class Money:
     """Writes down what it is told, with the number of requests at that time."""
 
