@@ -150,6 +150,9 @@ class Endpoint:
         if not self._key:
             msg = f"the key of {config.host} is missing: set {config.key} in the environment"
             raise InfraError(msg)
+        if not (self._key.isascii() and self._key.isprintable()):
+            msg = f"the key in {config.key} holds a line break or a character that is not ASCII: set the key alone"
+            raise InfraError(msg)
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
 

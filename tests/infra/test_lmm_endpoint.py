@@ -247,6 +247,15 @@ def test_without_its_key_an_endpoint_is_not_made(lmm: Lmm, monkeypatch: pytest.M
     assert ask(Endpoint(EndpointConfig(lmm.address, None))).attempts == 1
 
 
+@pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "sk-one\nsk-two", "sk-one\rtwo"])
+def test_a_key_that_no_header_can_carry_is_refused_in_one_line(key: str, lmm: Lmm, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ODD_KEY", key)
+    with pytest.raises(InfraError, match="the key in ODD_KEY holds a line break or a character that is not") as told:
+        Endpoint(EndpointConfig(lmm.address, "ODD_KEY"))
+    assert "sk-" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("url", ["ftp://x/v1", "https://user:secret@host/v1", "https://host/v1?key=x", "host/v1"])
 def test_addresses_with_credentials_or_without_a_host_are_refused(url: str):
     with pytest.raises(ValueError, match="without credentials"):
