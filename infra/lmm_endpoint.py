@@ -36,6 +36,8 @@ _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 5
 _MAY_BE_PAID: Final = frozenset({408, 500, 502, 504, 520, 522, 524})
 """A gateway may say these when the server behind it has done its work."""
 _FILTERS: Final = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt"})
+_EXHAUSTED: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "Arrearage"})
+"""No credit is left: asking again, which is the answer to a mere rate limit, is of no use."""
 UNFIT: Final = frozenset({400, 413, 422})
 """Refused for what it holds, or for a parameter: which of the two only other requests can tell."""
 _OURS: Final = frozenset(
@@ -265,9 +267,13 @@ class Endpoint:
     @staticmethod
     def is_filtered(body: object) -> bool:
         """Whether an error's body says that a content filter refused the request."""
+        return Endpoint._says(body, _FILTERS)
+
+    @staticmethod
+    def _says(body: object, codes: frozenset[str]) -> bool:
         told = body.get("error", body) if isinstance(body, dict) else None
         code = told.get("code") if isinstance(told, dict) else None
-        return isinstance(code, str) and code in _FILTERS
+        return isinstance(code, str) and code in codes
 
     def _attempt(self, path: str, body: dict[str, Any], call: str) -> tuple[dict[str, Any], bool]:
         options: Any = {"headers": {"Idempotency-Key": call}}
@@ -304,6 +310,9 @@ class Endpoint:
         if self.is_filtered(body):
             msg = f"the content filter of {self.config.host} refuses the request"
             return QuestionRefusedError(msg, status, filtered=True)
+        if self._says(body, _EXHAUSTED):
+            msg = f"the account at {self.config.host} has no credit left (status {status}): top it up and run again"
+            return EndpointRefusedError(msg)
         if status in _RETRIED:
             msg = f"status {status}"
             return _Failure(msg, wait_s=_retry_after(headers), doubtful=status in _MAY_BE_PAID)

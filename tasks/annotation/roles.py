@@ -41,7 +41,8 @@ class Role:
         severe_at: decision judges: probability from which a far claim is a severe deviation.
         margin: decision judges: by which the likeliest option must exceed chance and the next likeliest, else the judge
             abstains. Both are ours.
-        timeout_s: for a whole answer. ``attempts``, ``first_wait_s``, ``longest_wait_s``: see ``EndpointConfig``.
+        timeout_s: for a whole answer. ``attempts``, ``first_wait_s``: see ``EndpointConfig``.
+        longest_wait_s: before another attempt; a server's retry-after is honoured up to ten times this.
     """
 
     base_url: str

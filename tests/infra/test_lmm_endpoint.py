@@ -136,6 +136,21 @@ def test_a_refused_parameter_is_named_with_its_remedy(make: Make, lmm: Lmm):
     )
 
 
+@pytest.mark.parametrize(("status", "code"), [(429, "insufficient_quota"), (400, "Arrearage")])
+def test_an_account_without_credit_is_not_asked_again(status: int, code: str, make: Make, lmm: Lmm):
+    lmm.reject = (status, {"error": {"message": "You exceeded your quota, KEY", "code": code}})
+    with pytest.raises(EndpointRefusedError, match=f"no credit left .status {status}.: top it up and run again"):
+        ask(make())
+    assert sum(lmm.seen.values()) == 1
+
+
+def test_retry_after_is_honoured_up_to_ten_times_the_longest_wait(make: Make, lmm: Lmm):
+    endpoint, waits = make(), []
+    lmm.faults, lmm.retry_after = ["rate_limited"], "3600"
+    ask(Endpoint(endpoint.config, wait=waits.append))
+    assert max(waits) == pytest.approx(10 * 0.05, abs=0.02)
+
+
 class Money:
     """Writes down what it is told, with the number of requests at that time."""
 
