@@ -7,7 +7,7 @@ answers are waited for, fetched, and kept until they are recorded, even if the r
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -137,7 +137,7 @@ class BatchDesk:
                     break
                 file.write(line)
                 size += len(line)
-                chunk[key], requests[key] = inquiry, Request(request.path, {}, request.tokens, request.price)
+                chunk[key], requests[key] = inquiry, replace(request, body={})
         return chunk, requests
 
     @property
@@ -151,7 +151,8 @@ class BatchDesk:
         """
         endpoint, number = self._desk.endpoints[name], 0
         asked = {
-            key: Expected(request.tokens, request.price * self._config.price_share) for key, request in requests.items()
+            key: Expected(request.tokens_in + request.tokens_out, request.price * self._config.price_share)
+            for key, request in requests.items()
         }
         while self._register.is_settled(key := f"vital-{digest(sorted(chunk), number)}"):
             number += 1
@@ -258,9 +259,10 @@ class BatchDesk:
         self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, reply: ChatReply, usage: Usage
     ) -> None:
         expected = one.entry.asked[inquiry.question.key]
-        request = Request(_PATH, {}, expected.tokens, expected.price)
-        answered = Answered({}, time.monotonic() - one.since)
         role = self._desk.roles[one.entry.role]
+        limit = role.max_output_tokens
+        request = Request(_PATH, {}, expected.tokens - limit, limit, expected.tokens, expected.price)
+        answered = Answered({}, time.monotonic() - one.since)
         call = self._desk.call(role, request, usage, answered, "batch", self._config.price_share)
         book.record(inquiry.question, inquiry.read(reply), call)
         if one.ours:

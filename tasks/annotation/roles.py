@@ -30,7 +30,7 @@ class Role:
         price_out: of a million output tokens.
         requests_per_minute: rate limit in this process; null for none. ``tokens_per_minute`` likewise.
         concurrency: calls in flight at once; after a kill at most so many can be asked again.
-        max_output_tokens: of one answer, reasoning included; what a call is admitted at.
+        max_output_tokens: of one answer, reasoning included; what a call is admitted at, until the server bills more.
         limit_name: what the endpoint calls that limit.
         temperature: null leaves it to the server.
         structured: send the JSON schema of the answer.

@@ -52,7 +52,7 @@ class Lmm:
         faults: of the next answers, in order; an empty text is none.
         fault_share: share of further answers that go wrong, by a hash of key and attempt.
         refuse: chat request -> status and body of a refusal.
-        tokens_in: counted for a chat request.
+        tokens_in: counted for a chat request; ``tokens_out`` for its answer.
         redirect: where every request is sent on to, by status 307; empty for nowhere.
         batch_line: custom id -> what stands in the place of its line; None for the answer.
         busy: so many of the next requests about files and batches get a 503.
@@ -77,6 +77,7 @@ class Lmm:
     reject: tuple[int, Body] | None = None
     refuse: Callable[[Body], tuple[int, Body] | None] = lambda _: None
     tokens_in: int = 900
+    tokens_out: int = 40
     redirect: str = ""
     batch_polls: int = 1
     batch_line: Callable[[str], Body | None] = lambda _: None
@@ -151,7 +152,8 @@ class Lmm:
         model = f"{body['model']}{self.model_suffix}"
         if path.removesuffix("/moved").endswith("/chat/completions"):
             message = {"role": "assistant", "content": self.brain(body), "refusal": self.refusal}
-            usage = {"prompt_tokens": self.tokens_in, "completion_tokens": 40, "total_tokens": self.tokens_in + 40}
+            counts = {"prompt_tokens": self.tokens_in, "completion_tokens": self.tokens_out}
+            usage = counts | {"total_tokens": sum(counts.values())}
             choice = {"index": 0, "message": message, "finish_reason": self.finish}
             return {"id": "c", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
         usage = {"input_tokens": 700, "output_tokens": 0}
