@@ -42,6 +42,9 @@ FLAWS: Final = RowSchema(
 )
 """What of a sample's description broke a rule: answers of a writer, or ``sentences``; stays in the work folder."""
 
+SENTENCES: Final = "sentences"
+"""Under this name, in the place of a writer's, sentences are counted that became no assertion."""
+
 _MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
 
 
@@ -65,18 +68,25 @@ class Told:
             return "nothing_to_say", "no assertion was left after polishing"
         return "refused" if problem == REFUSAL else str(Outcome.MALFORMED), f"the describer's answer: {problem}"
 
-    def assertions(self, modality: str) -> tuple[list[tuple[str, Attribute]], Counter[tuple[str, str]]]:
-        """Single assertions with the attribute that each makes a claim about, and how often which rule was broken."""
+    def assertions(self, modality: str, most: int) -> tuple[list[tuple[str, Attribute]], Counter[tuple[str, str]]]:
+        """Single assertions with the attribute that each makes a claim about, and how often which rule was broken.
+
+        Args:
+            modality: of the sample.
+            most: so many assertions, the first ones.
+        """
         sifted, known = sift(self.text), attributes_of(modality)
-        flaws = Counter([*self.broken.items(), *(("sentences", rule) for rule in sifted.dropped)])
+        flaws = Counter([*self.broken.items(), *((SENTENCES, rule) for rule in sifted.dropped)])
         claimed = []
         for text in sifted.kept:
             claim = parse_claim(text)
             if claim is None or claim.attribute not in known:
-                flaws["sentences", "no single claim" if claim is None else "no attribute of this kind of medium"] += 1
+                flaws[SENTENCES, "no single claim" if claim is None else "no attribute of this kind of medium"] += 1
             else:
                 claimed.append((text, claim.attribute))
-        return claimed, flaws
+        if len(claimed) > most:
+            flaws[SENTENCES, "more than describe.assertions"] = len(claimed) - most
+        return claimed[:most], flaws
 
 
 def flaw_counts(flaws: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

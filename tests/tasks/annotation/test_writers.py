@@ -184,8 +184,9 @@ def test_a_polisher_that_breaks_its_schema_is_counted_and_leaves_the_description
 
 
 def test_dropped_sentences_are_counted_by_rule(root: Path, lmm: Lmm):
-    _, out = told(root, lmm)
+    report, out = told(root, lmm)
     assert malformed(out) == {"sentences": {"an instruction": 5, "vacuous": 5}}
+    assert report.dropped == malformed(out)["sentences"]
 
 
 def test_a_describer_that_refuses_is_a_reject_and_a_count_of_its_own(root: Path, lmm: Lmm):
@@ -220,16 +221,16 @@ def test_a_cut_sentence_becomes_no_assertion(root: Path, lmm: Lmm):
 
 
 def test_what_is_said_of_motion_in_an_image_is_dropped_and_counted():
-    claimed, flaws = Told("The camera shakes strongly. Noise is strong. It is so.", {"polisher": "x"}).assertions(
-        "image"
-    )
+    told = Told("The camera shakes strongly. Noise is strong. It is so. Colors are dull.", {"polisher": "x"})
+    claimed, flaws = told.assertions("image", 1)
     assert claimed == [("Noise is strong", Attribute.NOISE)]
     assert flaws == {
         ("polisher", "x"): 1,
         ("sentences", "no attribute of this kind of medium"): 1,
         ("sentences", "no single claim"): 1,
+        ("sentences", "more than describe.assertions"): 1,
     }
-    assert len(Told("The camera shakes strongly.", {}).assertions("video")[0]) == 1
+    assert len(Told("The camera shakes strongly.", {}).assertions("video", 1)[0]) == 1
 
 
 def test_early_texts_without_a_column_for_problems_are_read():
