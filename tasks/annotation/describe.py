@@ -6,6 +6,7 @@ alone. Planted assertions measure the review: they never become training text.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, Origin, RowSchema
 from tasks.shards import TableParts, digest, frame_of, write_json, write_table
 from tasks.stage import Place
+
+log = logging.getLogger(__name__)
 
 SEEN: Final = RowSchema("seen", pa.schema([("id", pa.string()), ("bytes_sha256", pa.string())]), ("id",))
 """Samples that have been looked at; stays in the work folder."""
@@ -129,7 +132,7 @@ def run(config: Config, place: Place) -> Report:
 
     Raises:
         ConfigError: the thresholds were fitted by another recipe than the params file names.
-        StageError: an input is missing.
+        StageError: an input is missing, or LMMs told nothing of any sample.
     """
     check_fit(config.fit)
     candidates = rows_of(load_candidates(place))
@@ -165,7 +168,29 @@ def run(config: Config, place: Place) -> Report:
     refused = pd.concat([parts["rejects"].read(), frame_of(REJECTS, skipped)], ignore_index=True)
     write_table(place.out / "assertions.parquet", ASSERTIONS, frame)
     write_table(place.out / "rejects.parquet", REJECTS, refused)
-    return _report(len(candidates), rows_of(frame), rows_of(refused), flaws.get(SENTENCES, {}))
+    report = _report(len(candidates), rows_of(frame), rows_of(refused), flaws.get(SENTENCES, {}))
+    if config.endpoints is not None:
+        _check_told(report, sum(is_described(row, config) for row in told), flaws)
+    return report
+
+
+def _check_told(report: Report, described: int, flaws: dict[str, dict[str, int]]) -> None:
+    """Say what writers did not do; if that is everything, it is no result."""
+    broken = {writer: rules for writer, rules in flaws.items() if writer != SENTENCES}
+    told = "; ".join(f"{writer}: {_counted(rules)}" for writer, rules in broken.items())
+    if described and not report.describer_assertions:
+        dropped = f"sentences dropped: {_counted(report.dropped)}" if report.dropped else "no sentence was told"
+        msg = (
+            f"describe: LMMs told nothing usable of any of {described} samples ({told or dropped}): "
+            "change describe.endpoints; answers that were paid are kept"
+        )
+        raise StageError(msg)
+    if told:
+        log.warning("describe: of %d samples some answers broke a rule (%s); see malformed.json", described, told)
+
+
+def _counted(rules: dict[str, int]) -> str:
+    return ", ".join(f"{rule} {count}" for rule, count in rules.items())
 
 
 def check_fit(fit: FitConfig) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tasks.annotation.calls import stored_calls
 from tasks.annotation.questions import TEXT_KIND, TEXTS, Question, Text
 from tasks.annotation.spending import BudgetReachedError
 from tasks.annotation.writers import Told
+from tasks.errors import StageError
 from tasks.records import ASSERTIONS, REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
@@ -189,13 +190,29 @@ def test_dropped_sentences_are_counted_by_rule(root: Path, lmm: Lmm):
     assert report.dropped == malformed(out)["sentences"]
 
 
-def test_a_describer_that_refuses_is_a_reject_and_a_count_of_its_own(root: Path, lmm: Lmm):
-    lmm.refusal = "I cannot help with that"
-    _, out = told(root, lmm)
+def all_but_one(answer: str) -> Callable[[dict[str, Any]], str]:
+    """A describer that answers so to every picture but the first."""
+    seen: list[str] = []
+
+    def brain(body: dict[str, Any]) -> str:
+        if body["model"] != "vqa2":
+            return writer(body)
+        seen[:] = seen or [json.dumps(body)]
+        return writer(body) if json.dumps(body) == seen[0] else answer
+
+    return brain
+
+
+def test_a_describer_that_refuses_is_a_reject_and_a_count_of_its_own(
+    root: Path, lmm: Lmm, caplog: pytest.LogCaptureFixture
+):
+    lmm.brain = all_but_one("I'm sorry, I cannot help with that.")
+    report, out = told(root, lmm)
     rejects = read_table(out / "rejects.parquet", REJECTS)
-    assert set(rejects["reason"]) == {"refused"}
     assert set(rejects["detail"]) == {"the describer's answer: refusal"}
-    assert malformed(out) == {"describer": {"refusal": 5}}
+    assert report.rejects_by_reason == {"refused": 4}
+    assert malformed(out)["describer"] == {"refusal": 4}
+    assert "of 5 samples some answers broke a rule (describer: refusal 4)" in caplog.text
     asked = sum(lmm.seen.values())
     _, again = told(root, lmm, "again")
     assert sum(lmm.seen.values()) == asked  # a refusal is an answer too
@@ -203,12 +220,25 @@ def test_a_describer_that_refuses_is_a_reject_and_a_count_of_its_own(root: Path,
         assert (out / name).read_bytes() == (again / name).read_bytes()
 
 
+def test_a_describer_that_refuses_every_sample_is_no_result(root: Path, lmm: Lmm):
+    lmm.refusal = "I cannot help with that"
+    for _ in range(2):
+        with pytest.raises(StageError, match=r"nothing usable of any of 5 samples \(describer: refusal 5\): change"):
+            told(root, lmm)
+    assert sum(lmm.seen.values()) == 5
+
+
+def test_descriptions_of_which_no_sentence_is_left_are_no_result(root: Path, lmm: Lmm):
+    lmm.brain = lambda body: "A cat!" if body["model"] == "vqa2" else json.dumps({"assertions": []})
+    with pytest.raises(StageError, match=r"of any of 5 samples \(no sentence was told\)"):
+        told(root, lmm)
+
+
 def test_an_empty_description_is_no_refusal(root: Path, lmm: Lmm):
-    lmm.brain = lambda _: ""
-    _, out = told(root, lmm)
-    rejects = read_table(out / "rejects.parquet", REJECTS)
-    assert set(rejects["reason"]) == {"malformed_answer"}
-    assert set(rejects["detail"]) == {"the describer's answer: empty answer"}
+    lmm.brain = all_but_one("")
+    report, out = told(root, lmm)
+    assert report.rejects_by_reason == {"malformed_answer": 4}
+    assert set(read_table(out / "rejects.parquet", REJECTS)["detail"]) == {"the describer's answer: empty answer"}
 
 
 def test_a_cut_sentence_becomes_no_assertion(root: Path, lmm: Lmm):
