@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from infra.errors import EndpointRefusedError, EndpointUnavailableError
 from infra.lmm_endpoint import UNFIT, Endpoint
-from infra.lmm_wire import is_answer
+from infra.lmm_wire import is_answer, parameter_refused
 
 KEY: Final = "vital_key"
 """Name of our key in a batch's metadata."""
@@ -47,11 +47,13 @@ class Line:
         status: of its answer; 0 where none was made (cancelled, expired).
         body: the answer; empty unless it is one.
         filtered: the provider's content filter refuses the request.
+        parameter: that a refusal is about; None if it names none of ours.
     """
 
     status: int
     body: Mapping[str, Any]
     filtered: bool = False
+    parameter: str | None = None
 
     @property
     def refuses(self) -> bool:
@@ -153,7 +155,8 @@ def _read_line(endpoint: Endpoint, line: bytes, path: str) -> tuple[str, Line] |
     filtered = endpoint.is_filtered(body) or endpoint.is_filtered(entry)
     if status == OK and is_answer(path, body):
         return custom, Line(status, body)
-    return custom, Line(0 if status == OK else status, {}, filtered)
+    parameter = parameter_refused(body) if status in UNFIT else None
+    return custom, Line(0 if status == OK else status, {}, filtered, parameter)
 
 
 def _told(batch: Any, endpoint: Endpoint) -> Batch:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from infra.errors import EndpointRefusedError, EndpointUnavailableError, InfraError, QuestionRefusedError
-from infra.lmm_wire import is_answer
+from infra.lmm_wire import is_answer, parameter_refused, refusal_told
 from infra.rate_limit import RateLimit
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 5
 _MAY_BE_PAID: Final = frozenset({408, 500, 502, 504, 520, 522, 524})
 """A gateway may say these when the server behind it has done its work."""
 _FILTERS: Final = frozenset({"content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt"})
+_EXHAUSTED: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "Arrearage"})
+"""No credit is left: asking again, which is the answer to a mere rate limit, is of no use."""
 UNFIT: Final = frozenset({400, 413, 422})
 """Refused for what it holds, or for a parameter: which of the two only other requests can tell."""
 _OURS: Final = frozenset(
@@ -150,6 +152,9 @@ class Endpoint:
         if not self._key:
             msg = f"the key of {config.host} is missing: set {config.key} in the environment"
             raise InfraError(msg)
+        if not (self._key.isascii() and self._key.isprintable()):
+            msg = f"the key in {config.key} holds a line break or a character that is not ASCII: set the key alone"
+            raise InfraError(msg)
         self._lock = threading.Lock()
         self._client: OpenAI | None = None
 
@@ -262,9 +267,13 @@ class Endpoint:
     @staticmethod
     def is_filtered(body: object) -> bool:
         """Whether an error's body says that a content filter refused the request."""
+        return Endpoint._says(body, _FILTERS)
+
+    @staticmethod
+    def _says(body: object, codes: frozenset[str]) -> bool:
         told = body.get("error", body) if isinstance(body, dict) else None
         code = told.get("code") if isinstance(told, dict) else None
-        return isinstance(code, str) and code in _FILTERS
+        return isinstance(code, str) and code in codes
 
     def _attempt(self, path: str, body: dict[str, Any], call: str) -> tuple[dict[str, Any], bool]:
         options: Any = {"headers": {"Idempotency-Key": call}}
@@ -301,12 +310,15 @@ class Endpoint:
         if self.is_filtered(body):
             msg = f"the content filter of {self.config.host} refuses the request"
             return QuestionRefusedError(msg, status, filtered=True)
+        if self._says(body, _EXHAUSTED):
+            msg = f"the account at {self.config.host} has no credit left (status {status}): top it up and run again"
+            return EndpointRefusedError(msg)
         if status in _RETRIED:
             msg = f"status {status}"
             return _Failure(msg, wait_s=_retry_after(headers), doubtful=status in _MAY_BE_PAID)
-        advice = {401: "its key", 403: "its key and what it may do", 404: "base_url and the model's name"}
-        msg = f"{self.config.host} refuses (status {status}): check {advice.get(status, 'model and parameters')}"
-        if self.config.key is not None:
+        parameter = parameter_refused(body) if status in UNFIT else None
+        msg = refusal_told(self.config.host, status, parameter)
+        if self.config.key is not None and parameter is None:
             msg = f"{msg}; the key is read from {self.config.key}"
         if status in UNFIT:
             return QuestionRefusedError(msg, status, filtered=False)
@@ -321,7 +333,13 @@ class Endpoint:
         self._wait((wanted_s or 0.0) + backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
 
     def _strip(self, request: httpx2.Request) -> None:
-        """Before a request is sent: only headers of ours, and the key of this endpoint."""
+        """Before a request is sent, also after a redirect: to this endpoint alone, with headers of ours alone."""
+        if request.url.origin != httpx2.URL(self.config.base_url).origin:
+            msg = (
+                f"{self.config.host} redirects to another address, to which neither pictures nor key are sent: "
+                "set base_url to where the API is"
+            )
+            raise EndpointRefusedError(msg)
         request.extensions["started"] = time.monotonic()
         for name in set(request.headers) - _OURS:
             del request.headers[name]

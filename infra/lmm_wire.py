@@ -3,6 +3,8 @@
 Reading never fails and never trusts: what an answer does not hold in the expected form is absent.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -18,6 +20,21 @@ PATHS: Final[Mapping[str, str]] = {
     "decisions": "/decisions",
 }
 
+REMEDIES: Final[Mapping[str, str]] = {
+    "temperature": "set temperature to null, or to a value that the model takes",
+    "max_tokens": "set limit_name to max_completion_tokens, or lower max_output_tokens",
+    "max_completion_tokens": "set limit_name to max_tokens, or lower max_output_tokens",
+    "response_format": "set structured to false",
+}
+"""Parameter of a chat request that a server may refuse -> what to change in the role."""
+
+_ADVICE: Final[Mapping[int, str]] = {
+    401: "its key",
+    402: "the balance of its account",
+    403: "its key and what it may do",
+    404: "base_url and the model's name",
+}
+_PARAMETERS: Final = re.compile(rf"\b(?:{'|'.join(REMEDIES)})\b")
 MAX_MODEL_NAME: Final = 120
 _SYSTEMONE_PICTURES: Final = 4
 _NAME: Final = "quality"
@@ -108,6 +125,21 @@ def is_answer(path: str, body: Mapping[str, Any]) -> bool:
     """Whether a body answers at all; gateways tell of errors under status 200 too, and those are not the model's."""
     holds = body.get("choices") if path == PATHS["chat"] else body.get("answers")
     return not body.get("error") and isinstance(holds, list | dict)
+
+
+def parameter_refused(body: object) -> str | None:
+    """The one of ``REMEDIES`` that a refusal's body is about: its ``param``, else what it mentions first."""
+    told = body.get("error", body) if isinstance(body, dict) else None
+    named = told.get("param") if isinstance(told, dict) else None
+    found = _PARAMETERS.search(str(named)) or _PARAMETERS.search(json.dumps(body))
+    return found.group() if found else None
+
+
+def refusal_told(host: str, status: int, parameter: str | None = None) -> str:
+    """What people are told of a refusal, in our words: who refuses what, and what to change."""
+    if parameter is None:
+        return f"{host} refuses (status {status}): check {_ADVICE.get(status, 'model and parameters')}"
+    return f"{host} refuses the parameter {parameter} (status {status}): in params, {REMEDIES[parameter]}"
 
 
 def read_chat(body: Mapping[str, Any]) -> ChatReply:

@@ -1,12 +1,13 @@
 """What a profile needs of a machine beyond its params: GPUs, files, hub snapshots, endpoints' keys.
 
-The section ``needs`` of a profile file is data for the dry run; no stage reads it.
+The section ``needs`` of a profile file is data for the dry run; no stage reads it. The keys that roles behind
+endpoints name in params are looked for whether a profile declares them or not.
 """
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,38 @@ def missing_needs(needs: dict[str, Any], checkout: Path) -> list[str]:
     return list(_missing(needs, checkout))
 
 
+def missing_keys(params: Mapping[str, Any], needs: Mapping[str, Any]) -> list[str]:
+    """Environment variables without a value from which roles behind endpoints take their keys, one line each.
+
+    Args:
+        params: all sections; a role is a mapping with a ``base_url`` somewhere below a section's ``endpoints``.
+        needs: of the profile; ``missing_needs`` tells of the variables that it names.
+    """
+    told = {endpoint["key"] for endpoint in needs.get("endpoints", [])}
+    roles: dict[str, list[str]] = {}
+    for section, values in params.items():
+        for role, key in _role_keys(section, values.get("endpoints") if isinstance(values, Mapping) else None):
+            roles.setdefault(key, []).append(role)
+    unset = {key: named for key, named in roles.items() if key not in told and not _is_set(key)}
+    return [f"key of {', '.join(named)}: set {key} in the environment" for key, named in unset.items()]
+
+
+def _role_keys(path: str, values: object) -> Iterator[tuple[str, str]]:
+    """Name of each role below some values, and of its key's variable."""
+    if not isinstance(values, Mapping):
+        return
+    if "base_url" in values:
+        if isinstance(values.get("key"), str):
+            yield path, values["key"]
+        return
+    for name, inner in values.items():
+        yield from _role_keys(f"{path}.{name}", inner)
+
+
+def _is_set(variable: str) -> bool:
+    return bool(os.environ.get(variable, "").strip())
+
+
 def _missing(needs: dict[str, Any], checkout: Path) -> Iterator[str]:
     if gpus := needs.get("gpus"):
         found = sum(memory >= gpus["memory_gb"] * 0.9 for memory in gpu_memories_gb())
@@ -44,7 +77,7 @@ def _missing(needs: dict[str, Any], checkout: Path) -> Iterator[str]:
             told = f"huggingface-cli download {snapshot['name']}, on a machine with a network, into {folder.parent}"
             yield f"hub snapshot {snapshot['name']} ({snapshot['why']}): {told}"
     for endpoint in needs.get("endpoints", []):
-        if not os.environ.get(endpoint["key"]):
+        if not _is_set(endpoint["key"]):
             yield f"key of {endpoint['model']} ({endpoint['role']}): set {endpoint['key']} in the environment"
     for part in needs.get("code", []):
         yield f"code of {part['stage']}: {part['why']}"

@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from infra.needs import missing_needs
+from infra.needs import missing_keys, missing_needs
 from infra.params import Params, profile_needs
 from infra.workspace import CHECKOUT, WorkspaceSpec, workspace_params
 from tasks.errors import ConfigError
@@ -53,7 +53,8 @@ def print_plan(spec: WorkspaceSpec, root: Path) -> None:
     click.echo(f"profile {spec.profile}, pool {params['collect']['pool']}, workspace {root}")
     print_table(_table(plans))
     missing = [f"{plan.stage}: {line}" for plan in plans for line in plan.missing]
-    missing += missing_needs(profile_needs(CHECKOUT, spec.profile), CHECKOUT)
+    needs = profile_needs(CHECKOUT, spec.profile)
+    missing += missing_needs(needs, CHECKOUT) + missing_keys(params, needs)
     click.echo("Missing on this machine:" if missing else "Nothing is missing on this machine.")
     for line in missing:
         click.echo(f"  {line}")

@@ -26,6 +26,8 @@ ANSWER_SCHEMA: Final[dict[str, Any]] = {
 }
 """JSON Schema of an answer, for endpoints that can enforce one; ``parse_answer`` checks it in any case."""
 
+_FENCE: Final = "```"
+_LANGUAGE: Final = "json"
 _ALLOWED: Final = frozenset(ANSWER_SCHEMA["properties"]["verdict"]["enum"])
 
 
@@ -44,13 +46,16 @@ def parse_answer(text: str) -> Vote:
 
 
 def parse_object(text: str, keys: Collection[str]) -> tuple[str | None, dict[str, Any]]:
-    """Read one JSON object with exactly these keys; or say which rule is broken, and give an empty object."""
+    """Read one JSON object with exactly these keys; or say which rule is broken, and give an empty object.
+
+    A fence of three backticks around the whole of it is no flaw: models without structured output write one.
+    """
     if not text.strip():
         return "empty answer", {}
     if len(text) > MAX_ANSWER:
         return "answer too long", {}
     try:
-        content = json.loads(text, object_pairs_hook=_unique)
+        content = json.loads(_unfenced(text.strip()), object_pairs_hook=_unique)
     except (json.JSONDecodeError, RecursionError):
         return "not JSON", {}
     except KeyError:
@@ -58,6 +63,14 @@ def parse_object(text: str, keys: Collection[str]) -> tuple[str | None, dict[str
     if not isinstance(content, dict):
         return "not an object", {}
     return (None, content) if set(content) == set(keys) else ("wrong keys", {})
+
+
+def _unfenced(text: str) -> str:
+    fenced = len(text) >= 2 * len(_FENCE) and text.startswith(_FENCE) and text.endswith(_FENCE)
+    if not fenced:
+        return text
+    inner = text[len(_FENCE) : -len(_FENCE)]
+    return inner[len(_LANGUAGE) :] if inner[: len(_LANGUAGE)].lower() == _LANGUAGE else inner
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

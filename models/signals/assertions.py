@@ -30,7 +30,23 @@ MAX_WORDS: Final = 40
 MAX_CHARACTERS: Final = 300
 
 _VACUOUS: Final = re.compile("|".join(rf"(?:{pattern})" for pattern in VACUOUS), re.IGNORECASE)
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)\s+|\n+", re.IGNORECASE)
+_WRITTEN_OUT: Final = (
+    (re.compile(r"\be\.\s?g\.,?(?=\s)", re.IGNORECASE), "such as"),
+    (re.compile(r"\bi\.\s?e\.,?(?=\s)", re.IGNORECASE), "that is"),
+)
+"""Abbreviations within a sentence, in words."""
+_NOUN: Final = r"(?!(?:is|are|has|have|can|looks?|seems?|shows?|the|no|not)\b)[a-z-]+"
+_NOUNS: Final = rf"{_NOUN}(?: {_NOUN}){{0,2}}"
+_REST: Final = r"(?P<rest>(?: (?:is|are|can)\b.*)?)"
+_NO: Final = r"(?P<lead>.*?)\b(?P<no>no|without|free of|free from)"
+_DENIALS: Final = (
+    rf"(?P<lead>.*?)\bneither (?P<first>{_NOUNS}) nor (?P<second>{_NOUNS}){_REST}",
+    rf"{_NO} (?P<first>{_NOUNS}) n?or (?P<second>{_NOUNS}){_REST}",
+    rf"{_NO} (?P<first>{_NOUNS}) and (?P<second>{_NOUNS})(?P<rest>)",
+)
+_DENIED: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _DENIALS)
+"""Two things that are denied together."""
 _CLAUSE_BORDER: Final = re.compile(
     r"\s*(?:,\s*(?:and|but|while|yet)\s+|;\s*|,\s+|\s+(?:and|but|while|yet)\s+)", re.IGNORECASE
 )
@@ -63,6 +79,8 @@ def without_last_sentence(raw: str) -> str:
 
 
 def _sentences(raw: str) -> list[str]:
+    for abbreviation, words in _WRITTEN_OUT:
+        raw = abbreviation.sub(words, raw)
     listed = (_LIST_MARK.sub("", " ".join(sentence.split())).strip() for sentence in _SENTENCE_END.split(raw))
     return [sentence for sentence in listed if sentence.strip(" .!?;,")]
 
@@ -78,6 +96,12 @@ def _polished(sentence: str) -> str:
 
 def split(sentence: str) -> list[str]:
     """Split a sentence at the joints between claims about different attributes; otherwise return it whole."""
+    return [part[0].upper() + part[1:] for part in (part.strip(" .!?;,") for part in _parted(sentence)) if part]
+
+
+def _parted(sentence: str) -> list[str]:
+    if apart := _denied_apart(sentence):
+        return apart
     parts, pending = [], ""
     pieces = _JOINT.split(sentence)
     joints = _JOINT.findall(sentence)
@@ -88,9 +112,20 @@ def split(sentence: str) -> list[str]:
         if here and following and here.attribute is not following.attribute:
             parts.append(pending)
             pending = ""
-    if pending:
-        parts.append(pending)
-    return [part[0].upper() + part[1:] for part in (part.strip(" .!?;,") for part in parts) if part]
+    return [*parts, pending]
+
+
+def _denied_apart(sentence: str) -> list[str]:
+    """Two sentences that deny one fault each, of one that denies both; none if it is not of that kind."""
+    for pattern in _DENIED:
+        if match := pattern.fullmatch(sentence):
+            said = match.groupdict("")
+            head = f"{said['lead']}{said.get('no', 'no')}"
+            texts = [f"{head} {said[name]}{said['rest']}" for name in ("first", "second")]
+            claims = [parse_claim(text) for text in texts]
+            if all(claim is not None and claim.fault is None for claim in claims) and len(set(claims)) > 1:
+                return texts
+    return []
 
 
 def assertions_of(raw: str) -> list[str]:
@@ -107,7 +142,8 @@ def sift(raw: str) -> Sifted:
         problems = [problem_of(part) for part in parts]
         kept += [part for part, problem in zip(parts, problems, strict=True) if problem is None]
         dropped += [problem for problem in problems if problem is not None] if parts else ["vacuous"]
-    return Sifted(tuple(dict.fromkeys(kept)), tuple(dropped))
+    distinct = tuple(dict.fromkeys(kept))
+    return Sifted(distinct, (*dropped, *["repeated"] * (len(kept) - len(distinct))))
 
 
 def problem_of(text: str) -> str | None:

@@ -102,6 +102,7 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
 
 _LOW = r"(?:low|poor|insufficient|inadequate|weak|reduced|limited|lacking|too little)"
 _GOOD = r"(?:high|good|fine|sufficient|adequate|fair|natural|balanced|appropriate|normal)"
+_RICH = r"(?:vivid|vibrant|lively|rich)"
 
 _FAULT_CUES: Final[dict[Fault, str]] = {
     Fault.BLUR: rf"blur\w*|out[ -]of[ -]focus|smeared|softness|(?:edges|contours|outlines|details?) (?:are|is|look) "
@@ -117,7 +118,8 @@ _FAULT_CUES: Final[dict[Fault, str]] = {
     r"tones? (?:lie|are|sit) (?:\w+ )?close together|haze",
     Fault.DULL: r"dull\w*|colou?rless|desaturated|faded|pale\w*|grey(?:ish)?|"
     rf"(?:saturation|colou?rfulness) is (?:\w+ )?{_LOW}|{_LOW} saturation",
-    Fault.VIVID: r"over-?saturat\w+|garish|gaudy|too (?:vivid|strong in colou?r)|"
+    Fault.VIVID: r"over-?saturat\w+|garish|gaudy|"
+    r"(?:too|overly|excessively|unnaturally|artificially) (?:vivid|vibrant|saturated)|too strong in colou?r|"
     r"(?:saturation) is (?:\w+ )?(?:excessive|too high)|"
     r"excessive saturation|more vivid than natural",
     Fault.COMPRESSION: r"block(?:s|y|iness|ing)|compression|block edges|(?:grid|mosaic) pattern",
@@ -134,6 +136,9 @@ _FINE_CUES: Final[dict[Attribute, str]] = {
     Attribute.CONTRAST: rf"contrast is (?:(?!too\b)\w+ )?{_GOOD}|{_GOOD} contrast|"
     r"(?:tones|areas) are (?:\w+ )?separated",
     Attribute.COLOUR: rf"colou?rs? (?:are|is|look|looks) (?:(?!too\b)\w+ )?{_GOOD}|{_GOOD} (?:saturation|colou?rs?)|"
+    rf"colou?rs? (?:are|is|look|looks|appear) (?:(?:very|quite|fairly|both) )?{_RICH}"
+    r"(?!.*\b(?:than\b|over|too\b|garish|gaudy|excess))|"
+    rf"(?<!too )(?<!ly )(?<!more )(?<!less ){_RICH} colou?rs?|"
     rf"(?:saturation|colou?rfulness) is (?:(?!too\b)\w+ )?{_GOOD}",
     Attribute.COMPRESSION: r"artifact[ -]free",
     Attribute.STABILITY: r"steady|steadily|stable",
@@ -146,13 +151,22 @@ _SLIGHT: Final = re.compile(
     re.IGNORECASE,
 )
 _NEGATORS: Final = re.compile(
-    r"\b(?:no|not|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)\b(?:\W+\w+){0,3}\W*$",
+    r"\b(?:no|not|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)\b(?:\W+\w+){0,3}\W*$|"
+    r"\b(?:low|minimal|negligible)\W*$",
     re.IGNORECASE,
 )
 _NEGATED_AFTER: Final = re.compile(
-    r"^(?:\W+\w+){0,2}\W+(?:is|are)\W+(?:not|hardly|barely|never|absent)\b|^(?:\W+\w+){0,2}\W+cannot be seen\b",
+    r"^(?:\W+\w+){0,2}\W+(?:is|are)\W+(?:not(?!\W+low)|hardly|barely|never|absent)\b|"
+    r"^(?:\W+\w+){0,2}\W+cannot be seen\b|"
+    r"^(?: artifacts?| levels?)?\W+(?:is|are)\W+(?:very\W+)?(?:low|minimal|negligible)\b",
     re.IGNORECASE,
 )
+_OF_MEDIUM: Final = re.compile(
+    r"\s+(?:of|in|across|throughout) (?:the|this) (?:whole |entire )?"
+    r"(?:image|picture|photo|photograph|video|clip|footage|scene|shot|frame|camera)\b",
+    re.IGNORECASE,
+)
+"""Says nothing beyond what an assertion is about anyway; read over."""
 _CLAUSE: Final = re.compile(r"[,;:]|\b(?:but|while|so that|although)\b")
 _FAULT_PATTERNS: Final = {fault: re.compile(rf"\b(?:{cue})\b", re.IGNORECASE) for fault, cue in _FAULT_CUES.items()}
 _FINE_PATTERNS: Final = {name: re.compile(rf"\b(?:{cue})\b", re.IGNORECASE) for name, cue in _FINE_CUES.items()}
@@ -164,7 +178,8 @@ def parse_claim(text: str) -> Claim | None:
     Returns:
         None if the sentence makes no claim that can be measured, contradicts itself, or speaks of two attributes.
     """
-    found = {claim for clause in _CLAUSE.split(text) for claim in _claims_in(clause, text)}
+    plain = _OF_MEDIUM.sub("", text)
+    found = {claim for clause in _CLAUSE.split(plain) for claim in _claims_in(clause, plain)}
     return found.pop() if len(found) == 1 else None
 
 

@@ -20,7 +20,7 @@ _LINES: Final = ".lines.json"
 
 @dataclass(frozen=True)
 class Expected:
-    """What one request of a batch is expected to take: tokens in and out, and the price it was admitted at."""
+    """What one request of a batch should take: tokens by params, in and out, and the price it was admitted at."""
 
     tokens: int
     price: float

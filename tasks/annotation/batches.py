@@ -7,20 +7,20 @@ answers are waited for, fetched, and kept until they are recorded, even if the r
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from infra.errors import EndpointRefusedError, EndpointUnavailableError
 from infra.lmm_batches import OK, Batch, Line, await_batch, find_batch, read_batch, submit_batch
 from infra.lmm_endpoint import Answered
-from infra.lmm_wire import PATHS, Usage, read_chat
+from infra.lmm_wire import PATHS, Usage, read_chat, refusal_told
 from models.judges import ChatReply
 from tasks.annotation.answers import AnswerBook
 from tasks.annotation.batch_register import BatchRegister, Entry, Expected
 from tasks.annotation.desk import FILTERED, UNFIT_QUESTION, Desk, Inquiry, Request, unanswered
 from tasks.annotation.questions import Answer
-from tasks.annotation.roles import Batches, Role
+from tasks.annotation.roles import Batches, DescribeEndpoints, ReviewEndpoints, Role
 from tasks.annotation.spending import BudgetReachedError
 from tasks.shards import atomic, digest
 
@@ -40,8 +40,21 @@ class _Open:
     since: float
 
 
+def desk_in_mode(desk: Desk, endpoints: ReviewEndpoints | DescribeEndpoints, root: Path) -> "Desk | BatchDesk":
+    """Who answers in the mode of some endpoints: the desk itself, or one that makes batch files of its questions.
+
+    Args:
+        desk: of the endpoints' roles.
+        endpoints: say the mode.
+        root: of the workspace, which keeps the register of batches in ``.vital/batches``.
+    """
+    if endpoints.mode == "live":
+        return desk
+    return BatchDesk(desk, endpoints.batches, root / ".vital" / "batches")
+
+
 class BatchDesk:
-    """Answers waves by batch files where a role can, live where it cannot (decisions have no batches).
+    """Answers waves by batch files where a role can, live where it cannot (as decisions, which have no batches).
 
     Args:
         desk: whose roles, endpoints and account are used.
@@ -62,18 +75,18 @@ class BatchDesk:
             EndpointUnavailableError: after all attempts some lines still have no answer.
         """
         wave = list({inquiry.question: inquiry for inquiry in inquiries}.values())
-        chat = [inquiry for inquiry in wave if self._role(inquiry).kind == "chat"]
+        batched = [inquiry for inquiry in wave if self._role(inquiry).in_batches]
         for _ in range(self._config.attempts):
-            self._collect_known(book, chat)
-            missing = unanswered(book, chat)
+            self._collect_known(book, batched)
+            missing = unanswered(book, batched)
             if not missing:
                 break
             self._ask(book, missing)
-        left = len(unanswered(book, chat))
+        left = len(unanswered(book, batched))
         if left:
             msg = f"{left} lines of batches came back without an answer {self._config.attempts} times: run again"
             raise EndpointUnavailableError(msg)
-        self._desk.answer(book, [inquiry for inquiry in wave if self._role(inquiry).kind != "chat"])
+        self._desk.answer(book, [inquiry for inquiry in wave if not self._role(inquiry).in_batches])
 
     def _role(self, inquiry: Inquiry[Answer]) -> Role:
         return self._desk.roles[inquiry.question.judge]
@@ -124,7 +137,7 @@ class BatchDesk:
                     break
                 file.write(line)
                 size += len(line)
-                chunk[key], requests[key] = inquiry, Request(request.path, {}, request.tokens, request.price)
+                chunk[key], requests[key] = inquiry, replace(request, body={})
         return chunk, requests
 
     @property
@@ -138,7 +151,8 @@ class BatchDesk:
         """
         endpoint, number = self._desk.endpoints[name], 0
         asked = {
-            key: Expected(request.tokens, request.price * self._config.price_share) for key, request in requests.items()
+            key: Expected(request.tokens_in + request.tokens_out, request.price * self._config.price_share)
+            for key, request in requests.items()
         }
         while self._register.is_settled(key := f"vital-{digest(sorted(chunk), number)}"):
             number += 1
@@ -223,8 +237,7 @@ class BatchDesk:
                 self._release(book, inquiry, one)
         if refused:
             self._register.forget(one.entry, wanted)
-            msg = f"{one.entry.host} refuses (status {refused[0].status}): check model and parameters"
-            raise EndpointRefusedError(msg)
+            raise EndpointRefusedError(refusal_told(one.entry.host, refused[0].status, refused[0].parameter))
 
     def _release(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open) -> None:
         """An error, or nothing: providers charge for answers."""
@@ -246,9 +259,10 @@ class BatchDesk:
         self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open, reply: ChatReply, usage: Usage
     ) -> None:
         expected = one.entry.asked[inquiry.question.key]
-        request = Request(_PATH, {}, expected.tokens, expected.price)
-        answered = Answered({}, time.monotonic() - one.since)
         role = self._desk.roles[one.entry.role]
+        limit = role.max_output_tokens
+        request = Request(_PATH, {}, expected.tokens - limit, limit, expected.tokens, expected.price)
+        answered = Answered({}, time.monotonic() - one.since)
         call = self._desk.call(role, request, usage, answered, "batch", self._config.price_share)
         book.record(inquiry.question, inquiry.read(reply), call)
         if one.ours:

@@ -6,6 +6,7 @@ alone. Planted assertions measure the review: they never become training text.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from models.signals.assertions import assertions_of, token_count
+from models.signals.assertions import token_count
 from models.signals.claims import FAULTS, Attribute, Claim, Degree, faulty, fine, parse_claim
 from models.signals.evidence import Medium, Pixels, draw_evidence
 from models.signals.scale import DESCRIBER_FAMILY, Reading, load_thresholds, measure, read
@@ -28,6 +29,7 @@ from tasks.annotation.roles import DescribeEndpoints
 from tasks.annotation.sample_pixels import load_pixels
 from tasks.annotation.writers import (
     FLAWS,
+    SENTENCES,
     Told,
     Writers,
     calls_about,
@@ -40,6 +42,8 @@ from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS, REJECTS, Origin, RowSchema
 from tasks.shards import TableParts, digest, frame_of, write_json, write_table
 from tasks.stage import Place
+
+log = logging.getLogger(__name__)
 
 SEEN: Final = RowSchema("seen", pa.schema([("id", pa.string()), ("bytes_sha256", pa.string())]), ("id",))
 """Samples that have been looked at; stays in the work folder."""
@@ -95,6 +99,7 @@ class Report:
 
     Attributes:
         described: samples with at least one assertion, planted ones included.
+        dropped: sentences of descriptions that became no assertion, by the rule that they broke.
         mean_tokens: words and punctuation marks per describer assertion (the paper reports 14.83 of its own tokens).
         by_attribute: describer assertions.
     """
@@ -104,6 +109,7 @@ class Report:
     rejected: int
     rejects_by_reason: dict[str, int]
     describer_assertions: int
+    dropped: dict[str, int]
     planted_true: int
     planted_false: int
     mean_tokens: float
@@ -126,7 +132,7 @@ def run(config: Config, place: Place) -> Report:
 
     Raises:
         ConfigError: the thresholds were fitted by another recipe than the params file names.
-        StageError: an input is missing.
+        StageError: an input is missing, or LMMs told nothing of any sample.
     """
     check_fit(config.fit)
     candidates = rows_of(load_candidates(place))
@@ -150,7 +156,9 @@ def run(config: Config, place: Place) -> Report:
             account = describing_account(config.endpoints, (row["id"] for row in described))
             _ask_parts(config.endpoints, jobs, account, bar)
             write_costs(place, "describe", calls_about(place, config.endpoints, described), account)
-            write_json(place.out / "malformed.json", flaw_counts(rows_of(parts["flaws"].read())))
+    flaws = flaw_counts(rows_of(parts["flaws"].read()))
+    if config.endpoints is not None:
+        write_json(place.out / "malformed.json", flaws)
     skipped = [
         _reject(row["id"], "not_sampled", "descriptions are made of a sample")
         for row in candidates
@@ -160,7 +168,29 @@ def run(config: Config, place: Place) -> Report:
     refused = pd.concat([parts["rejects"].read(), frame_of(REJECTS, skipped)], ignore_index=True)
     write_table(place.out / "assertions.parquet", ASSERTIONS, frame)
     write_table(place.out / "rejects.parquet", REJECTS, refused)
-    return _report(len(candidates), rows_of(frame), rows_of(refused))
+    report = _report(len(candidates), rows_of(frame), rows_of(refused), flaws.get(SENTENCES, {}))
+    if config.endpoints is not None:
+        _check_told(report, sum(is_described(row, config) for row in told), flaws)
+    return report
+
+
+def _check_told(report: Report, described: int, flaws: dict[str, dict[str, int]]) -> None:
+    """Say what writers did not do; if that is everything, it is no result."""
+    broken = {writer: rules for writer, rules in flaws.items() if writer != SENTENCES}
+    told = "; ".join(f"{writer}: {_counted(rules)}" for writer, rules in broken.items())
+    if described and not report.describer_assertions:
+        dropped = f"sentences dropped: {_counted(report.dropped)}" if report.dropped else "no sentence was told"
+        msg = (
+            f"describe: LMMs told nothing usable of any of {described} samples ({told or dropped}): "
+            "change describe.endpoints; answers that were paid are kept"
+        )
+        raise StageError(msg)
+    if told:
+        log.warning("describe: of %d samples some answers broke a rule (%s); see malformed.json", described, told)
+
+
+def _counted(rules: dict[str, int]) -> str:
+    return ", ".join(f"{rule} {count}" for rule, count in rules.items())
 
 
 def check_fit(fit: FitConfig) -> None:
@@ -258,23 +288,21 @@ def _describe_part(job: _Job) -> int:
     flaws: list[dict[str, Any]] = []
     for row in job.rows:
         answer = (job.told or {}).get(row["id"])
-        if answer is not None:
-            texts, broken = answer.assertions(str(row["modality"]))
-            texts = texts[: job.config.assertions]
-            flaws += [{"id": row["id"], "writer": key[0], "flaw": key[1], "count": n} for key, n in broken.items()]
-        else:
+        if answer is None:
             try:
                 pixels = load_pixels(job.place, row, job.config.frames)  # of planted ones too: judges will look at them
             except MediaError as error:
                 refused.append(_reject(row["id"], error.reason, str(error)))
                 continue
             measured = job.told is None and is_described(row, job.config)
-            texts = _describe(pixels, row, job.config) if measured else []
+            answer = Told(_describe(pixels, row, job.config) if measured else "", {})
+        texts, broken = answer.assertions(str(row["modality"]), job.config.assertions)
+        flaws += [{"id": row["id"], "writer": key[0], "flaw": key[1], "count": n} for key, n in broken.items()]
         records = [_assertion(row, text, attribute, Origin.DESCRIBER, None) for text, attribute in texts]
         if is_planted(row, job.config):
             records += planted(row, job.config, {record["text"] for record in records})
         if not records:
-            refused.append(_reject(row["id"], *(answer or Told("", {})).reject))
+            refused.append(_reject(row["id"], *answer.reject))
         told += [record | {"position": position} for position, record in enumerate(records)]
     _store_part(job, {"rejects": refused, "seen": job.rows, "flaws": flaws, "assertions": told})
     return len(job.rows)
@@ -286,20 +314,13 @@ def _store_part(job: _Job, rows: dict[str, list[dict[str, Any]]]) -> None:
         table.add(job.part, frame_of(schema, ({key: row[key] for key in schema.columns} for row in rows[name])))
 
 
-def _claimed(raw: str) -> list[tuple[str, Attribute]]:
-    """Polish and split a description; sentences without a measurable claim fall away."""
-    claims = ((text, parse_claim(text)) for text in assertions_of(raw))
-    return [(text, claim.attribute) for text, claim in claims if claim is not None]
-
-
-def _describe(pixels: Pixels, row: dict[str, Any], config: Config) -> list[tuple[str, Attribute]]:
-    """Measure, tell, polish and split one sample."""
+def _describe(pixels: Pixels, row: dict[str, Any], config: Config) -> str:
+    """Measure one sample, and tell it in sentences."""
     thresholds = load_thresholds()
     evidence = draw_evidence(Medium(pixels), thresholds.evidence, row["id"], Origin.DESCRIBER, 0)
     reading = read(measure(DESCRIBER_FAMILY, evidence), DESCRIBER_FAMILY, thresholds)
     seed = f"{config.seed}/{row['id']}"
-    raw = ". ".join(phrase(claim, evidence.medium, seed) for claim in claims_of(reading, config, seed)) + "."
-    return _claimed(raw)
+    return ". ".join(phrase(claim, evidence.medium, seed) for claim in claims_of(reading, config, seed)) + "."
 
 
 def planted(row: dict[str, Any], config: Config, taken: set[str]) -> list[dict[str, Any]]:
@@ -346,7 +367,9 @@ def _reject(key: str, reason: str, detail: str) -> dict[str, Any]:
     return {"stage": "describe", "id": key, "reason": reason, "detail": detail}
 
 
-def _report(candidates: int, assertions: list[dict[str, Any]], rejects: list[dict[str, Any]]) -> Report:
+def _report(
+    candidates: int, assertions: list[dict[str, Any]], rejects: list[dict[str, Any]], dropped: dict[str, int]
+) -> Report:
     ours = [row for row in assertions if row["origin"] == Origin.DESCRIBER]
     claims = [parse_claim(row["text"]) for row in ours]
     truths = sum(bool(row["planted_truth"]) for row in assertions if row["origin"] == Origin.PLANTED)
@@ -356,6 +379,7 @@ def _report(candidates: int, assertions: list[dict[str, Any]], rejects: list[dic
         rejected=len(rejects),
         rejects_by_reason=counts_of(row["reason"] for row in rejects),
         describer_assertions=len(ours),
+        dropped=dropped,
         planted_true=truths,
         planted_false=len(assertions) - len(ours) - truths,
         mean_tokens=_mean([token_count(row["text"]) for row in ours]),

@@ -40,12 +40,29 @@ class Inquiry(Generic[Answer]):
 
 @dataclass(frozen=True)
 class Request:
-    """A worded question on its way: body and path, and what it is expected to take."""
+    """A worded question on its way: body and path, and what it is expected to take.
+
+    Attributes:
+        tokens_in: as estimated from params.
+        tokens_out: at most, as params say.
+        tokens: in and out, as set aside after what the model has counted so far.
+        price: of ``tokens``.
+    """
 
     path: str
     body: dict[str, Any]
+    tokens_in: int
+    tokens_out: int
     tokens: int
     price: float
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What a model has counted beyond our estimates: input tokens to one of ours, and its longest answer."""
+
+    excess: float = 1.0
+    longest: int = 0
 
 
 @dataclass
@@ -96,7 +113,7 @@ class Desk:
         self.roles, self.exhibits, self.spending, self.account = roles, exhibits, spending, account
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._answered: set[str] = set()
-        self._excess: dict[str, float] = {}
+        self._counted: dict[str, _Counted] = {}
         self._unfit: list[_Unfit[Any]] = []
         self.endpoints = {
             name: Endpoint(
@@ -162,8 +179,9 @@ class Desk:
             body = decision_body(dialect, role.model, question.instructions, options, pictures)
             characters = len(question.instructions) + sum(map(len, (*options, *options.values())))
             tokens_out = 0
-        tokens_in = round(role.input_tokens(characters, len(pictures)) * self._excess.get(role.model, 1.0))
-        return Request(PATHS[role.kind], body, tokens_in + tokens_out, role.cost(tokens_in, tokens_out))
+        tokens_in, counted = role.input_tokens(characters, len(pictures)), self._counted.get(role.model, _Counted())
+        aside = round(tokens_in * counted.excess), max(tokens_out, counted.longest)
+        return Request(PATHS[role.kind], body, tokens_in, tokens_out, sum(aside), role.cost(*aside))
 
     def read(self, question: Asked, role: Role, body: Mapping[str, Any]) -> tuple[Reply, Usage]:
         """Read an answer's body; never fails."""
@@ -178,9 +196,9 @@ class Desk:
     ) -> Call:
         """What an answer took: the server's counts, or our estimate where it gives none."""
         estimated = usage.tokens_in is None or usage.tokens_out is None
-        tokens_in = usage.tokens_in if usage.tokens_in is not None else request.tokens - role.max_output_tokens
-        tokens_out = usage.tokens_out if usage.tokens_out is not None else role.max_output_tokens
-        self._learn(role, tokens_in, request)
+        tokens_in = usage.tokens_in if usage.tokens_in is not None else request.tokens_in
+        tokens_out = usage.tokens_out if usage.tokens_out is not None else request.tokens_out
+        self._learn(role.model, tokens_in / max(1, request.tokens_in), tokens_out)
         cost = role.cost(tokens_in, tokens_out) * share
         if not answered.replayed:
             cost += answered.doubtful * request.price
@@ -233,12 +251,11 @@ class Desk:
         book.record(inquiry.question, inquiry.read(reply), call)
         self.spending.settle(payment.admitted * payment.price, call.cost)
 
-    def _learn(self, role: Role, tokens_in: int, request: Request) -> None:
-        """A server that counts more than we have set aside is believed from then on."""
-        expected = request.tokens - role.max_output_tokens if role.kind == "chat" else request.tokens
-        factor = self._excess.get(role.model, 1.0) * tokens_in / max(1, expected)
+    def _learn(self, model: str, excess: float, tokens_out: int) -> None:
+        """A server that counts more than params say is believed from then on."""
         with self._lock:
-            self._excess[role.model] = max(self._excess.get(role.model, 1.0), factor)
+            counted = self._counted.get(model, _Counted())
+            self._counted[model] = _Counted(max(counted.excess, excess), max(counted.longest, tokens_out))
 
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):

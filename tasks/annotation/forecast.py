@@ -16,7 +16,7 @@ from models.signals.evidence import Medium
 from tasks.annotation.answers import answered_questions
 from tasks.annotation.protocol import Ask, Hearing, Matter, Rules, hear, next_ballot
 from tasks.annotation.questions import Question
-from tasks.annotation.roles import ReviewEndpoints, Role, bench_of
+from tasks.annotation.roles import ReviewEndpoints, Role, bench_of, price_share
 from tasks.pool import load_candidates
 from tasks.records import ASSERTIONS
 from tasks.shards import read_table
@@ -118,8 +118,7 @@ class _Counter:
         else:
             characters = len(question.instructions) + sum(map(len, (*question.options, *question.options.values())))
         tokens_in = role.input_tokens(characters, self._endpoints.pictures.count(int(sample["frames"])))
-        batched = self._endpoints.mode == "batch" and role.kind == "chat"
-        share = self._endpoints.batches.price_share if batched else 1.0
+        share = price_share(self._endpoints, role)
         if certain:
             self.found[asking.name].expect(role, tokens_in, share)
         else:

@@ -20,7 +20,7 @@ from models.signals.evidence import Evidence, Medium, draw_evidence
 from models.signals.scale import Thresholds, load_thresholds
 from tasks.annotation import agreement
 from tasks.annotation.answers import AnswerBook, recover, snapshot_rows, spending_folder
-from tasks.annotation.batches import BatchDesk
+from tasks.annotation.batches import desk_in_mode
 from tasks.annotation.calls import stored_calls, write_costs
 from tasks.annotation.desk import Desk
 from tasks.annotation.exhibits import Exhibits, ShownMedia
@@ -175,15 +175,12 @@ def foresee(config: Config, root: Path) -> list[str]:
     tokens = sum(one.tokens_in + one.tokens_out for one in found)
     cost, most_cost = sum(one.cost for one in found), sum(one.most_cost for one in found)
     told = f"{least:,} calls (at most {most:,}), about {tokens:,} tokens, cost {cost:.2f} (at most {most_cost:.2f})"
+    told += ", by batch files" if config.endpoints.mode == "batch" else ""
     return [f"{told}; vital review plan tells more"]
 
 
 def _journals(place: Place) -> Path:
     return place.root / ".vital" / "journal"
-
-
-def _batches(place: Place) -> Path:
-    return place.root / ".vital" / "batches"
 
 
 def _parts(place: Place, answers_rows: RowSchema = ANSWERS) -> dict[str, TableParts]:
@@ -245,7 +242,7 @@ def _ask_parts(endpoints: ReviewEndpoints, jobs: Sequence[_Job], account: str, b
     rules = Rules(*bench_of(endpoints), config.rounds, config.max_revisions)
     budget = Spending(spending_folder(_journals(place)), account, endpoints.budget)
     desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), budget, account)
-    answer = desk.answer if endpoints.mode == "live" else BatchDesk(desk, endpoints.batches, _batches(place)).answer
+    answer = desk_in_mode(desk, endpoints, place.root).answer
     media = ShownMedia(place, endpoints.pictures)
     for job in jobs:
         contents = {sample["bytes_sha256"] for sample, _ in job.samples}

@@ -30,17 +30,19 @@ class Role:
         price_out: of a million output tokens.
         requests_per_minute: rate limit in this process; null for none. ``tokens_per_minute`` likewise.
         concurrency: calls in flight at once; after a kill at most so many can be asked again.
-        max_output_tokens: of one answer, reasoning included; what a call is admitted at.
+        max_output_tokens: of one answer, reasoning included; what a call is admitted at, until the server bills more.
         limit_name: what the endpoint calls that limit.
         temperature: null leaves it to the server.
         structured: send the JSON schema of the answer.
+        batched: the endpoint takes batch files; false: asked live in batch mode too, as decision judges are.
         picture_tokens: the most that one picture can take, for limits and budget; settled is what the server counts,
             and if that is more, later calls are admitted at it.
         output_tokens: estimate of an answer's tokens, for the dry run.
         severe_at: decision judges: probability from which a far claim is a severe deviation.
         margin: decision judges: by which the likeliest option must exceed chance and the next likeliest, else the judge
             abstains. Both are ours.
-        timeout_s: for a whole answer. ``attempts``, ``first_wait_s``, ``longest_wait_s``: see ``EndpointConfig``.
+        timeout_s: for a whole answer. ``attempts``, ``first_wait_s``: see ``EndpointConfig``.
+        longest_wait_s: before another attempt; a server's retry-after is honoured up to ten times this.
     """
 
     base_url: str
@@ -56,6 +58,7 @@ class Role:
     limit_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     temperature: float | None = None
     structured: bool = True
+    batched: bool = True
     picture_tokens: int = 1600
     output_tokens: int = 120
     severe_at: float = Certainty.severe_at
@@ -83,6 +86,11 @@ class Role:
         """What goes into each of its chat requests."""
         limits = (self.max_output_tokens, self.limit_name, self.temperature, self.structured)
         return ChatSettings(self.model, *limits)
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether its questions go into batch files in batch mode."""
+        return self.batched and self.kind == "chat"
 
     @property
     def certainty(self) -> Certainty:
@@ -135,7 +143,7 @@ class ReviewEndpoints:
         annotator: who described; asked again by the three reworded prompts.
         pictures: what all of them are shown.
         budget: hard limits of one review.
-        mode: ``live``, or ``batch`` for batch files (decision judges are asked live all the same).
+        mode: ``live``, or ``batch`` for batch files of the roles that are ``in_batches``.
         batches: of batch mode.
     """
 
@@ -166,6 +174,8 @@ class DescribeEndpoints:
     polisher: Role
     pictures: Pictures = field(default_factory=Pictures)
     budget: Budget = field(default_factory=Budget)
+    mode: Literal["live", "batch"] = "live"
+    batches: Batches = field(default_factory=Batches)
 
     def __post_init__(self) -> None:
         if {self.describer.kind, self.polisher.kind} != {"chat"}:
@@ -175,6 +185,11 @@ class DescribeEndpoints:
     def roles(self) -> dict[str, Role]:
         """All roles by name."""
         return {"describer": self.describer, "polisher": self.polisher}
+
+
+def price_share(endpoints: ReviewEndpoints | DescribeEndpoints, role: Role) -> float:
+    """What a role's answers cost, as a share of the live price."""
+    return endpoints.batches.price_share if endpoints.mode == "batch" and role.in_batches else 1.0
 
 
 def bench_of(endpoints: ReviewEndpoints) -> tuple[tuple[Asking, ...], tuple[Asking, ...]]:

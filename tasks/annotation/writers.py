@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import mul
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
@@ -19,13 +20,14 @@ from models.signals.claims import Attribute, parse_claim
 from models.signals.evidence import Medium
 from models.signals.scale import attributes_of
 from tasks.annotation.answers import AnswerBook, recover, spending_folder
+from tasks.annotation.batches import BatchDesk, desk_in_mode
 from tasks.annotation.calls import stored_calls
 from tasks.annotation.desk import Desk, Inquiry
 from tasks.annotation.exhibits import Exhibits, ShownMedia
 from tasks.annotation.journal import read_lines
 from tasks.annotation.leases import lease
 from tasks.annotation.questions import TEXT_KIND, Question, Text, question_of
-from tasks.annotation.roles import DescribeEndpoints, Role
+from tasks.annotation.roles import DescribeEndpoints, Role, price_share
 from tasks.annotation.spending import Spending
 from tasks.annotation.waves import Sample
 from tasks.errors import MediaError
@@ -39,6 +41,9 @@ FLAWS: Final = RowSchema(
     ("id", "writer", "flaw"),
 )
 """What of a sample's description broke a rule: answers of a writer, or ``sentences``; stays in the work folder."""
+
+SENTENCES: Final = "sentences"
+"""Under this name, in the place of a writer's, sentences are counted that became no assertion."""
 
 _MEDIUM: Final = Medium(np.zeros((8, 8, 3), np.uint8))
 
@@ -63,18 +68,25 @@ class Told:
             return "nothing_to_say", "no assertion was left after polishing"
         return "refused" if problem == REFUSAL else str(Outcome.MALFORMED), f"the describer's answer: {problem}"
 
-    def assertions(self, modality: str) -> tuple[list[tuple[str, Attribute]], Counter[tuple[str, str]]]:
-        """Single assertions with the attribute that each makes a claim about, and how often which rule was broken."""
+    def assertions(self, modality: str, most: int) -> tuple[list[tuple[str, Attribute]], Counter[tuple[str, str]]]:
+        """Single assertions with the attribute that each makes a claim about, and how often which rule was broken.
+
+        Args:
+            modality: of the sample.
+            most: so many assertions, the first ones.
+        """
         sifted, known = sift(self.text), attributes_of(modality)
-        flaws = Counter([*self.broken.items(), *(("sentences", rule) for rule in sifted.dropped)])
+        flaws = Counter([*self.broken.items(), *((SENTENCES, rule) for rule in sifted.dropped)])
         claimed = []
         for text in sifted.kept:
             claim = parse_claim(text)
             if claim is None or claim.attribute not in known:
-                flaws["sentences", "no single claim" if claim is None else "no attribute of this kind of medium"] += 1
+                flaws[SENTENCES, "no single claim" if claim is None else "no attribute of this kind of medium"] += 1
             else:
                 claimed.append((text, claim.attribute))
-        return claimed, flaws
+        if len(claimed) > most:
+            flaws[SENTENCES, "more than describe.assertions"] = len(claimed) - most
+        return claimed[:most], flaws
 
 
 def flaw_counts(flaws: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -90,7 +102,8 @@ class Writers:
     """The two writers at their desk.
 
     Attributes:
-        desk: asks.
+        desk: asks, live or by batch files.
+        account: that is charged.
         media: what the describer is shown.
         store: the answer store.
         journals: folder of the workspace's journals.
@@ -98,7 +111,8 @@ class Writers:
         polisher: words and reads edited ones.
     """
 
-    desk: Desk
+    desk: Desk | BatchDesk
+    account: str
     media: ShownMedia
     store: ObjectStore
     journals: Path
@@ -113,8 +127,8 @@ class Writers:
         recover(store, journals)
         spending = Spending(spending_folder(journals), account, endpoints.budget)
         desk = Desk(endpoints.roles, Exhibits(endpoints.pictures), spending, account)
-        media = ShownMedia(place, endpoints.pictures)
-        return cls(desk, media, store, journals, *writers_of(endpoints))
+        asking = desk_in_mode(desk, endpoints, place.root)
+        return cls(asking, account, ShownMedia(place, endpoints.pictures), store, journals, *writers_of(endpoints))
 
     def describe(self, part: str, samples: Sequence[Sample]) -> dict[str, Told]:
         """What was told by sample id; of a sample that cannot be decoded, nothing.
@@ -127,7 +141,7 @@ class Writers:
         journal = self.journals / f"describe-{part}.jsonl"
         with (
             lease(self.store, f"describe-{part}", self.journals),
-            AnswerBook(self.store, journal, contents, TEXT_KIND, self.desk.account) as book,
+            AnswerBook(self.store, journal, contents, TEXT_KIND, self.account) as book,
         ):
             every = {sample["id"]: self._first(sample) for sample in samples}
             known = {name for name, inquiry in every.items() if book.known(inquiry.question) is not None}
@@ -226,9 +240,12 @@ def foresee_descriptions(endpoints: DescribeEndpoints, place: Place, samples: Se
             edit = _tokens(endpoints.polisher, polisher.question(told.text, "image"), 0)
             calls.append((endpoints.polisher, edit, edit))
     tokens = sum(expected for _, expected, _ in calls)
-    cost = sum(role.cost(expected, min(role.output_tokens, role.max_output_tokens)) for role, expected, _ in calls)
-    most = sum(role.cost(bound, role.max_output_tokens) for role, _, bound in calls)
-    return f"at most {len(calls):,} calls, about {tokens:,} tokens in, cost {cost:.2f} (at most {most:.2f})"
+    shares = [price_share(endpoints, role) for role, _, _ in calls]
+    likely = (role.cost(expected, min(role.output_tokens, role.max_output_tokens)) for role, expected, _ in calls)
+    cost = sum(map(mul, shares, likely))
+    most = sum(map(mul, shares, (role.cost(bound, role.max_output_tokens) for role, _, bound in calls)))
+    told = f"at most {len(calls):,} calls, about {tokens:,} tokens in, cost {cost:.2f} (at most {most:.2f})"
+    return f"{told}, by batch files" if endpoints.mode == "batch" else told
 
 
 def _tokens(role: Role, asked: ChatQuestion, pictures: int) -> int:

@@ -127,6 +127,30 @@ def test_a_question_that_is_refused_is_told_apart_from_an_endpoint_that_refuses(
     assert (found.refused.status, found.refused.filtered, found.body) == (status, filtered, {})
 
 
+def test_a_refused_parameter_is_named_with_its_remedy(make: Make, lmm: Lmm):
+    lmm.reject = (400, {"error": {"message": "Unsupported parameter KEY", "param": "max_tokens"}})
+    refused = ask(make()).refused
+    assert str(refused).endswith(
+        "refuses the parameter max_tokens (status 400): "
+        "in params, set limit_name to max_completion_tokens, or lower max_output_tokens"
+    )
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "insufficient_quota"), (400, "Arrearage")])
+def test_an_account_without_credit_is_not_asked_again(status: int, code: str, make: Make, lmm: Lmm):
+    lmm.reject = (status, {"error": {"message": "You exceeded your quota, KEY", "code": code}})
+    with pytest.raises(EndpointRefusedError, match=f"no credit left .status {status}.: top it up and run again"):
+        ask(make())
+    assert sum(lmm.seen.values()) == 1
+
+
+def test_retry_after_is_honoured_up_to_ten_times_the_longest_wait(make: Make, lmm: Lmm):
+    endpoint, waits = make(), []
+    lmm.faults, lmm.retry_after = ["rate_limited"], "3600"
+    ask(Endpoint(endpoint.config, wait=waits.append))
+    assert max(waits) == pytest.approx(10 * 0.05, abs=0.02)
+
+
 class Money:
     """Writes down what it is told, with the number of requests at that time."""
 
@@ -170,6 +194,20 @@ def test_no_header_of_another_provider_is_sent(make: Make, lmm: Lmm, monkeypatch
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Team: team-secret\nAuthorization: Bearer other-secret")
     ask(make())
     assert "secret" not in json.dumps(lmm.headers)
+    assert lmm.keys == {CANARY}
+
+
+def test_neither_pictures_nor_key_follow_a_redirect_to_another_host(make: Make, lmm: Lmm):
+    with serving() as other:
+        lmm.redirect = f"{other.address}/moved"
+        with pytest.raises(EndpointRefusedError, match=r"redirects to another address.*set base_url"):
+            ask(make())
+        assert (other.bodies, other.headers) == ([], [])
+
+
+def test_a_redirect_within_a_host_is_followed(make: Make, lmm: Lmm):
+    lmm.redirect = "/v1/chat/completions/moved"
+    assert ask(make()).attempts == 1
     assert lmm.keys == {CANARY}
 
 
@@ -222,6 +260,15 @@ def test_without_its_key_an_endpoint_is_not_made(lmm: Lmm, monkeypatch: pytest.M
     with pytest.raises(InfraError, match="set NO_SUCH_KEY"):
         Endpoint(EndpointConfig(lmm.address, "NO_SUCH_KEY"))
     assert ask(Endpoint(EndpointConfig(lmm.address, None))).attempts == 1
+
+
+@pytest.mark.parametrize("key", ["sk-\u043a\u043b\u044e\u0447", "sk-one\nsk-two", "sk-one\rtwo"])
+def test_a_key_that_no_header_can_carry_is_refused_in_one_line(key: str, lmm: Lmm, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ODD_KEY", key)
+    with pytest.raises(InfraError, match="the key in ODD_KEY holds a line break or a character that is not") as told:
+        Endpoint(EndpointConfig(lmm.address, "ODD_KEY"))
+    assert "sk-" not in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "https://user:secret@host/v1", "https://host/v1?key=x", "host/v1"])

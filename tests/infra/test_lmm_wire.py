@@ -8,7 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import InfraError
-from infra.lmm_wire import ChatSettings, chat_body, decision_body, read_chat, read_decision
+from infra.lmm_wire import (
+    REMEDIES,
+    ChatSettings,
+    chat_body,
+    decision_body,
+    parameter_refused,
+    read_chat,
+    read_decision,
+    refusal_told,
+)
 
 OPTIONS = {"fine": "It is fine", "strong": "It is bad"}
 JSON = st.recursive(
@@ -113,3 +122,27 @@ def test_no_body_breaks_a_reader(body: dict[str, Any]):
     read_chat(json.loads(json.dumps(body)))
     for dialect in ("systemone", "decisions"):
         read_decision(dialect, body, list(OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"error": {"message": "Only the default (1) value is supported.", "param": "temperature"}}, "temperature"),
+        ({"param": None, "message": "'max_tokens' is not supported: use 'max_completion_tokens'"}, "max_tokens"),
+        ({"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "no"}]}, "max_completion_tokens"),
+        ({"error": {"param": "response_format.json_schema", "message": "max_tokens"}}, "response_format"),
+        ({"error": {"param": "messages[1].content", "message": "bad image"}}, None),
+        ("temperatures", None),
+        (None, None),
+    ],
+)
+def test_a_refusal_s_parameter_is_one_of_ours(body: object, named: str | None):
+    assert parameter_refused(body) == named
+
+
+def test_a_refusal_says_which_setting_to_change_and_nothing_of_the_server_s():
+    told = "host refuses the parameter temperature (status 400): in params, set temperature to null"
+    assert refusal_told("host", 400, "temperature").startswith(told)
+    assert refusal_told("host", 402) == "host refuses (status 402): check the balance of its account"
+    body = chat_body(ChatSettings("m", 9, temperature=0.1), "", "", [], {})
+    assert {"max_tokens", *body} >= set(REMEDIES)

@@ -7,7 +7,7 @@ import pytest
 
 from infra import needs
 from infra.errors import InfraError
-from infra.needs import missing_needs
+from infra.needs import missing_keys, missing_needs
 from infra.params import profile_names, profile_needs, profile_params
 from tasks.stage import STAGES, build_config, load_stage
 
@@ -24,6 +24,23 @@ def test_a_missing_key_is_named_until_it_is_set(monkeypatch: pytest.MonkeyPatch,
     assert missing_needs(wanted, tmp_path) == ["key of gpt-5 (judge): set SOME_KEY in the environment"]
     monkeypatch.setenv("SOME_KEY", "x")
     assert missing_needs(wanted, tmp_path) == []
+
+
+def test_every_unset_key_of_a_role_is_named_once_although_no_profile_declares_it(monkeypatch: pytest.MonkeyPatch):
+    role = {"base_url": "https://x/v1", "model": "m", "key": "SOME_KEY"}
+    params = {
+        "collect": {"pool": "photos"},
+        "describe": {"endpoints": {"describer": role, "polisher": role | {"key": "OTHER_KEY"}}},
+        "review": {"endpoints": {"judges": {"a": role | {"key": None}, "b": role}, "annotator": {"base_url": "x"}}},
+        "score": {"endpoints": None},
+    }
+    monkeypatch.setenv("OTHER_KEY", " ")
+    some = "key of describe.describer, review.judges.b: set SOME_KEY in the environment"
+    other = "key of describe.polisher: set OTHER_KEY in the environment"
+    assert missing_keys(params, {}) == [some, other]
+    assert missing_keys(params, {"endpoints": [{"role": "judge", "model": "m", "key": "SOME_KEY"}]}) == [other]
+    monkeypatch.setenv("SOME_KEY", "x")
+    assert missing_keys(params, {}) == [other]
 
 
 def test_a_snapshot_counts_when_its_config_is_in_the_cache(tmp_path: Path):

@@ -52,7 +52,8 @@ class Lmm:
         faults: of the next answers, in order; an empty text is none.
         fault_share: share of further answers that go wrong, by a hash of key and attempt.
         refuse: chat request -> status and body of a refusal.
-        tokens_in: counted for a chat request.
+        tokens_in: counted for a chat request; ``tokens_out`` for its answer.
+        redirect: where every request is sent on to, by status 307; empty for nowhere.
         batch_line: custom id -> what stands in the place of its line; None for the answer.
         busy: so many of the next requests about files and batches get a 503.
         honours_keys: answer a repeated idempotency key from the store.
@@ -76,6 +77,8 @@ class Lmm:
     reject: tuple[int, Body] | None = None
     refuse: Callable[[Body], tuple[int, Body] | None] = lambda _: None
     tokens_in: int = 900
+    tokens_out: int = 40
+    redirect: str = ""
     batch_polls: int = 1
     batch_line: Callable[[str], Body | None] = lambda _: None
     busy: int = 0
@@ -147,9 +150,10 @@ class Lmm:
 
     def _made(self, path: str, body: Body) -> Body:
         model = f"{body['model']}{self.model_suffix}"
-        if path.endswith("/chat/completions"):
+        if path.removesuffix("/moved").endswith("/chat/completions"):
             message = {"role": "assistant", "content": self.brain(body), "refusal": self.refusal}
-            usage = {"prompt_tokens": self.tokens_in, "completion_tokens": 40, "total_tokens": self.tokens_in + 40}
+            counts = {"prompt_tokens": self.tokens_in, "completion_tokens": self.tokens_out}
+            usage = counts | {"total_tokens": sum(counts.values())}
             choice = {"index": 0, "message": message, "finish_reason": self.finish}
             return {"id": "c", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
         usage = {"input_tokens": 700, "output_tokens": 0}
@@ -214,7 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path in ("/v1/files", "/v1/batches") and self._busy():
+        if self.lmm.redirect and not self.path.endswith("/moved"):
+            self._json(307, {}, {"Location": self.lmm.redirect})
+        elif self.path in ("/v1/files", "/v1/batches") and self._busy():
             self._json(503, {"error": {"message": "busy"}})
         elif self.path == "/v1/files":
             name = f"file-{uuid.uuid4().hex[:8]}"

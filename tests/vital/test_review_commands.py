@@ -23,8 +23,12 @@ def test_a_story_needs_a_review(vital: conftest.Vital, tmp_path: object):
     assert done.stderr.count("\n") == 1
 
 
-def test_the_dry_run_of_the_paper_profile_tells_when_the_calls_are_known(vital: conftest.Vital):
-    done = vital("run", "--profile", "paper", "--dry-run")
+def test_the_dry_run_of_the_paper_profile_tells_when_the_calls_are_known_and_which_keys_are_not_set(
+    vital: conftest.Vital,
+):
+    own = "describe.endpoints.polisher.key=KEY_OF_MY_OWN"
+    done = vital("run", "--profile", "paper", "--set", own, "--dry-run")
     assert "review: the number of calls is known when describe has run: vital review plan" in done.stdout
     assert "describe: the number of calls is known when collect and distort have run" in done.stdout
     assert "key of gpt-5 (judge): set OPENAI_API_KEY" in done.stdout
+    assert "key of describe.polisher: set KEY_OF_MY_OWN in the environment" in done.stdout

@@ -19,13 +19,30 @@ def test_well_formed_answers_are_votes():
     assert revised == Vote(Verdict.REVISE, "Sharpness is slightly reduced", "edges are soft")
 
 
+@pytest.mark.parametrize("fenced", ["```json\n{}\n```", "```\n{}\n```", " ```JSON {}```\n\n"])
+def test_one_fence_around_an_answer_is_no_flaw(fenced: str):
+    assert parse_answer(fenced.replace("{}", answer())) == parse_answer(answer())
+
+
 HOSTILE = {
     "": "empty answer",
     "   \n": "empty answer",
     "agree": "not JSON",
     "I agree with the statement.": "not JSON",
     "I'm sorry, but I can't help with that.": "not JSON",
-    f"```json\n{answer()}\n```": "not JSON",
+    f"Here it is:\n```json\n{answer()}\n```": "not JSON",
+    f"```json\n{answer()}\n```\nI hope this helps.": "not JSON",
+    f"```json\n{answer()}\n```\n```json\n{answer()}\n```": "not JSON",
+    f"```json\n{answer()}{answer()}\n```": "not JSON",
+    f"```json\n```json\n{answer()}\n```\n```": "not JSON",
+    f"```json\n{answer()}\n": "not JSON",
+    f"```python\n{answer()}\n```": "not JSON",
+    f"`{answer()}`": "not JSON",
+    "``````": "not JSON",
+    "```": "not JSON",
+    "````": "not JSON",
+    f"```json\n[{answer()}]\n```": "not an object",
+    f"```json\n{answer(extra=1)}\n```": "wrong keys",
     answer() + answer(): "not JSON",
     answer()[:-5]: "not JSON",
     "[" * 100_000: "answer too long",

@@ -67,6 +67,37 @@ def test_splitting_makes_one_sentence_one_assertion():
     assert split("Edges look soft and smeared") == ["Edges look soft and smeared"]
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("Neither noise nor blur is visible", ["No noise is visible", "No blur is visible"]),
+        ("There is neither blur nor noise", ["There is no blur", "There is no noise"]),
+        ("No noise or blur can be seen", ["No noise can be seen", "No blur can be seen"]),
+        (
+            "The image is free of noise and visible blur",
+            ["The image is free of noise", "The image is free of visible blur"],
+        ),
+        ("There is no blur and noise is strong", ["There is no blur", "Noise is strong"]),
+        ("There is no blur and the noise is strong", ["There is no blur", "The noise is strong"]),
+        ("The image is neither sharp nor clean", ["The image is neither sharp nor clean"]),
+        ("There is no noise or grain", ["There is no noise or grain"]),
+    ],
+)
+def test_what_is_denied_together_is_denied_one_by_one(told: str, kept: list[str]):
+    assert split(told) == kept
+
+
+def test_abbreviations_end_no_sentence_and_are_written_out():
+    found = sift("There are compression artifacts, e.g. blocks. Noise is visible, i.e., grain. Colors are dull.")
+    kept = ("There are compression artifacts, such as blocks", "Noise is visible, that is grain", "Colors are dull")
+    assert found == Sifted(kept, ())
+    assert without_last_sentence("Noise is strong. There are artifacts, e.g. blo") == "Noise is strong."
+
+
+def test_repeated_assertions_are_counted():
+    assert sift("Noise is strong. Noise is strong.") == Sifted(("Noise is strong",), ("repeated",))
+
+
 def test_raw_text_becomes_distinct_bare_assertions():
     raw = "Overall, this is a high quality picture. Noise is strong; the lighting is sufficient. Noise is strong."
     assert assertions_of(raw) == ["Noise is strong", "The lighting is sufficient"]

@@ -26,6 +26,19 @@ def test_the_papers_own_examples_are_understood():
         ("Some grain can be seen in the sky", faulty(Fault.NOISE, Degree.SLIGHT)),
         ("The picture is underexposed", faulty(Fault.DARK, Degree.STRONG)),
         ("Contrast is poor", faulty(Fault.FLAT, Degree.STRONG)),
+        ("The exposure of the image is good", fine(Attribute.EXPOSURE)),
+        ("The sharpness of the image is good", fine(Attribute.SHARPNESS)),
+        ("The contrast across the whole picture is low", faulty(Fault.FLAT, Degree.STRONG)),
+        ("Noise in the image is not visible", fine(Attribute.NOISE)),
+        ("Colors are vivid", fine(Attribute.COLOUR)),
+        ("The image has very vivid colors", fine(Attribute.COLOUR)),
+        ("Colors are overly vivid", faulty(Fault.VIVID, Degree.STRONG)),
+        ("The colors are vivid and oversaturated", faulty(Fault.VIVID, Degree.STRONG)),
+        ("Colors are more vivid than natural", faulty(Fault.VIVID, Degree.STRONG)),
+        ("The level of noise is low", fine(Attribute.NOISE)),
+        ("Compression artifacts are minimal", fine(Attribute.COMPRESSION)),
+        ("The image has low noise", fine(Attribute.NOISE)),
+        ("Noise is not low", faulty(Fault.NOISE, Degree.STRONG)),
     ],
 )
 def test_plain_sentences_of_others_are_understood(text: str, claim: Claim):
@@ -41,6 +54,9 @@ def test_plain_sentences_of_others_are_understood(text: str, claim: Claim):
         "Edges are soft but the image is sharp",
         "The image is blurry and the colors are dull",
         "The overall quality is good",
+        "Neither noise nor blur is visible",
+        "Colors are not vivid",
+        "Colors are vivid but too saturated",
     ],
 )
 def test_what_makes_no_single_measurable_claim_is_not_understood(text: str):

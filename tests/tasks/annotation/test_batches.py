@@ -128,6 +128,13 @@ def test_a_parameter_that_the_provider_refuses_stops_the_run_and_spoils_no_quest
     assert run()[0].kept == 4
 
 
+def test_a_refused_parameter_is_named_with_its_remedy(run: Run, lmm: Lmm):
+    told = {"error": {"message": "Unsupported value: 'temperature'", "param": "temperature"}}
+    lmm.batch_line = lambda _: {"response": {"status_code": 400, "body": told}}
+    with pytest.raises(EndpointRefusedError, match=r"refuses the parameter temperature.*set temperature to null"):
+        run()
+
+
 def test_lines_that_broke_get_new_batches_now_and_after_the_provider_has_healed(run: Run, lmm: Lmm, root: Path):
     broken: list[str] = []
 

@@ -18,13 +18,18 @@ from lmm_server import Lmm, moody, serving, text_of
 from told_pool import section
 
 from infra.errors import EndpointRefusedError, EndpointUnavailableError
+from infra.lmm_endpoint import Answered
+from infra.lmm_wire import Usage
 from infra.object_store import FolderStore
-from models.judges import Outcome, Verdict
+from models.judges import ChatQuestion, Outcome, Verdict
 from tasks.annotation import review
 from tasks.annotation.answers import in_flight_file, read_snapshot
 from tasks.annotation.calls import stored_calls
+from tasks.annotation.desk import Desk
+from tasks.annotation.exhibits import Exhibits, Pictures
 from tasks.annotation.questions import SERVED_ANSWERS
-from tasks.annotation.spending import BudgetReachedError
+from tasks.annotation.roles import Role
+from tasks.annotation.spending import Budget, BudgetReachedError, Spending
 from tasks.records import ASSERTIONS, REVIEWED, VOTES
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
@@ -256,6 +261,23 @@ def test_a_server_that_counts_more_than_was_set_aside_is_believed(run: Run, lmm:
     billed = sum(lmm.paid.values()) * (20_000 * 2 + 40 * 8) / 1e6
     # beyond the limit by no more than what was in flight when the first counts came
     assert billed <= 1.0 + 4 * (20_000 * 2 + 40 * 8) / 1e6
+
+
+def test_a_server_that_bills_longer_answers_than_declared_is_believed(run: Run, lmm: Lmm):
+    lmm.tokens_out = 5_000  # with its reasoning; the roles declare 200
+    with pytest.raises(BudgetReachedError):
+        run(budget={"max_cost": 1.0}, role={"concurrency": 1})
+    assert 0.8 < sum(lmm.paid.values()) * (900 * 2 + 5_000 * 8) / 1e6 <= 1.0
+
+
+def test_counts_of_calls_in_flight_are_not_multiplied(root: Path, lmm: Lmm):
+    role = Role(base_url=lmm.address, model="m", picture_tokens=100)
+    desk = Desk({"judge": role}, Exhibits(Pictures()), Spending(root, "a", Budget()), "a")
+    question = ChatQuestion("system", "text", None, None)
+    first = [desk.request(question, role) for _ in range(8)]
+    for request in first:  # all were worded before the first count came
+        desk.call(role, request, Usage("m", 3 * request.tokens_in, 40), Answered({}, 0.1))
+    assert desk.request(question, role).tokens == 3 * first[0].tokens_in + role.max_output_tokens
 
 
 def test_a_content_filter_is_a_refusal_and_not_the_end(run: Run, lmm: Lmm):
