@@ -59,7 +59,8 @@ def plan(
 def show(wanted: str, workspace: Path | None, *, as_json: bool) -> None:
     """Tell one sample's whole story: assertions, votes, revisions, self-review, outcome, and what the calls took.
 
-    ID is a sample's or an assertion's id, or its beginning, or the sample's path in the pool.
+    ID is a sample's or an assertion's id, or its beginning, or a path in the pool. A path means the photo or clip
+    itself; its distorted children have ids of their own (artifacts/distort/candidates.parquet, column id).
     """
     from infra.workspace import CHECKOUT
     from tasks.annotation.story import tell
