@@ -1,5 +1,7 @@
 """``vital review`` as its users call it."""
 
+from pathlib import Path
+
 from tests.vital import conftest
 
 vital = conftest.vital
@@ -13,7 +15,8 @@ def test_measured_reviews_cost_nothing(vital: conftest.Vital):
 def test_a_plan_without_assertions_says_which_stage_makes_them(vital: conftest.Vital, tmp_path: object):
     done = vital("review", "plan", "--profile", "paper", "--workspace", tmp_path)
     assert done.returncode == 1
-    assert "artifacts/describe is missing: run dvc repro describe" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"vital run --workspace {tmp_path} --stage collect --stage distort --stage describe" in line
 
 
 def test_a_story_needs_a_review(vital: conftest.Vital, tmp_path: object):
@@ -23,8 +26,9 @@ def test_a_story_needs_a_review(vital: conftest.Vital, tmp_path: object):
     assert done.stderr.count("\n") == 1
 
 
-def test_the_dry_run_of_the_paper_profile_tells_when_the_calls_are_known(vital: conftest.Vital):
-    done = vital("run", "--profile", "paper", "--dry-run")
-    assert "review: the number of calls is known when describe has run: vital review plan" in done.stdout
+def test_the_dry_run_of_the_paper_profile_tells_when_the_calls_are_known(vital: conftest.Vital, tmp_path: Path):
+    done = vital("run", "--profile", "paper", "--workspace", tmp_path / "my own", "--dry-run")
+    told = f"known when describe has run: vital review plan --workspace '{tmp_path}/my own'"
+    assert told in done.stdout
     assert "describe: the number of calls is known when collect and distort have run" in done.stdout
     assert "key of gpt-5 (judge): set OPENAI_API_KEY" in done.stdout
