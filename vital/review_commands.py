@@ -47,7 +47,8 @@ def plan(
         stages = " ".join(f"--stage {stage}" for stage in ("collect", "distort", "describe"))
         msg = (
             f"describe has not run in {root}, and makes what is planned: "
-            f"vital run --workspace {shlex.quote(str(root))} {stages} (a new workspace also needs the --profile, --pool and --set of this command)"
+            f"vital run --workspace {shlex.quote(str(root))} {stages} "
+            "(a new workspace also needs the --profile, --pool and --set of this command)"
         )
         raise StageError(msg)
     found = forecast(config.endpoints, Place(root, root, root), config.rounds, config.max_revisions)
