@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from infra.data_set import data_set_name
 from vital.cli import cli, main
 from vital.media_files import find_media
 
@@ -232,6 +234,22 @@ def test_a_plan_looks_for_inputs_where_a_new_workspace_will_find_them(vital: Vit
 def test_a_plan_says_that_a_pool_is_a_single_file(vital: Vital):
     done = vital("run", "--pool", "README.md", "--dry-run")
     assert "README.md is a file and no manifest" in done.stdout
+
+
+def test_a_plan_has_the_stages_that_are_asked_for(vital: Vital):
+    done = vital("run", "--profile", "embedded-long", "--stage", "collect", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^ ?(\w+) +(?:run|up to date)", done.stdout, re.MULTILINE) == ["collect"]
+
+
+def test_a_plan_of_a_reannotation_says_what_is_compared_and_recorded(vital: Vital, tmp_path: Path):
+    done = vital("run", "--reannotate", "--profile", "embedded-long", "--workspace", tmp_path / "new", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^ ?(\w+) +(?:run|up to date)", done.stdout, re.MULTILINE)
+    assert told == ["collect", "distort", "score", "describe", "review", "assemble", "validate", "compare"]
+    name = data_set_name(tmp_path / "new")
+    assert f"compare: {name} has no version yet, so there is nothing to compare with" in done.stdout
+    assert f"compare: records {name}@v0.0.1 in stage prod" in done.stdout
 
 
 def test_a_plan_of_seeds_names_the_workspace_of_each(vital: Vital):
