@@ -78,6 +78,11 @@ def checkout_around(folder: Path) -> Path | None:
     return None
 
 
+def workspace_around(folder: Path) -> Path | None:
+    """The workspace that a folder lies in, beside the checkout; None outside of any."""
+    return next((place for place in (folder, *folder.parents) if (place / _SPEC).is_file()), None)
+
+
 def absolute_pool(pool: str) -> str:
     """Check a pool named by a user and make it independent of the working directory.
 
