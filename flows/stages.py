@@ -25,6 +25,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows.story import StageStory, report_page
+from infra.pool_view import refresh_view
 from infra.process_group import ProcessGroup
 from infra.travelling import InputState, TravellingInput, travelling_inputs
 from infra.workspace import CHECKOUT, made_by
@@ -73,7 +74,9 @@ def dvc_status(workspace: Path) -> dict[str, list[Any]]:
     Raises:
         StageError: DVC cannot read the workspace; the message is DVC's.
         WorkspaceLockedError: another process is using it.
+        InfraError: the checkout's pool holds what DVC cannot track.
     """
+    refresh_view(workspace)
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=workspace, env=stage_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:

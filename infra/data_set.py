@@ -6,7 +6,9 @@ DVC file ``dataset.dvc`` that names it exists in the registry's commit alone. Th
 that is the one which the next re-annotation is compared with.
 """
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ from infra.workspace import CHECKOUT
 
 FOLDER: Final = "dataset"
 """Folder that a clone gets by ``dvc pull dataset.dvc`` on the branch, or by ``dvc artifacts get``."""
+
+_PLACE: Final = 8
+"""Hex digits by which data sets of workspaces with the same name differ."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,19 @@ class DataSetEntry:
 
 
 def data_set_name(workspace: Path, checkout: Path = CHECKOUT) -> str:
-    """Name of a workspace's data set: every workspace has a pool, and so a history, of its own."""
+    """Name of a workspace's data set: every workspace has a pool, and so a history, of its own.
+
+    That of the checkout, and those of its folder ``workspaces``, are the same in every clone. Others tell their place
+    by a hash, because two folders may be called the same.
+    """
     if workspace == checkout:
         return DATA
-    return f"{DATA}-{re.sub(r'[^A-Za-z0-9_-]+', '-', workspace.name).strip('-') or 'workspace'}"
+    own = workspace.parent == checkout / "workspaces"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", workspace.name).strip("-")
+    if own and plain == workspace.name:
+        return f"{DATA}-{plain}"
+    place = os.fsencode(workspace.name if own else str(workspace))
+    return f"{DATA}-{plain or 'workspace'}-{hashlib.sha256(place).hexdigest()[:_PLACE]}"
 
 
 def last_version(name: str, registry: Registry, stage: str = DEFAULT_STAGE) -> Found | None:

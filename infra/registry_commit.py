@@ -48,7 +48,7 @@ def register(
     from gto import api  # noqa: PLC0415 - seconds to import, needed only when something is promoted
 
     name, head, identity = record.candidate.name, git.run("rev-parse", "HEAD"), git.identity()
-    tip, version = git.tip(branch_of(name)), _next_version(git, name)
+    tip, version = git.tip(branch_of(name)), next_version(git, name)
     tree = git.tree_with(head, _files(git, record, workspace) | dict(more or {}))
     message = f"Register {name} {version}\n\n{_summary(record)}\n"
     commit = git.commit(tree, [tip, head] if tip else [head], message, identity)
@@ -135,7 +135,8 @@ def _summary(record: Record) -> str:
     return f"content {record.candidate.content[:16]}; {measures}"
 
 
-def _next_version(git: Git, name: str) -> str:
+def next_version(git: Git, name: str) -> str:
+    """The version that would be registered next."""
     taken = [tag.version for tag in read_tags(git) if tag.name == name and tag.version is not None]
     if not taken:
         return _FIRST

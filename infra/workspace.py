@@ -26,15 +26,13 @@ import yaml
 from infra.dvc_store import cache_folder
 from infra.errors import InfraError
 from infra.params import EMBEDDED, Params, apply_settings, profile_params
+from infra.pool_view import IGNORED, LINK, POOL, link_pool, refresh_view
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 """The checkout that this code belongs to."""
 
 _MARKS: Final = ("flows/line.py", "dvc.yaml", "params.yaml", "prefect.yaml")
 """Files by which a checkout of this project is known."""
-
-POOL: Final = "data/pool"
-"""Dependency of ``collect`` that another pool takes the place of."""
 
 _SPEC: Final = "workspace.json"
 _LINKED: Final = ("artifacts/base", "data", ".store")
@@ -78,6 +76,11 @@ def checkout_around(folder: Path) -> Path | None:
         if all((place / mark).is_file() for mark in _MARKS):
             return place
     return None
+
+
+def workspace_around(folder: Path) -> Path | None:
+    """The workspace that a folder lies in, beside the checkout; None outside of any."""
+    return next((place for place in (folder, *folder.parents) if (place / _SPEC).is_file()), None)
 
 
 def absolute_pool(pool: str) -> str:
@@ -195,8 +198,9 @@ def prepare_workspace(root: Path, spec: WorkspaceSpec, checkout: Path = CHECKOUT
         _write(
             root / "dvc.yaml", _yaml(pipeline, "the checkout's line with its code by absolute path; made by vital run")
         )
-        _write(root / ".dvcignore", "/.work\n/data\n/.store\n/artifacts/base\n")
         _link_shared(root, checkout)
+        link_pool(root, _pool_folder(checkout, params["collect"]["pool"]))
+        refresh_view(root)
         _init_dvc(root, checkout, _pool_remote(params["collect"]))
     except OSError as error:
         msg = f"cannot write the workspace {root}: {error.strerror or error}"
@@ -218,13 +222,14 @@ def workspace_params(spec: WorkspaceSpec, checkout: Path = CHECKOUT) -> Params:
 
 def _located_pipeline(checkout: Path, pool: str) -> dict[str, Any]:
     """The checkout's dvc.yaml for use elsewhere: what no stage makes is named by its absolute path."""
-    located_pool = "remote://pool/" if "://" in pool else str(checkout / pool)
+    elsewhere = ["remote://pool/" if "://" in pool else str(checkout / pool)]
+    located_pool = [LINK, IGNORED] if _pool_folder(checkout, pool) else elsewhere
     pipeline = yaml.safe_load((checkout / "dvc.yaml").read_text())
     made = {out for stage in pipeline["stages"].values() for out in made_by(stage)}
 
     def locate(dependency: str) -> list[str]:
         if dependency == POOL:
-            return [located_pool]
+            return located_pool
         if any(dependency == out or dependency.startswith(f"{out}/") for out in made):
             return [dependency]
         return _files_of_code(checkout / dependency)
@@ -233,6 +238,11 @@ def _located_pipeline(checkout: Path, pool: str) -> dict[str, Any]:
         stage["deps"] = [path for dependency in stage.get("deps", []) for path in locate(dependency)]
         stage["cmd"] = stage["cmd"].replace("$PWD/.venv", f"{checkout}/.venv")
     return pipeline
+
+
+def _pool_folder(checkout: Path, pool: str) -> Path | None:
+    """The folder that a pool is; None if it lies behind a URL or is a manifest."""
+    return None if "://" in pool or (checkout / pool).is_file() else checkout / pool
 
 
 def _files_of_code(path: Path) -> list[str]:

@@ -322,6 +322,10 @@ def _work_key(name: str, dependencies: dict[str, Path | str], sections: dict[str
         for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
             if "__pycache__" in file.parts:
                 continue
-            with file.open("rb") as handle:
-                sha.update(str(file.relative_to(path.parent)).encode() + hashlib.file_digest(handle, "sha256").digest())
+            called = os.fsencode(str(file.relative_to(path.parent)))
+            try:
+                with file.open("rb") as handle:
+                    sha.update(called + hashlib.file_digest(handle, "sha256").digest())
+            except PermissionError:  # of a pool: collect records it
+                sha.update(called + b"\0")
     return f"{recipe.hexdigest()[:16]}-{data.hexdigest()[:16]}"

@@ -31,6 +31,12 @@ COMMANDS: Final = {
 _OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions", "review")
 """Subcommands that read and change the checkout that this installation belongs to."""
 
+_OF_A_WORKSPACE: Final = (("run",), ("status",), ("review", "plan"), ("review", "show"), ("opinions", "drift"))
+"""Subcommands that act on the checkout's own run, unless an option names another."""
+
+_ANOTHER: Final = ("--workspace", "--pool", "--profile", "--set", "--seeds")
+"""Options that name another."""
+
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -57,6 +63,7 @@ class LazyGroup(click.Group):
         elsewhere = any(part in ("-h", "--help") or part.split("=")[0] == "--repo" for part in rest)
         if name in _OF_A_CHECKOUT and not elsewhere:
             _stand_in_own_checkout(name)
+            _tell_which(name, rest)
         return name, command, rest
 
 
@@ -84,6 +91,22 @@ def _stand_in_own_checkout(what: str) -> None:
             f"install there (make install) and say {here}/.venv/bin/vital {what}, or leave that folder"
         )
         raise InfraError(msg)
+
+
+def _tell_which(name: str, rest: Sequence[str]) -> None:
+    """Say so where the checkout is meant by somebody who stands in one of its workspaces."""
+    from infra.workspace import CHECKOUT, workspace_around
+
+    said = (name, *rest)
+    of_a_run = any(said[: len(words)] == words for words in _OF_A_WORKSPACE)
+    if not of_a_run or any(part.split("=")[0] in _ANOTHER for part in rest):
+        return
+    here = workspace_around(Path.cwd())
+    if here is not None:
+        told = (
+            f"acting on the checkout {CHECKOUT}, not on the workspace that you stand in: --workspace {here} means that"
+        )
+        click.echo(f"vital: {told}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

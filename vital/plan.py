@@ -1,6 +1,7 @@
 """``vital run --dry-run`` and ``vital status``: what would run, why, and what this machine lacks for it."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from infra.needs import missing_keys, missing_needs
 from infra.params import Params, profile_needs
 from infra.workspace import CHECKOUT, WorkspaceSpec, workspace_params
 from tasks.errors import ConfigError
-from tasks.stage import STAGES, build_config, load_stage
+from tasks.stage import STAGES, STEPS, build_config, load_stage
 from vital.tables import print_table
 
 _REASONS_TOLD: Final = 3
@@ -39,8 +40,12 @@ class StagePlan:
     calls: tuple[str, ...] = ()
 
 
-def print_plan(spec: WorkspaceSpec, root: Path) -> None:
+def print_plan(spec: WorkspaceSpec, root: Path, targets: Collection[str] = (), *, record: bool = False) -> None:
     """Print the plan for a workspace that may not exist yet; nothing is written.
+
+    Args:
+        spec: what the workspace runs. root: its folder. targets: stages that are run; all if empty.
+        record: whether the steps of a re-annotation follow.
 
     Raises:
         InfraError: the profile, a section or a key is unknown.
@@ -49,7 +54,12 @@ def print_plan(spec: WorkspaceSpec, root: Path) -> None:
     params = workspace_params(spec)
     reasons = stale_reasons(root) if (root / "dvc.yaml").is_file() else dict.fromkeys(STAGES, "new workspace")
     inputs = root if root.is_dir() else CHECKOUT  # a workspace sees the checkout's inputs once it is made
-    plans = [_plan(stage, params, reasons.get(stage, ""), (inputs, root)) for stage in STAGES]
+    plans = [
+        _plan(stage, params, reasons.get(stage, ""), (inputs, root))
+        for stage in STAGES
+        if not targets or stage in targets
+    ]
+    plans += [_plan(step, params, "after validate", (inputs, root)) for step in STEPS if record]
     click.echo(f"profile {spec.profile}, pool {params['collect']['pool']}, workspace {root}")
     print_table(_table(plans))
     missing = [f"{plan.stage}: {line}" for plan in plans for line in plan.missing]

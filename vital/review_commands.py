@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def plan(
     from infra.workspace import locate_workspace, workspace_params
     from tasks.annotation.forecast import forecast
     from tasks.annotation.review import Config
+    from tasks.errors import StageError
     from tasks.stage import Place, build_config
     from vital.run_command import spec_of
 
@@ -41,6 +43,14 @@ def plan(
     if config.endpoints is None:
         click.echo(json.dumps([]) if as_json else "review is done by measurement: it makes no calls")
         return
+    if not (root / "artifacts" / "describe").is_dir():
+        stages = " ".join(f"--stage {stage}" for stage in ("collect", "distort", "describe"))
+        msg = (
+            f"describe has not run in {root}, and makes what is planned: "
+            f"vital run --workspace {shlex.quote(str(root))} {stages} "
+            "(a new workspace also needs the --profile, --pool and --set of this command)"
+        )
+        raise StageError(msg)
     found = forecast(config.endpoints, Place(root, root, root), config.rounds, config.max_revisions)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found]))
@@ -59,7 +69,8 @@ def plan(
 def show(wanted: str, workspace: Path | None, *, as_json: bool) -> None:
     """Tell one sample's whole story: assertions, votes, revisions, self-review, outcome, and what the calls took.
 
-    ID is a sample's or an assertion's id, or its beginning, or the sample's path in the pool.
+    ID is a sample's or an assertion's id, or its beginning, or a path in the pool. A path means the photo or clip
+    itself; its distorted children have ids of their own (artifacts/distort/candidates.parquet, column id).
     """
     from infra.workspace import CHECKOUT
     from tasks.annotation.story import tell

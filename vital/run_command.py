@@ -112,7 +112,7 @@ def run(  # noqa: PLR0913 - the options of one command
         targets = _annotation(targets, seeds, promote=promote)
     options = RunOptions(targets, promote, record=reannotate, pull=pull)
     if dry_run:
-        _print_plans(spec, workspace, seeds)
+        _print_plans(spec, workspace, seeds, options)
         return
     from flows.preflight import check_configs, check_needs, check_targets
     from flows.server import use_prefect_server
@@ -147,16 +147,16 @@ def _annotation(targets: tuple[str, ...], seeds: str | None, *, promote: bool | 
     return ANNOTATION
 
 
-def _print_plans(spec: WorkspaceSpec, workspace: Path | None, seeds: str | None) -> None:
+def _print_plans(spec: WorkspaceSpec, workspace: Path | None, seeds: str | None, options: RunOptions) -> None:
     """The plan of a run, or of each seed's."""
     from vital.plan import print_plan
     from vital.seeds import parse_seeds, seeded_workspaces
 
     if seeds is None:
-        print_plan(spec, locate_workspace(spec, workspace))
+        print_plan(spec, locate_workspace(spec, workspace), options.targets, record=options.record)
         return
     for root, seeded in seeded_workspaces(spec, workspace, parse_seeds(seeds)):
-        print_plan(seeded, root)
+        print_plan(seeded, root, options.targets)
 
 
 @click.command(short_help="Say which stages are stale.")

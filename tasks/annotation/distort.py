@@ -1,7 +1,7 @@
 """Make distorted children of every original: type and severity are known, bytes carry exactly the distorted pixels.
 
 Which cells (type, severity) a parent gets depends on the parent and the seed alone, so a growing pool changes no
-earlier child; cells that no parent drew go to the parent that a hash picks, so that the pool covers all of them.
+earlier child. Which cells no parent of a small pool has drawn the report tells.
 """
 
 import hashlib
@@ -142,10 +142,7 @@ def plan(originals: pd.DataFrame, config: Config) -> dict[str, list[Child]]:
         (Modality.VIDEO, VIDEO_CELLS, config.children_per_clip),
     ):
         parents = originals.loc[originals["modality"] == modality, "id"].tolist()
-        drawn = {parent: draw_cells(parent, cells, count, config.seed) for parent in parents}
-        if len(parents) * count >= len(cells):
-            _cover(drawn, cells, config.seed)
-        chosen |= drawn
+        chosen |= {parent: draw_cells(parent, cells, count, config.seed) for parent in parents}
         if modality == Modality.VIDEO:
             for parent in parents:
                 chosen[parent] += draw_cells(parent, IMAGE_CELLS, config.image_types_per_clip, config.seed)
@@ -179,14 +176,6 @@ def draw_cells(parent: str, cells: Sequence[Cell], count: int, seed: int) -> lis
 def pattern_seed(parent: str, kind: str, seed: int) -> int:
     """Seed of the random pattern: the severities of one type on one parent share it."""
     return int(digest(parent, kind, seed), 16) % (1 << _SEED_BITS)
-
-
-def _cover(drawn: dict[str, list[Cell]], cells: Iterable[Cell], seed: int) -> None:
-    """Give every cell that nobody drew to the parent whose hash with the cell is smallest."""
-    taken = {cell for parent in drawn.values() for cell in parent}
-    for cell in cells:
-        if cell not in taken:
-            drawn[min(drawn, key=lambda parent: digest(parent, cell, seed))].append(cell)
 
 
 @dataclass(frozen=True)

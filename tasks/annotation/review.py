@@ -7,6 +7,7 @@ training text.
 """
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,14 +170,19 @@ def foresee(config: Config, root: Path) -> list[str]:
     if config.endpoints is None:
         return []
     if not (root / "artifacts" / "describe" / "assertions.parquet").is_file():
-        return ["the number of calls is known when describe has run: vital review plan"]
+        return [f"the number of calls is known when describe has run: {_plan_of(root)}"]
     found = forecast(config.endpoints, Place(root, root, root), config.rounds, config.max_revisions)
     least, most = (sum(getattr(one, name) for one in found) for name in ("least", "most"))
     tokens = sum(one.tokens_in + one.tokens_out for one in found)
     cost, most_cost = sum(one.cost for one in found), sum(one.most_cost for one in found)
     told = f"{least:,} calls (at most {most:,}), about {tokens:,} tokens, cost {cost:.2f} (at most {most_cost:.2f})"
     told += ", by batch files" if config.endpoints.mode == "batch" else ""
-    return [f"{told}; vital review plan tells more"]
+    return [f"{told}; {_plan_of(root)} tells more"]
+
+
+def _plan_of(root: Path) -> str:
+    """The command that tells more, of this workspace wherever it is given."""
+    return f"vital review plan --workspace {shlex.quote(str(root))}"
 
 
 def _journals(place: Place) -> Path:

@@ -61,7 +61,7 @@ class Story:
 
 
 def tell(place: Place, wanted: str) -> Story:
-    """The story of the sample whose id, source or assertion's id is, or starts with, ``wanted``.
+    """The story of the sample whose id or assertion's id is, or starts with, ``wanted``, or of the original there.
 
     Raises:
         StageError: no reviewed sample, or more than one, is meant; or ``review`` has not been run.
@@ -84,11 +84,13 @@ def _find(place: Place, assertions: Sequence[_Row], wanted: str) -> _Row:
     described = {row["id"] for row in assertions}
     by_assertion = {row["id"] for row in assertions if row["assertion_id"].startswith(wanted)} if wanted else set()
     samples = [row for row in rows_of(load_candidates(place)) if row["id"] in described]
-    found = [row for row in samples if wanted in (row["id"], row["source"])] or [
-        row for row in samples if wanted and (row["id"].startswith(wanted) or row["id"] in by_assertion)
-    ]
+    originals = [row for row in samples if row["source"] == wanted and not isinstance(row["distortion"], str)]
+    found = [row for row in samples if row["id"] == wanted] or originals
+    if wanted and not found:
+        found = [row for row in samples if row["id"].startswith(wanted) or row["id"] in by_assertion]
     if len(found) != 1:
-        some = ", ".join(row["id"][:12] for row in (found or samples)[:3])
+        children = [row for row in samples if row["source"] == wanted]
+        some = ", ".join(row["id"][:12] for row in (found or children or samples)[:3])
         what = f"{len(found)} reviewed samples are" if found else "no reviewed sample is"
         msg = f"{what} called {wanted!r}: give more of an id, for example one of {some}"
         raise StageError(msg)

@@ -22,8 +22,11 @@ from infra.data_set import (
     read_data_set,
     record_data_set,
 )
+from infra.errors import InfraError
+from infra.git import Git
 from infra.model_record import Check
-from infra.registry import Found, Registry
+from infra.registry import DEFAULT_STAGE, Found, Registry
+from infra.registry_commit import next_version
 from infra.workspace import CHECKOUT
 from tasks.errors import GateError
 from tasks.evaluation.data_facts import OPINION_TABLE, PAID, Locate, data_facts, paid_calls, read_samples, stage_costs
@@ -121,6 +124,24 @@ def compare_with_last(workspace: Path, checkout: Path = CHECKOUT) -> Comparison:
     report["last"] = None if last is None else str(last)
     write_pages(workspace / REPORT, report)
     return Comparison(name, data_set, last, unchanged=False, report=report)
+
+
+def foresee(config: Config, workspace: Path, checkout: Path = CHECKOUT) -> list[str]:
+    """What a re-annotation would be compared with, by which limits, and what it would record; a line each."""
+    name = data_set_name(workspace, checkout)
+    limits = ", ".join(f"{limit} {value:g}" for limit, value in dataclasses.asdict(config.limits).items())
+    try:
+        last = last_version(name, Registry.open(None, checkout))
+        fresh = f"{name}@{next_version(Git(checkout), name)} in stage {DEFAULT_STAGE}"
+    except InfraError as error:
+        return [f"nothing can be compared or recorded: {error}"]
+    report = f"the report is left in {workspace / REPORT}"
+    if last is None:
+        return [f"{name} has no version yet, so there is nothing to compare with; {report}", f"records {fresh}"]
+    return [
+        f"opinions are compared with {last} by the limits {limits}; {report}",
+        f"records {fresh} if they hold, nothing if not, or if {last} has the same data already",
+    ]
 
 
 def record_version(comparison: Comparison, workspace: Path, checkout: Path = CHECKOUT) -> str:

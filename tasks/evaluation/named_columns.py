@@ -57,12 +57,18 @@ def sample_names(frame: pd.DataFrame, wanted: str | None, source: Path) -> list[
     """Names of the samples: a column, by default the first of ``id``, ``path``, ``name`` and ``image_name``.
 
     Raises:
-        StageError: the column is unknown.
+        StageError: the column is unknown, or a row has none.
     """
     names = [wanted] if wanted is not None else [n for n in _ID_NAMES if n in frame.columns]
     if not names or names[0] not in frame.columns:
         told = f"has no column {wanted!r}" if wanted else "does not say which column names the samples (--id)"
         msg = f"{source} {told}; {known_columns(frame)}"
+        raise StageError(msg)
+    lacking = [row for row, one in enumerate(frame[names[0]]) if pd.isna(one)]
+    if lacking:
+        msg = (
+            f"{source}: {len(lacking)} of {len(frame)} rows have no {names[0]!r}, the first is row {lacking[0]}: add it"
+        )
         raise StageError(msg)
     return [str(one) for one in frame[names[0]]]
 

@@ -45,7 +45,10 @@ def keys_of(records: Sequence[Record], media: str | None, score: str | None, nam
     Raises:
         StageError: there is none, or there are several.
     """
-    media = media or _only([key for key in MEDIA_KEYS if _everywhere(records, key)], "path", "--media-key", name)
+    if media is None:
+        everywhere = [key for key in MEDIA_KEYS if _everywhere(records, key)]
+        media = _only(everywhere or _somewhere(records, MEDIA_KEYS), "path", "--media-key", name)
+    _check_paths(records, media, name)
     if score is None:
         found = [key for key in SCORE_KEYS if _everywhere(records, key)]
         if not found and all(_ARROW in str(record.value.get(IN_ID, "")) for record in records):
@@ -237,6 +240,21 @@ def modality_of(path: str, key: str, name: str) -> Modality:
 
 def _everywhere(records: Sequence[Record], key: str) -> bool:
     return all(key in record.value for record in records)
+
+
+def _somewhere(records: Sequence[Record], keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if any(key in record.value for record in records)]
+
+
+def _check_paths(records: Sequence[Record], key: str, name: str) -> None:
+    lacking = [number for number, record in enumerate(records) if key not in record.value]
+    if lacking:
+        has = ", ".join(map(repr, records[lacking[0]].value)) or "none"
+        msg = (
+            f"{name}: {len(lacking)} of {len(records)} records have no key {key!r} for the path, the first is record "
+            f"{lacking[0]} (its keys: {has}): add the path, take the record out, or name another key by --media-key"
+        )
+        raise StageError(msg)
 
 
 def _only(found: list[str], what: str, option: str, name: str) -> str:

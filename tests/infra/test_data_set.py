@@ -9,7 +9,7 @@ from infra.data_set import cached_path, data_set_name, last_version, read_data_s
 from infra.dvc_tree import folder_listing, listing_hash, listing_object
 from infra.errors import RegistryError
 from infra.promotion import promote
-from infra.registry import Registry
+from infra.registry import Registry, Spec
 from tests.infra.conftest import Plant, dvc
 
 MADE = ("pretrain", "correlate")
@@ -18,7 +18,26 @@ MADE = ("pretrain", "correlate")
 
 def test_every_workspace_has_a_data_set_of_its_own(tmp_path: Path):
     assert data_set_name(tmp_path, tmp_path) == "vital-data"
-    assert data_set_name(tmp_path / "my photos (1)", tmp_path) == "vital-data-my-photos-1"
+    assert data_set_name(tmp_path / "workspaces" / "photos-1f", tmp_path) == "vital-data-photos-1f"
+    names = (
+        "a/my photos (1)",
+        "b/my photos (1)",
+        "a/my-photos-1",
+        "a/照片",
+        "a/фото",
+        "workspaces/照片",
+        "workspaces/x y",
+    )
+    found = [data_set_name(tmp_path / name, tmp_path) for name in names]
+    assert len(set(found)) == len(names)
+    assert found[0].startswith("vital-data-my-photos-1-")
+    assert all(Spec.parse(f"{name}#prod") == Spec(name, stage="prod") for name in found)
+
+
+def test_a_data_set_has_the_same_name_in_every_clone(tmp_path: Path):
+    for name in ("photos-1f", "照片-1f"):
+        one, other = (data_set_name(tmp_path / clone / "workspaces" / name, tmp_path / clone) for clone in "ab")
+        assert one == other
 
 
 def test_what_dvc_vouches_for_is_read_from_its_cache(plant: Plant):

@@ -60,6 +60,8 @@ def test_a_pool_of_ones_own_runs_in_a_workspace_and_leaves_the_sample_run_alone(
     before, photos = snapshot(tiny_checkout), tmp_path / "photos"
     photos.mkdir()
     (photos / "b.txt").write_text("another medium")
+    (photos / "dead.jpg").symlink_to("nowhere")
+    os.mkfifo(photos / "pipe.jpg")
     arguments = ("run", "--pool", photos, "--stage", "collect", "--stage", "distort", "--set", "distort.number=5")
     done = vital(*arguments, root=tiny_checkout)
     assert done.returncode == 0, done.stderr

@@ -253,6 +253,29 @@ def test_a_missing_dependency_says_what_to_run(workspace: Path):
         stage.execute("counter", workspace)
 
 
+def test_what_cannot_be_hashed_of_a_pool_stops_no_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    pool, opened = workspace / "pool", Path.open
+    pool.mkdir()
+    (pool / os.fsdecode(b"caf\xe9.jpg")).write_text("x")
+    (pool / "locked.jpg").write_text("x")
+    (pool / "dead.jpg").symlink_to("nowhere")
+    (pool / "circle.jpg").symlink_to("circle.jpg")
+    os.mkfifo(pool / "pipe.jpg")
+
+    def refuse(path: Path, *arguments: str) -> object:
+        if path.name == "locked.jpg":
+            raise PermissionError
+        assert path.name != "pipe.jpg"
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    keys = [stage._work_key("counter", {"pool": pool}, {})]
+    for name in (os.fsdecode(b"caf\xe9.jpg"), "locked.jpg"):
+        (pool / name).unlink()
+        keys.append(stage._work_key("counter", {"pool": pool}, {}))
+    assert len(set(keys)) == 3
+
+
 def test_a_killed_stage_continues_and_ends_with_the_same_bytes(workspace: Path):
     (workspace / "params.yaml").write_text(yaml.safe_dump({"counter": {"items": 8, "pause_s": 0.1}}))
     script = (

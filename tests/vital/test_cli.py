@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
+from infra.data_set import data_set_name
+from infra.workspace import CHECKOUT
 from vital.cli import cli, main
 from vital.media_files import find_media
 
@@ -234,6 +238,22 @@ def test_a_plan_says_that_a_pool_is_a_single_file(vital: Vital):
     assert "README.md is a file and no manifest" in done.stdout
 
 
+def test_a_plan_has_the_stages_that_are_asked_for(vital: Vital):
+    done = vital("run", "--profile", "embedded-long", "--stage", "collect", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^ ?(\w+) +(?:run|up to date)", done.stdout, re.MULTILINE) == ["collect"]
+
+
+def test_a_plan_of_a_reannotation_says_what_is_compared_and_recorded(vital: Vital, tmp_path: Path):
+    done = vital("run", "--reannotate", "--profile", "embedded-long", "--workspace", tmp_path / "new", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^ ?(\w+) +(?:run|up to date)", done.stdout, re.MULTILINE)
+    assert told == ["collect", "distort", "score", "describe", "review", "assemble", "validate", "compare"]
+    name = data_set_name(tmp_path / "new")
+    assert f"compare: {name} has no version yet, so there is nothing to compare with" in done.stdout
+    assert f"compare: records {name}@v0.0.1 in stage prod" in done.stdout
+
+
 def test_a_plan_of_seeds_names_the_workspace_of_each(vital: Vital):
     done = vital("run", "--profile", "embedded-long", "--seeds", "3,4", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -251,6 +271,29 @@ def test_nobody_acts_on_one_checkout_while_standing_in_another(vital: Vital, che
         assert done.returncode == 1
         assert f"belongs to the checkout {checkout}, and you stand in {tmp_path}" in done.stderr
     assert vital("registry", "list", "--repo", str(checkout), cwd=inside).returncode == 0
+
+
+def test_who_stands_in_a_workspace_is_told_that_the_checkout_is_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+
+    def told(*arguments: str) -> str:
+        context = click.Context(cli)
+        cli.resolve_command(context, list(arguments))
+        return capsys.readouterr().err
+
+    assert told("status") == ""
+    (tmp_path / "workspace.json").write_text("{}")
+    for words in (["status"], ["run", "--dry-run"], ["review", "plan"], ["opinions", "drift"]):
+        (line,) = told(*words).splitlines()
+        assert line == (
+            f"vital: acting on the checkout {CHECKOUT}, not on the workspace that you stand in: "
+            f"--workspace {tmp_path} means that"
+        )
+    for words in (["run", f"--workspace={tmp_path}"], ["run", "--pool", "x"], ["registry", "list"], ["opinions", "x"]):
+        assert told(*words) == ""
 
 
 def test_a_folder_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

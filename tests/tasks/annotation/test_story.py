@@ -1,6 +1,7 @@
 """What the dry run foresees, and what is told of one sample afterwards."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tasks.annotation.forecast import forecast
 from tasks.annotation.story import tell
 from tasks.errors import StageError
 from tasks.evaluation.data_facts import paid_calls
+from tasks.records import ASSERTIONS, CANDIDATES
+from tasks.shards import frame_of, read_table, write_table
 from tasks.stage import Place, build_config
 from vital.review_commands import show
 
@@ -132,6 +135,24 @@ def test_the_command_tells_it_to_people_and_programs(root: Path, lmm: Lmm):
     assert "paid calls, cost" in said.output
     machine = json.loads(CliRunner().invoke(show, [name, "--workspace", str(root), "--json"]).output)
     assert machine["id"] == name
+
+
+def test_a_path_means_the_original_and_children_are_told_by_id(root: Path, lmm: Lmm):
+    first, second = (read_table(root / "artifacts/collect/candidates.parquet", CANDIDATES).to_dict("records"))[:2]
+    collected, made = (root / "artifacts" / stage / "candidates.parquet" for stage in ("collect", "distort"))
+    child = second | {"parent_id": first["id"], "source": first["source"], "distortion": "jpeg", "severity": 3}
+    write_table(collected, CANDIDATES, frame_of(CANDIDATES, [first]))
+    write_table(made, CANDIDATES, frame_of(CANDIDATES, [child]))
+    shutil.copytree(collected.parent / "media", made.parent / "media")
+    reviewed(root, lmm)
+    place = Place(root, root, root)
+    assert tell(place, first["source"]).id == first["id"]
+    assert (tell(place, child["id"]).id, tell(place, child["id"][:12]).distortion) == (child["id"], "jpeg")
+    described = root / "artifacts" / "describe" / "assertions.parquet"
+    texts = read_table(described, ASSERTIONS)
+    write_table(described, ASSERTIONS, texts[texts["id"] == child["id"]])
+    with pytest.raises(StageError, match=f"no reviewed sample is called .*, for example one of {child['id'][:12]}$"):
+        tell(place, first["source"])
 
 
 def test_an_unknown_or_ambiguous_id_says_what_there_is(root: Path, lmm: Lmm):

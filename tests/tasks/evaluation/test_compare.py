@@ -15,8 +15,8 @@ from infra.data_set import read_report
 from infra.errors import RegistryError
 from infra.registry import Registry, resolve_judge
 from tasks.errors import ConfigError, GateError
-from tasks.evaluation.compare import REPORT, compare_with_last, record_version
-from tasks.stage import stage_config
+from tasks.evaluation.compare import REPORT, SECTION, compare_with_last, foresee, record_version
+from tasks.stage import read_params, stage_config
 from tests.tasks.evaluation.versioned_plant import VersionedPlant, build, copy
 
 pytestmark = pytest.mark.slow
@@ -69,6 +69,8 @@ def test_a_first_run_says_so_and_records_version_one(plant: VersionedPlant):
     before = users(plant)
     found = compare_with_last(plant.root, plant.root)
     assert str(found) == "vital-data has no version yet: nothing to compare with, this is the first"
+    config = stage_config(SECTION, read_params(plant.root))
+    assert foresee(config, plant.root, plant.root)[1] == "records vital-data@v0.0.1 in stage prod"
     told = record_version(found, plant.root, plant.root)
     assert told == "vital-data@v0.0.1 is prod: new version, recorded on branch registry/vital-data"
     assert users(plant) == before
@@ -89,6 +91,13 @@ def test_a_first_run_says_so_and_records_version_one(plant: VersionedPlant):
         "There is no earlier version",
     ):
         assert line in card
+
+
+def test_what_will_be_compared_and_recorded_is_foreseen(recorded: VersionedPlant):
+    config = stage_config(SECTION, read_params(recorded.root))
+    compared, written = foresee(config, recorded.root, recorded.root)
+    assert "compared with vital-data@v0.0.1 by the limits psi 0.1, ks 0.1, " in compared
+    assert written.startswith("records vital-data@v0.0.2 in stage prod if they hold")
 
 
 def test_the_same_data_again_is_no_new_version(recorded: VersionedPlant):

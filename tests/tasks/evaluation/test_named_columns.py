@@ -35,6 +35,12 @@ def test_samples_are_named_by_the_first_column_that_is_there():
         sample_names(FRAME[["n"]], None, FILE)
 
 
+def test_a_row_without_a_name_is_told():
+    frame = pd.DataFrame([{"path": "a.jpg", "mos": 3}, {"mos": 4}])
+    with pytest.raises(StageError, match="1 of 2 rows have no 'path', the first is row 1: add it"):
+        sample_names(frame, None, FILE)
+
+
 def test_numbers_may_be_written_as_text():
     assert numeric(FRAME, "n", FILE).tolist() == pytest.approx([1, np.nan, 3.5], nan_ok=True)
     with pytest.raises(StageError, match="'path' is not numeric"):

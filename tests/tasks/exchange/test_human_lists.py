@@ -82,6 +82,13 @@ def test_what_is_ambiguous_or_damaged_is_refused(record: dict, told: str):
     refused([record], told)
 
 
+@pytest.mark.parametrize(("key", "named"), [("image", None), ("path", "path")])
+def test_a_record_without_a_path_is_named_with_what_it_has(key: str, named: str | None):
+    records = [{key: "a.jpg", "mos": 3}, {"file": "b.jpg", "mos": 4}, {key: "c.jpg", "mos": 4}]
+    told = f"1 of 3 records have no key '{key}' for the path, the first is record 1 \\(its keys: 'file', 'mos'\\): add"
+    refused(records, told, **({"media_key": named} if named else {}))
+
+
 def test_repeated_media_are_refused():
     refused([{"image": "a.jpg", "mos": 3}, {"image": "a.jpg", "mos": 4}], "'a.jpg' has 2 scores")
 
