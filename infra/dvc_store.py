@@ -9,7 +9,6 @@ import configparser
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final
 from infra.dvc_tree import object_key
 from infra.errors import InfraError, MissingObjectError
 from infra.object_store import ObjectStore, open_store
+from infra.text_files import replace_text
 
 SEED: Final = "seed"
 """Remote that travels with the repository: pool and base weights; read-only."""
@@ -132,7 +132,7 @@ def use_store(root: Path, url: str, endpoint: str | None = None) -> Location:
         _make_folder(Path(location.url))
     local = root / ".dvc" / "config.local"
     _read_config(local)  # a broken one is told, not written over
-    _replace(local, config_with_store(local.read_text() if local.is_file() else "", location))
+    replace_text(local, config_with_store(local.read_text() if local.is_file() else "", location))
     return location
 
 
@@ -283,10 +283,3 @@ def _items(config: configparser.RawConfigParser, section: str) -> dict[str, str]
 
 def _section(name: str) -> str:
     return f"'remote \"{name}\"'"
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    Path(name).rename(path)

@@ -12,6 +12,7 @@ from infra.dvc_store import Location, config_with_store, remote
 from infra.errors import RegistryError
 from infra.git import Git, local_path
 from infra.model_record import DATA_SET, Candidate, Record
+from infra.pool_view import IGNORED, LINK, POOL
 from infra.registry import record_path
 from infra.tags import Version, order, read_tags
 
@@ -107,7 +108,7 @@ def _files(git: Git, record: Record, workspace: Path) -> dict[str, bytes]:
 
 
 def _located_lock(content: bytes, checkout: Path) -> bytes:
-    """A workspace's dvc.lock names the checkout's code by absolute path; in the commit that lies beside it."""
+    """A workspace's dvc.lock as of the checkout, in whose commit it lies: the same code and pool by other paths."""
 
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
@@ -116,7 +117,13 @@ def _located_lock(content: bytes, checkout: Path) -> bytes:
             return [strip(item) for item in value]
         return value.replace(f"{checkout}/", "") if isinstance(value, str) else value
 
-    return yaml.safe_dump(strip(yaml.safe_load(content)), sort_keys=False, allow_unicode=True).encode()
+    lock = strip(yaml.safe_load(content))
+    for stage in lock.get("stages", {}).values():
+        if deps := stage.get("deps"):
+            stage["deps"] = [
+                dep | {"path": POOL if dep["path"] == LINK else dep["path"]} for dep in deps if dep["path"] != IGNORED
+            ]
+    return yaml.safe_dump(lock, sort_keys=False, allow_unicode=True).encode()
 
 
 def _pipeline(path: Path, candidate: Candidate) -> bytes:

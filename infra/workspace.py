@@ -26,7 +26,8 @@ import yaml
 from infra.dvc_store import cache_folder
 from infra.errors import InfraError
 from infra.params import EMBEDDED, Params, apply_settings, profile_params
-from infra.pool_view import IGNORED, LINK, POOL, link_pool, refresh_view
+from infra.pool_view import IGNORED, LINK, POOL, link_pool
+from infra.text_files import settle_text
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 """The checkout that this code belongs to."""
@@ -80,7 +81,10 @@ def checkout_around(folder: Path) -> Path | None:
 
 def workspace_around(folder: Path) -> Path | None:
     """The workspace that a folder lies in, beside the checkout; None outside of any."""
-    return next((place for place in (folder, *folder.parents) if (place / _SPEC).is_file()), None)
+    return next(
+        (place for place in (folder, *folder.parents) if all((place / mark).is_file() for mark in (_SPEC, "dvc.yaml"))),
+        None,
+    )
 
 
 def absolute_pool(pool: str) -> str:
@@ -190,17 +194,16 @@ def prepare_workspace(root: Path, spec: WorkspaceSpec, checkout: Path = CHECKOUT
     pipeline = _located_pipeline(checkout, params["collect"]["pool"])
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _write(root / _SPEC, json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True) + "\n")
-        _write(
+        settle_text(root / _SPEC, json.dumps(dataclasses.asdict(spec), indent=2, sort_keys=True) + "\n")
+        settle_text(
             root / "params.yaml",
             _yaml(params, f"profile {spec.profile}, made by vital run --profile, --pool and --set"),
         )
-        _write(
+        settle_text(
             root / "dvc.yaml", _yaml(pipeline, "the checkout's line with its code by absolute path; made by vital run")
         )
         _link_shared(root, checkout)
         link_pool(root, _pool_folder(checkout, params["collect"]["pool"]))
-        refresh_view(root)
         _init_dvc(root, checkout, _pool_remote(params["collect"]))
     except OSError as error:
         msg = f"cannot write the workspace {root}: {error.strerror or error}"
@@ -282,8 +285,8 @@ def _init_dvc(root: Path, checkout: Path, remote: Mapping[str, Mapping[str, str]
         if done.returncode != 0:
             msg = f"dvc init failed in {root}: {done.stderr.strip()}"
             raise InfraError(msg)
-    _write(root / ".dvc" / "config", _located_config(checkout, "config", {"core": {"no_scm": "True"}, **remote}))
-    _write(root / ".dvc" / "config.local", _located_config(checkout, "config.local", {}))
+    settle_text(root / ".dvc" / "config", _located_config(checkout, "config", {"core": {"no_scm": "True"}, **remote}))
+    settle_text(root / ".dvc" / "config.local", _located_config(checkout, "config.local", {}))
 
 
 def _located_config(checkout: Path, name: str, more: Mapping[str, Mapping[str, str]]) -> str:
@@ -303,9 +306,3 @@ def _located_config(checkout: Path, name: str, more: Mapping[str, Mapping[str, s
 
 def _yaml(values: dict[str, Any], comment: str) -> str:
     return f"# {comment}\n{yaml.safe_dump(values, sort_keys=False, width=120, allow_unicode=True)}"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file unless it already says so."""
-    if not path.is_file() or path.read_text() != text:
-        path.write_text(text)

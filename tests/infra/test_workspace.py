@@ -65,8 +65,8 @@ def test_a_pool_gets_a_workspace_with_the_checkouts_code_and_its_own_data(small:
     assert root.parent == small / "workspaces"
     assert root.name.startswith("my-photos-")
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-    assert (root / "pool").readlink() == photos
-    assert stages["collect"]["deps"] == ["pool", ".dvcignore", str(small / "tasks/collect.py")]
+    assert (root / ".pool").readlink() == photos
+    assert stages["collect"]["deps"] == [".pool", ".dvcignore", str(small / "tasks/collect.py")]
     assert stages["collect"]["cmd"] == f'PATH="{small}/.venv/bin:$PATH" python -m tasks collect'
     assert stages["pretrain"]["deps"] == [
         "artifacts/collect",
@@ -102,8 +102,8 @@ def test_a_profile_workspace_reads_the_checkouts_pool(small: Path):
     root = prepare_workspace(locate_workspace(spec, None, small), spec, small)
     assert root == small / "workspaces" / "long"
     assert yaml.safe_load((root / "params.yaml").read_text())["pretrain"] == {"steps": 99}
-    assert yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["collect"]["deps"][0] == "pool"
-    assert (root / "pool").readlink() == small / "data" / "pool"
+    assert yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["collect"]["deps"][0] == ".pool"
+    assert (root / ".pool").readlink() == small / "data" / "pool"
     assert (root / "data" / "pool").samefile(small / "data" / "pool")
 
 

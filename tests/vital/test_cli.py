@@ -284,8 +284,9 @@ def test_who_stands_in_a_workspace_is_told_that_the_checkout_is_meant(
         cli.resolve_command(context, list(arguments))
         return capsys.readouterr().err
 
-    assert told("status") == ""
     (tmp_path / "workspace.json").write_text("{}")
+    assert told("status") == ""  # a file of that name alone makes no workspace
+    (tmp_path / "dvc.yaml").write_text("stages: {}")
     for words in (["status"], ["run", "--dry-run"], ["review", "plan"], ["opinions", "drift"]):
         (line,) = told(*words).splitlines()
         assert line == (
