@@ -38,12 +38,18 @@ _WRITTEN_OUT: Final = (
 """Abbreviations within a sentence, in words."""
 _NOUN: Final = r"(?!(?:is|are|has|have|can|looks?|seems?|shows?|the|no|not)\b)[a-z-]+"
 _NOUNS: Final = rf"{_NOUN}(?: {_NOUN}){{0,2}}"
+_FAULT_NOUN: Final = (
+    r"(?:(?:visible|any|noticeable) )?(?:(?:motion|camera|compression|blocking) )?"
+    r"(?:noise|grain|blur(?:ring|riness)?|blocks|blocking|blockiness|compression|artifacts|haze|shak(?:e|ing)|"
+    r"stutter(?:ing)?|judder|jitter)"
+)
+"""Of one thing that a denial before ``and`` goes on to; whatever is worded otherwise is told by itself."""
 _REST: Final = r"(?P<rest>(?: (?:is|are|can)\b.*)?)"
 _NO: Final = r"(?P<lead>.*?)\b(?P<no>no|without|free of|free from)"
 _DENIALS: Final = (
     rf"(?P<lead>.*?)\bneither (?P<first>{_NOUNS}) nor (?P<second>{_NOUNS}){_REST}",
     rf"{_NO} (?P<first>{_NOUNS}) n?or (?P<second>{_NOUNS}){_REST}",
-    rf"{_NO} (?P<first>{_NOUNS}) and (?P<second>{_NOUNS})(?P<rest>)",
+    rf"{_NO} (?P<first>{_NOUNS}) and (?P<second>{_FAULT_NOUN})(?P<rest>)",
 )
 _DENIED: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _DENIALS)
 """Two things that are denied together."""
