@@ -76,7 +76,7 @@ class Sifted:
 
 def polish(raw: str) -> list[str]:
     """Remove vacuous clauses; what is left of each sentence is kept only if it still is a sentence of its own."""
-    return [text for sentence in _sentences(raw) if (text := _polished(sentence))]
+    return [text for sentence in sentences_of(raw) if (text := _polished(sentence))]
 
 
 def without_last_sentence(raw: str) -> str:
@@ -84,7 +84,8 @@ def without_last_sentence(raw: str) -> str:
     return "".join(raw[: match.end()] for match in list(_SENTENCE_END.finditer(raw.rstrip()))[-1:]).rstrip()
 
 
-def _sentences(raw: str) -> list[str]:
+def sentences_of(raw: str) -> list[str]:
+    """Sentences of a raw description, without list marks, and with abbreviations in words."""
     for abbreviation, words in _WRITTEN_OUT:
         raw = abbreviation.sub(words, raw)
     listed = (_LIST_MARK.sub("", " ".join(sentence.split())).strip() for sentence in _SENTENCE_END.split(raw))
@@ -143,7 +144,7 @@ def sift(raw: str) -> Sifted:
     """Polish and split a raw description, and count what falls away."""
     kept: list[str] = []
     dropped: list[str] = []
-    for sentence in _sentences(raw):
+    for sentence in sentences_of(raw):
         parts = split(polished) if (polished := _polished(sentence)) else []
         problems = [problem_of(part) for part in parts]
         kept += [part for part, problem in zip(parts, problems, strict=True) if problem is None]
