@@ -45,6 +45,8 @@ _OURS: Final = frozenset(
     | {"user-agent", "authorization", "idempotency-key"}
 )
 """Headers that are sent; others that the library takes from the environment would tell one provider about another."""
+_TURN_TO_GET: Final = frozenset({301, 302, 303})
+"""Redirects after which clients send a GET in the place of a POST."""
 _MAX_ERROR_BYTES: Final = 20_000
 
 
@@ -347,6 +349,16 @@ class Endpoint:
 
     def _bound(self, response: httpx2.Response) -> None:
         """Before a body is read: give it a deadline and a size, whatever the status."""
+        if (
+            response.has_redirect_location
+            and response.status_code in _TURN_TO_GET
+            and response.request.method == "POST"
+        ):
+            msg = (
+                f"{self.config.host} redirects (status {response.status_code}) in a way that drops the request's body: "
+                "set base_url to where the API is"
+            )
+            raise EndpointRefusedError(msg)
         limit = self.config.max_answer_bytes if response.status_code < 400 else _MAX_ERROR_BYTES
         started = response.request.extensions.get("started", time.monotonic())
         if response.request.method == "GET":

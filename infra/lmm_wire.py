@@ -128,10 +128,15 @@ def is_answer(path: str, body: Mapping[str, Any]) -> bool:
 
 
 def parameter_refused(body: object) -> str | None:
-    """The one of ``REMEDIES`` that a refusal's body is about: its ``param``, else what it mentions first."""
+    """The one of ``REMEDIES`` that a refusal's body is about: its ``param`` alone, else what it mentions first.
+
+    A context that is too long is the pictures' or the text's matter, whatever parameter is mentioned beside it.
+    """
     told = body.get("error", body) if isinstance(body, dict) else None
-    named = told.get("param") if isinstance(told, dict) else None
-    found = _PARAMETERS.search(str(named)) or _PARAMETERS.search(json.dumps(body))
+    named, code = (told.get("param"), told.get("code")) if isinstance(told, dict) else (None, None)
+    if code == "context_length_exceeded":
+        return None
+    found = _PARAMETERS.search(named if isinstance(named, str) else json.dumps(body))
     return found.group() if found else None
 
 

@@ -38,12 +38,18 @@ _WRITTEN_OUT: Final = (
 """Abbreviations within a sentence, in words."""
 _NOUN: Final = r"(?!(?:is|are|has|have|can|looks?|seems?|shows?|the|no|not)\b)[a-z-]+"
 _NOUNS: Final = rf"{_NOUN}(?: {_NOUN}){{0,2}}"
+_FAULT_NOUN: Final = (
+    r"(?:(?:visible|any|noticeable) )?(?:(?:motion|camera|compression|blocking) )?"
+    r"(?:noise|grain|blur(?:ring|riness)?|blocks|blocking|blockiness|compression|artifacts|haze|shak(?:e|ing)|"
+    r"stutter(?:ing)?|judder|jitter)"
+)
+"""Of one thing that a denial before ``and`` goes on to; whatever is worded otherwise is told by itself."""
 _REST: Final = r"(?P<rest>(?: (?:is|are|can)\b.*)?)"
 _NO: Final = r"(?P<lead>.*?)\b(?P<no>no|without|free of|free from)"
 _DENIALS: Final = (
     rf"(?P<lead>.*?)\bneither (?P<first>{_NOUNS}) nor (?P<second>{_NOUNS}){_REST}",
     rf"{_NO} (?P<first>{_NOUNS}) n?or (?P<second>{_NOUNS}){_REST}",
-    rf"{_NO} (?P<first>{_NOUNS}) and (?P<second>{_NOUNS})(?P<rest>)",
+    rf"{_NO} (?P<first>{_NOUNS}) and (?P<second>{_FAULT_NOUN})(?P<rest>)",
 )
 _DENIED: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _DENIALS)
 """Two things that are denied together."""
@@ -70,7 +76,7 @@ class Sifted:
 
 def polish(raw: str) -> list[str]:
     """Remove vacuous clauses; what is left of each sentence is kept only if it still is a sentence of its own."""
-    return [text for sentence in _sentences(raw) if (text := _polished(sentence))]
+    return [text for sentence in sentences_of(raw) if (text := _polished(sentence))]
 
 
 def without_last_sentence(raw: str) -> str:
@@ -78,7 +84,8 @@ def without_last_sentence(raw: str) -> str:
     return "".join(raw[: match.end()] for match in list(_SENTENCE_END.finditer(raw.rstrip()))[-1:]).rstrip()
 
 
-def _sentences(raw: str) -> list[str]:
+def sentences_of(raw: str) -> list[str]:
+    """Sentences of a raw description, without list marks, and with abbreviations in words."""
     for abbreviation, words in _WRITTEN_OUT:
         raw = abbreviation.sub(words, raw)
     listed = (_LIST_MARK.sub("", " ".join(sentence.split())).strip() for sentence in _SENTENCE_END.split(raw))
@@ -137,7 +144,7 @@ def sift(raw: str) -> Sifted:
     """Polish and split a raw description, and count what falls away."""
     kept: list[str] = []
     dropped: list[str] = []
-    for sentence in _sentences(raw):
+    for sentence in sentences_of(raw):
         parts = split(polished) if (polished := _polished(sentence)) else []
         problems = [problem_of(part) for part in parts]
         kept += [part for part, problem in zip(parts, problems, strict=True) if problem is None]

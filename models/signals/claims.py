@@ -102,7 +102,8 @@ CLAIMS: Final[tuple[Claim, ...]] = tuple(
 
 _LOW = r"(?:low|poor|insufficient|inadequate|weak|reduced|limited|lacking|too little)"
 _GOOD = r"(?:high|good|fine|sufficient|adequate|fair|natural|balanced|appropriate|normal)"
-_RICH = r"(?:vivid|vibrant|lively|rich)"
+_RICH = r"(?:(?:very|quite|fairly|both) )?(?:vivid|vibrant|lively|rich)"
+_LITTLE = r"(?:very )?(?:low|minimal|negligible)"
 
 _FAULT_CUES: Final[dict[Fault, str]] = {
     Fault.BLUR: rf"blur\w*|out[ -]of[ -]focus|smeared|softness|(?:edges|contours|outlines|details?) (?:are|is|look) "
@@ -136,9 +137,6 @@ _FINE_CUES: Final[dict[Attribute, str]] = {
     Attribute.CONTRAST: rf"contrast is (?:(?!too\b)\w+ )?{_GOOD}|{_GOOD} contrast|"
     r"(?:tones|areas) are (?:\w+ )?separated",
     Attribute.COLOUR: rf"colou?rs? (?:are|is|look|looks) (?:(?!too\b)\w+ )?{_GOOD}|{_GOOD} (?:saturation|colou?rs?)|"
-    rf"colou?rs? (?:are|is|look|looks|appear) (?:(?:very|quite|fairly|both) )?{_RICH}"
-    r"(?!.*\b(?:than\b|over|too\b|garish|gaudy|excess))|"
-    rf"(?<!too )(?<!ly )(?<!more )(?<!less ){_RICH} colou?rs?|"
     rf"(?:saturation|colou?rfulness) is (?:(?!too\b)\w+ )?{_GOOD}",
     Attribute.COMPRESSION: r"artifact[ -]free",
     Attribute.STABILITY: r"steady|steadily|stable",
@@ -151,16 +149,27 @@ _SLIGHT: Final = re.compile(
     re.IGNORECASE,
 )
 _NEGATORS: Final = re.compile(
-    r"\b(?:no|not|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)\b(?:\W+\w+){0,3}\W*$|"
-    r"\b(?:low|minimal|negligible)\W*$",
+    r"\b(?:no|not|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)\b(?:\W+\w+){0,3}\W*$",
     re.IGNORECASE,
 )
 _NEGATED_AFTER: Final = re.compile(
-    r"^(?:\W+\w+){0,2}\W+(?:is|are)\W+(?:not(?!\W+low)|hardly|barely|never|absent)\b|"
-    r"^(?:\W+\w+){0,2}\W+cannot be seen\b|"
-    r"^(?: artifacts?| levels?)?\W+(?:is|are)\W+(?:very\W+)?(?:low|minimal|negligible)\b",
+    rf"^(?:\W+\w+){{0,2}}\W+(?:is|are)\W+(?:not(?! {_LITTLE}\b)|hardly|barely|never|absent)\b|"
+    r"^(?:\W+\w+){0,2}\W+cannot be seen\b",
     re.IGNORECASE,
 )
+_AMOUNTS: Final = frozenset({Fault.BLUR, Fault.NOISE, Fault.COMPRESSION, Fault.SHAKE, Fault.STUTTER})
+"""Faults of which little is fine; the others are directions, in which "low" is the fault itself."""
+_LITTLE_BEFORE: Final = re.compile(rf"\b{_LITTLE} $", re.IGNORECASE)
+_LITTLE_AFTER: Final = re.compile(
+    rf"^(?: artifacts?| levels?)? (?:is|are) {_LITTLE}(?: overall| throughout| everywhere)?\W*$", re.IGNORECASE
+)
+_RICH_COLOURS: Final = re.compile(
+    r"(?:(?:the|this|it|there|image|picture|photo(?:graph)?|video|clip|footage|scene|has|have|shows?|with|is|are) )*"
+    rf"(?:{_RICH}(?:(?: and|,) {_RICH})* colou?rs?|"
+    rf"colou?rs? (?:are|is|looks?|appears?) {_RICH}(?:(?: and|,) (?:{_RICH}|{_GOOD}))*)\W*",
+    re.IGNORECASE,
+)
+"""A whole sentence: with anything beside it, richness may as well be too much, or missed."""
 _OF_MEDIUM: Final = re.compile(
     r"\s+(?:of|in|across|throughout) (?:the|this) (?:whole |entire )?"
     r"(?:image|picture|photo|photograph|video|clip|footage|scene|shot|frame|camera)\b",
@@ -180,6 +189,8 @@ def parse_claim(text: str) -> Claim | None:
     """
     plain = _OF_MEDIUM.sub("", text)
     found = {claim for clause in _CLAUSE.split(plain) for claim in _claims_in(clause, plain)}
+    if _RICH_COLOURS.fullmatch(plain):
+        found.add(fine(Attribute.COLOUR))
     return found.pop() if len(found) == 1 else None
 
 
@@ -188,7 +199,7 @@ def _claims_in(clause: str, text: str) -> list[Claim]:
     claims = []
     for fault, pattern in _FAULT_PATTERNS.items():
         for match in pattern.finditer(clause):
-            negated = _is_negated(clause, match)
+            negated = _is_negated(clause, match) or (fault in _AMOUNTS and _is_little(clause, match))
             claims.append(fine(ATTRIBUTE_OF[fault]) if negated else faulty(fault, degree))
     for attribute, pattern in _FINE_PATTERNS.items():
         for match in pattern.finditer(clause):
@@ -201,3 +212,7 @@ def _claims_in(clause: str, text: str) -> list[Claim]:
 
 def _is_negated(clause: str, match: re.Match[str]) -> bool:
     return bool(_NEGATORS.search(clause[: match.start()]) or _NEGATED_AFTER.search(clause[match.end() :]))
+
+
+def _is_little(clause: str, match: re.Match[str]) -> bool:
+    return bool(_LITTLE_BEFORE.search(clause[: match.start()]) or _LITTLE_AFTER.search(clause[match.end() :]))

@@ -219,25 +219,28 @@ class BatchDesk:
 
     def _settle(self, book: AnswerBook[Answer], one: _Open, wanted: Chunk, lines: Mapping[str, Line]) -> None:
         """Record answers first and refusals last: whether a question or a parameter is refused, answers tell."""
-        kept_back: list[tuple[Inquiry, Line]] = []
+        unfit: list[tuple[Inquiry, Line]] = []
         for key, inquiry in wanted.items():
             line = lines.get(key)
             if line is not None and line.status == OK:
                 self._record(book, inquiry, one, line)
-            elif line is not None and line.refuses:
-                kept_back.append((inquiry, line))
-            else:
-                self._release(book, inquiry, one)
-        refused: list[Line] = []
-        for inquiry, line in kept_back:
-            if line.filtered or self._desk.has_answered(book, one.entry.role, wanted.values()):
+            elif line is not None and line.filtered:
                 self._refuse(book, inquiry, one, line)
+            elif line is not None and line.refuses:
+                unfit.append((inquiry, line))
             else:
-                refused.append(line)
                 self._release(book, inquiry, one)
-        if refused:
-            self._register.forget(one.entry, wanted)
-            raise EndpointRefusedError(refusal_told(one.entry.host, refused[0].status, refused[0].parameter))
+        if not unfit:
+            return
+        if self._desk.has_answered(book, one.entry.role, wanted.values()):
+            for inquiry, line in unfit:
+                self._refuse(book, inquiry, one, line)
+            return
+        for inquiry, _ in unfit:
+            self._release(book, inquiry, one)
+        self._register.forget(one.entry, wanted)
+        refused = unfit[0][1]
+        raise EndpointRefusedError(refusal_told(one.entry.host, refused.status, refused.parameter))
 
     def _release(self, book: AnswerBook[Answer], inquiry: Inquiry[Answer], one: _Open) -> None:
         """An error, or nothing: providers charge for answers."""

@@ -152,8 +152,10 @@ class Desk:
         unfit, self._unfit = self._unfit, []
         for error in sorted(failures, key=lambda error: isinstance(error, StoppedError)):
             raise error
+        judges = {one.inquiry.question.judge for one in unfit}
+        answering = {judge for judge in judges if self.has_answered(book, judge, inquiries)}
         for one in unfit:
-            if not self.has_answered(book, one.inquiry.question.judge, inquiries):
+            if one.inquiry.question.judge not in answering:
                 raise EndpointRefusedError(str(one.refused))
             one.record()
 

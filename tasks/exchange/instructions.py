@@ -4,12 +4,11 @@ An answer keeps its words. Beside it stand the single assertions that are left o
 what tells no attribute of quality are taken away, by the rules of the describer (``models.signals.assertions``).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from models.signals.assertions import assertions_of, is_vacuous, problem_of, token_count
+from models.signals.assertions import assertions_of, is_vacuous, problem_of, sentences_of, token_count
 from models.signals.claims import parse_claim
 from tasks.errors import StageError
 from tasks.exchange.human_lists import MEDIA_KEYS, modality_of, path_of
@@ -17,7 +16,6 @@ from tasks.exchange.instruction_rows import RecordRejectedError, used
 from tasks.exchange.json_text import Key, Record, mended
 from tasks.exchange.tables import texts_of
 
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 _SCORES: Final = ("mos", "gt_score", "->")
 
 
@@ -87,7 +85,7 @@ def assertions_in(answer: str) -> tuple[list[tuple[str, str]], list[str]]:
     """
     kept: dict[str, str] = {}
     dropped = []
-    for sentence in filter(None, (part.strip() for part in _SENTENCE_END.split(answer))):
+    for sentence in sentences_of(answer):
         claims = {text: parse_claim(text) for text in assertions_of(sentence)}
         kept |= {text: str(claim.attribute) for text, claim in claims.items() if claim is not None}
         dropped += [f"no attribute of quality: {text}" for text, claim in claims.items() if claim is None]

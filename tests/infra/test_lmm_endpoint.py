@@ -211,6 +211,13 @@ def test_a_redirect_within_a_host_is_followed(make: Make, lmm: Lmm):
     assert lmm.keys == {CANARY}
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_would_make_another_request_of_it_is_refused(status: int, make: Make, lmm: Lmm):
+    lmm.redirect, lmm.redirect_status = "/v1/chat/completions/moved", status
+    with pytest.raises(EndpointRefusedError, match=rf"status {status}\).*set base_url"):
+        ask(make())
+
+
 @pytest.mark.parametrize("url", ["http://api.example.com/v1", "http://8.8.8.8/v1"])
 def test_a_key_is_not_sent_in_the_clear_over_the_internet(url: str):
     with pytest.raises(ValueError, match="https"):

@@ -132,6 +132,8 @@ def test_no_body_breaks_a_reader(body: dict[str, Any]):
         ({"detail": [{"loc": ["body", "max_completion_tokens"], "msg": "no"}]}, "max_completion_tokens"),
         ({"error": {"param": "response_format.json_schema", "message": "max_tokens"}}, "response_format"),
         ({"error": {"param": "messages[1].content", "message": "bad image"}}, None),
+        ({"error": {"param": "messages", "message": "the colour temperature profile is broken"}}, None),
+        ({"error": {"code": "context_length_exceeded", "message": "reduce the messages or max_tokens"}}, None),
         ("temperatures", None),
         (None, None),
     ],

@@ -53,7 +53,8 @@ class Lmm:
         fault_share: share of further answers that go wrong, by a hash of key and attempt.
         refuse: chat request -> status and body of a refusal.
         tokens_in: counted for a chat request; ``tokens_out`` for its answer.
-        redirect: where every request is sent on to, by status 307; empty for nowhere.
+        redirect: where every request is sent on to; empty for nowhere.
+        redirect_status: by which it is.
         batch_line: custom id -> what stands in the place of its line; None for the answer.
         busy: so many of the next requests about files and batches get a 503.
         honours_keys: answer a repeated idempotency key from the store.
@@ -79,6 +80,7 @@ class Lmm:
     tokens_in: int = 900
     tokens_out: int = 40
     redirect: str = ""
+    redirect_status: int = 307
     batch_polls: int = 1
     batch_line: Callable[[str], Body | None] = lambda _: None
     busy: int = 0
@@ -219,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.lmm.redirect and not self.path.endswith("/moved"):
-            self._json(307, {}, {"Location": self.lmm.redirect})
+            self._json(self.lmm.redirect_status, {}, {"Location": self.lmm.redirect})
         elif self.path in ("/v1/files", "/v1/batches") and self._busy():
             self._json(503, {"error": {"message": "busy"}})
         elif self.path == "/v1/files":

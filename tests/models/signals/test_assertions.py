@@ -81,6 +81,12 @@ def test_splitting_makes_one_sentence_one_assertion():
         ("There is no blur and the noise is strong", ["There is no blur", "The noise is strong"]),
         ("The image is neither sharp nor clean", ["The image is neither sharp nor clean"]),
         ("There is no noise or grain", ["There is no noise or grain"]),
+        ("The picture is free of noise and slightly blurred", ["The picture is free of noise", "Slightly blurred"]),
+        ("The image has no noise and strong blur", ["The image has no noise", "Strong blur"]),
+        ("There is no noise and low contrast", ["There is no noise", "Low contrast"]),
+        ("The image is without noise and out of focus", ["The image is without noise", "Out of focus"]),
+        ("The photo shows no blocking and heavy grain", ["The photo shows no blocking", "Heavy grain"]),
+        ("There is no compression and some noise", ["There is no compression", "Some noise"]),
     ],
 )
 def test_what_is_denied_together_is_denied_one_by_one(told: str, kept: list[str]):

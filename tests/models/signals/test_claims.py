@@ -39,6 +39,16 @@ def test_the_papers_own_examples_are_understood():
         ("Compression artifacts are minimal", fine(Attribute.COMPRESSION)),
         ("The image has low noise", fine(Attribute.NOISE)),
         ("Noise is not low", faulty(Fault.NOISE, Degree.STRONG)),
+        ("Colors are vivid but too saturated", faulty(Fault.VIVID, Degree.STRONG)),
+        ("Noise is very low overall", fine(Attribute.NOISE)),
+        ("Noise is not minimal", faulty(Fault.NOISE, Degree.STRONG)),
+        ("Noise is not negligible", faulty(Fault.NOISE, Degree.STRONG)),
+        ("Noise is not very low", faulty(Fault.NOISE, Degree.STRONG)),
+        ("Noise is low only in bright areas", faulty(Fault.NOISE, Degree.STRONG)),
+        ("Compression is very low quality", faulty(Fault.COMPRESSION, Degree.STRONG)),
+        ("The dark level is low", faulty(Fault.DARK, Degree.STRONG)),
+        ("The picture has rich, vibrant colors", fine(Attribute.COLOUR)),
+        ("The colors of the image are vivid and natural", fine(Attribute.COLOUR)),
     ],
 )
 def test_plain_sentences_of_others_are_understood(text: str, claim: Claim):
@@ -56,7 +66,11 @@ def test_plain_sentences_of_others_are_understood(text: str, claim: Claim):
         "The overall quality is good",
         "Neither noise nor blur is visible",
         "Colors are not vivid",
-        "Colors are vivid but too saturated",
+        "Vivid colours are missing",
+        "Unnatural vivid colours",
+        "Excessive vivid colours",
+        "Colours are rich but unnatural",
+        "The colours are vivid to the point of being unnatural",
     ],
 )
 def test_what_makes_no_single_measurable_claim_is_not_understood(text: str):

@@ -16,6 +16,7 @@ from infra.object_store import FolderStore
 from tasks.annotation import batches, review
 from tasks.annotation.answers import spending_folder
 from tasks.annotation.calls import stored_calls
+from tasks.annotation.desk import Desk
 from tasks.annotation.spending import BudgetReachedError
 from tasks.stage import Place, build_config
 
@@ -117,6 +118,18 @@ def test_a_question_that_the_provider_refuses_is_a_counted_malformed_vote(
     assert json.loads((where / "out" / "malformed.json").read_text()) == {"gpt": {told: 1}}
     assert first[0] not in lmm.paid
     assert sum(row["cost"] == 0 for row in calls(root)) == 1
+
+
+def test_whether_a_role_has_answered_is_looked_up_once_a_batch(
+    run: Run, lmm: Lmm, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[str] = []
+    monkeypatch.setattr(Desk, "has_answered", lambda _, __, role, ___: bool(looks.append(role)))
+    lmm.batch_line = lambda _: UNFIT
+    with pytest.raises(EndpointRefusedError, match="status 400"):
+        run()
+    assert looks == ["gpt"]
+    assert calls(root) == []
 
 
 def test_a_parameter_that_the_provider_refuses_stops_the_run_and_spoils_no_question(run: Run, lmm: Lmm, root: Path):

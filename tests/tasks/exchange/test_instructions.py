@@ -46,6 +46,12 @@ def test_nothing_is_left_of_praise_and_the_reason_is_told():
     assert assertions_in("Noise is strong. Noise is strong.")[0] == [("Noise is strong", "noise")]
 
 
+def test_sentences_end_where_they_end_for_the_describer():
+    told = "There are compression artifacts, e.g. blocking. Noise is visible, i.e. grain."
+    kept = ["There are compression artifacts, such as blocking", "Noise is visible, that is grain"]
+    assert assertions_in(told) == (list(zip(kept, ("compression", "noise"), strict=True)), [])
+
+
 def test_a_round_trip_is_exact_and_a_change_reaches_the_file():
     found = read(id=17, split="train")
     text, changed = export_text(DESCRIPTIONS, found.frame)
