@@ -3,11 +3,14 @@
 ``python benchmarks/distortion_signals.py`` prints means over four photographs of scikit-image, three seeds each, and a
 moving cut of one of them for the video types; ``--photos FOLDER`` takes other photographs. ``rising`` counts the runs
 (photograph and seed) whose signal rises with every step of strength; levels of equal strength are not compared.
+``--cover 16 40 100`` prints instead how many image cells so many photographs draw with 8 children each.
 """
 
 import argparse
+import hashlib
 import io
 import itertools
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from models.distortions import IMAGE_TYPES, LEVELS, VIDEO_TYPES, distort_clip, distort_image, strength
+from models.distortions import IMAGE_CELLS, IMAGE_TYPES, LEVELS, VIDEO_TYPES, distort_clip, distort_image, strength
 from models.distortions.signals import SIGNALS, signal
+from tasks.annotation.distort import draw_cells
 
 Pixels = NDArray[np.uint8]
 
 SIDE = 400
 SEEDS = (3, 11, 42)
+POOLS = 20
+CHILDREN = 8
 
 
 def photographs(folder: Path | None) -> list[Pixels]:
@@ -64,12 +70,24 @@ def rises(groups: list[list[float]]) -> bool:
     return all(max(weaker) < min(stronger) for weaker, stronger in itertools.pairwise(groups))
 
 
+def covered(photographs: int, pool: int) -> int:
+    """How many of the image cells the photographs of one pool draw."""
+    names = [hashlib.sha256(f"{pool}/{number}".encode()).hexdigest() for number in range(photographs)]
+    return len({cell for name in names for cell in draw_cells(name, IMAGE_CELLS, CHILDREN, 1)})
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="folder of photographs (default: four of scikit-image)")
     parser.add_argument("--types", nargs="*", default=list(SIGNALS), help="types to measure (default: all 29)")
+    parser.add_argument("--cover", type=int, nargs="*", default=[], help="numbers of photographs: print cells drawn")
     told = parser.parse_args()
+    for count in told.cover:
+        mean = statistics.fmean(covered(count, pool) for pool in range(POOLS))
+        print(f"{count} photographs draw {mean:.2f} of {len(IMAGE_CELLS)} cells (mean over {POOLS} pools)")
+    if told.cover:
+        return
     photos = photographs(told.photos)
     print(f"{'type':24}{'signal by strength, weakest first':52}{'rising':>8}")
     for kind in told.types:

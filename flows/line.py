@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.preflight import check_configs, check_targets, promotes_by_default
+from flows.preflight import check_configs, check_keys, check_targets, promotes_by_default
 from flows.reannotation import record_data_set, tell_failure
 from flows.stages import Line, fetch_inputs
 from infra.errors import InfraError
@@ -72,6 +72,8 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     root, chosen = locate_workspace(spec, workspace), check_targets(targets)
     _open(root, spec, [*chosen, *(STEPS if record else ())])
     line = Line(root, chosen, pull=pull)
+    if not pull:  # finished stages may come from somebody who has the keys
+        check_keys(workspace_params(spec), line.due())
 
     # Annotation: what is true of the data.
     line.run("collect")

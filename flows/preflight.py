@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.errors import InfraError
-from infra.needs import missing_needs
+from infra.needs import missing_keys, missing_needs
 from infra.offer import read_lock
 from infra.params import profile_needs
 from infra.workspace import CHECKOUT
@@ -55,6 +55,22 @@ def check_needs(profile: str) -> None:
             f"this machine lacks what the profile {profile} needs ({missing[0]}{more}): "
             f"vital run --profile {profile} --dry-run lists everything"
         )
+        raise ConfigError(msg)
+
+
+def check_keys(params: Mapping[str, Any], stages: Collection[str]) -> None:
+    """Refuse to start stages that ask endpoints whose keys are not set.
+
+    Args:
+        params: all sections of the run.
+        stages: those that may run.
+
+    Raises:
+        ConfigError: a key is missing; the message names all of them.
+    """
+    missing = missing_keys({stage: params.get(stage) for stage in stages}, {})
+    if missing:
+        msg = f"nothing was run: {'; '.join(missing)}"
         raise ConfigError(msg)
 
 

@@ -30,6 +30,7 @@ from infra.process_group import ProcessGroup
 from infra.travelling import InputState, TravellingInput, travelling_inputs
 from infra.workspace import CHECKOUT, made_by
 from tasks.errors import StageError
+from tasks.stage import STAGES
 
 log = logging.getLogger("vital.line")
 """One line per stage for whoever watches a terminal; the run's own log holds everything."""
@@ -281,6 +282,14 @@ class Line:
         self._workspace, self._targets, self._pull = workspace, targets, pull
         self._stale, self._upstream = find_stale(workspace), upstream_stages(workspace)
         self.outcomes: dict[str, Outcome] = {}
+
+    def due(self) -> list[str]:
+        """Targets that may run: what DVC calls stale, and what reads from such a target."""
+        found: list[str] = []
+        for stage in STAGES:
+            if stage in self._targets and (stage in self._stale or self._upstream[stage] & set(found)):
+                found.append(stage)
+        return found
 
     def run(self, stage: str) -> None:
         """Run a stage if it is a target; see ``run_stage`` for errors."""

@@ -132,8 +132,9 @@ def import_(source: Path, out: Path, instructions: str | None, root: Path | None
     meaning = f", {one.meaning.polarity} from {one.meaning.low:g} to {one.meaning.high:g}" if one.meaning else ""
     click.echo(f"{out}: {one.rows} rows of {one.kind}{meaning}{f' ({one.told})' if one.told else ''}")
     _tell_left_out(found)
+    aside = _aside(out)
+    aside.unlink(missing_ok=True)  # of an earlier import
     if len(found.rejects):
-        aside = out.with_suffix(".rejects.parquet")
         write_table(aside, REJECTS, found.rejects)
         click.echo(f"{aside}: what cannot be used")
         _tell_rejects(found.rejects)
@@ -152,7 +153,7 @@ def _import_instructions(source: Path, name: str, root: Path | None, out: Path) 
     records = records_of(source)
     found = import_benchmark(records, out.stem, root) if name == Q_BENCH else import_instructions(records, name, root)
     write_table(out, TABLE, found.frame)
-    write_table(out.with_suffix(".rejects.parquet"), REJECTS, found.rejects)
+    write_table(_aside(out), REJECTS, found.rejects)
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.frame["kind"].value_counts(sort=False).items())
     click.echo(f"{out}: {len(found.frame)} of {len(records)} conversations ({kinds})")
     for told, count in found.notes.items():
@@ -210,7 +211,26 @@ def export(source: Path, kind: str, split: str | None, out: Path) -> None:
     text, changed = export_text(found.table, found.frame)
     with atomic(out) as file:
         file.write(text.encode())
-    return click.echo(f"{out}: {len(found.frame)} records, {changed} of them changed since the import")
+    click.echo(f"{out}: {len(found.frame)} records, {changed} of them changed since the import")
+    if missing := _not_in(source, found.frame):
+        click.echo(
+            f"left out: {missing} records of the imported file (rejected by the import, or taken out of the table)"
+        )
+    return None
+
+
+def _aside(table: Path) -> Path:
+    """Where the rejects of a table's import stand."""
+    return table.with_suffix(".rejects.parquet")
+
+
+def _not_in(table: Path, frame: "pd.DataFrame") -> int:
+    """Records of the imported file that a table lacks; rows that were taken out of its end are not known of."""
+    from tasks.records import REJECTS
+    from tasks.shards import read_table
+
+    rejected = read_table(_aside(table), REJECTS)["id"] if _aside(table).is_file() else ()
+    return len({*rejected, *map(str, range(frame["row"].max()))} - {*map(str, frame["row"])})
 
 
 def _export_workspace(root: Path, kind: str, split: str, out: Path) -> None:

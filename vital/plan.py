@@ -63,8 +63,8 @@ def print_plan(spec: WorkspaceSpec, root: Path, targets: Collection[str] = (), *
     click.echo(f"profile {spec.profile}, pool {params['collect']['pool']}, workspace {root}")
     print_table(_table(plans))
     missing = [f"{plan.stage}: {line}" for plan in plans for line in plan.missing]
-    needs = profile_needs(CHECKOUT, spec.profile)
-    missing += missing_needs(needs, CHECKOUT) + missing_keys(params, needs)
+    needs = {} if targets else profile_needs(CHECKOUT, spec.profile)  # it does not say which stage needs what
+    missing += missing_needs(needs, CHECKOUT) + missing_keys(_of(plans, params), needs)
     click.echo("Missing on this machine:" if missing else "Nothing is missing on this machine.")
     for line in missing:
         click.echo(f"  {line}")
@@ -136,6 +136,11 @@ def _plan(stage: str, params: Params, reason: str, places: tuple[Path, Path]) ->
     foresee = getattr(module, "foresee", None)
     lacks = tuple(missing(config, root)) if missing else ()
     return StagePlan(stage, reason, "", lacks, tuple(foresee(config, workspace)) if foresee else ())
+
+
+def _of(plans: list[StagePlan], params: Params) -> Params:
+    """Sections of the planned stages that would run."""
+    return {plan.stage: params[plan.stage] for plan in plans if plan.reason and plan.stage in params}
 
 
 def _table(plans: list[StagePlan]) -> Table:

@@ -50,14 +50,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         msg = f"{folder} is {'not empty' if folder.is_dir() else 'a file'}: name a new folder"
         raise StageError(msg)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    around = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    fresh = around / "fresh"  # the folder around it is for its maker's eyes alone, whatever the umask
     try:
+        fresh.mkdir()
         yield fresh
-        fresh.chmod(0o755)
         fresh.rename(folder)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(around, ignore_errors=True)
 
 
 def read_hub(folder: Path) -> pa.Table:
@@ -70,11 +70,11 @@ def read_hub(folder: Path) -> pa.Table:
 
     try:
         found = load_from_disk(str(folder))
-    except IndexError:  # the library cannot read back what it wrote of no rows
-        found = DatasetDict()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what the library raises of damage
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # what the library raises of damage
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         msg = f"{folder} holds no data set of the library datasets (save_to_disk): {told}"
+        if isinstance(error, IndexError) and (empty := _without_rows(folder)):
+            msg = f"{empty[0]} is a data set without rows: there is nothing to import, name the folder of another split"
         raise StageError(msg) from error
     parts = list(found.values()) if isinstance(found, DatasetDict) else [found]
     tables = [_whole(part) for part in parts if isinstance(part, Dataset) and len(part)]
@@ -124,6 +124,12 @@ def records_text(table: pa.Table) -> str:
 def left_out(table: pa.Table) -> list[str]:
     """Columns that :func:`records_text` leaves out."""
     return [field.name for field in table.schema if _has_bytes(field.type)]
+
+
+def _without_rows(folder: Path) -> list[Path]:
+    """The folder, or those of its splits, that were written without rows: the library cannot read them back."""
+    states = sorted(folder.glob("state.json")) + sorted(folder.glob("*/state.json"))
+    return [state.parent for state in states if json.loads(state.read_text())["_data_files"] == []]
 
 
 def _whole(part: Any) -> pa.Table:

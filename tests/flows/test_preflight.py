@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import preflight
-from flows.preflight import check_configs, check_targets
+from flows import preflight, stages
+from flows.preflight import check_configs, check_keys, check_targets
 from tasks.errors import ConfigError
 from tasks.stage import STAGES
 
@@ -61,3 +61,22 @@ def test_a_lock_that_says_nothing_is_no_obstacle(
     (tmp_path / "dvc.lock").write_text(lock)
     check_configs(params, ["collect"], tmp_path)
     assert len(asked) == 1
+
+
+def test_keys_are_looked_for_of_the_stages_that_may_run_alone(params: dict, monkeypatch: pytest.MonkeyPatch):
+    role = {"base_url": "https://x/v1", "model": "m", "key": "SOME_KEY"}
+    params["describe"]["endpoints"] = {"describer": role}
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"nothing was run: key of describe.describer: set SOME_KEY in the environ"):
+        check_keys(params, ["collect", "describe"])
+    check_keys(params, ["collect", "review"])
+    monkeypatch.setenv("SOME_KEY", "x")
+    check_keys(params, ["describe"])
+
+
+def test_what_may_run_is_what_is_stale_and_what_reads_from_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(stages, "find_stale", lambda _root: {"score"})
+    upstream = {"describe": {"score"}, "review": {"describe"}}
+    monkeypatch.setattr(stages, "upstream_stages", lambda _root: {name: upstream.get(name, set()) for name in STAGES})
+    assert stages.Line(tmp_path, list(STAGES)).due() == ["score", "describe", "review"]
+    assert stages.Line(tmp_path, ["collect", "review"]).due() == []

@@ -17,7 +17,7 @@ from PIL import Image
 
 from infra.data_set import data_set_name
 from infra.workspace import CHECKOUT
-from vital.cli import cli, main
+from vital.cli import _OF_A_WORKSPACE, cli, main
 from vital.media_files import find_media
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -295,6 +295,11 @@ def test_who_stands_in_a_workspace_is_told_that_the_checkout_is_meant(
         )
     for words in (["run", f"--workspace={tmp_path}"], ["run", "--pool", "x"], ["registry", "list"], ["opinions", "x"]):
         assert told(*words) == ""
+
+
+def test_the_readme_names_the_commands_that_say_which_checkout_is_meant(checkout: Path):
+    (told,) = re.findall(r"In a workspace's folder (.*?) say that", (checkout / "README.md").read_text(), re.DOTALL)
+    assert set(re.findall(r"`(.*?)`", told)) == {" ".join(words) for words in _OF_A_WORKSPACE}
 
 
 def test_a_folder_that_cannot_be_listed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -68,6 +68,22 @@ def test_descriptions_of_several_turns_are_told_and_stand_aside(vital: Vital, tm
     assert told[0].startswith(f"{out}: 1 rows of descriptions (1 records rejected, 1 single assertions")
     assert told[1:] == [f"{tmp_path}/q.rejects.parquet: what cannot be used", "  rejected 1: several_turns"]
     assert read_table(tmp_path / "q.rejects.parquet", REJECTS)["id"].tolist() == ["1"]
+    (tmp_path / "labels.json").write_text(json.dumps(records[:1]))
+    vital("data", "import", tmp_path / "labels.json", "--out", out)
+    assert not (tmp_path / "q.rejects.parquet").exists()
+
+
+@pytest.mark.parametrize("rejected", [0, 1, 3])
+def test_an_export_says_how_many_records_of_the_file_it_leaves_out(rejected: int, vital: Vital, tmp_path: Path):
+    turns = [{"from": "human", "value": "How is it?"}, {"from": "gpt", "value": "Noise is strong."}]
+    records = [{"image": f"{n}.jpg", "conversations": turns * (1 + (n == rejected))} for n in range(4)]
+    (tmp_path / "labels.json").write_text(json.dumps(records))
+    table, out = tmp_path / "q.parquet", tmp_path / "back.json"
+    vital("data", "import", tmp_path / "labels.json", "--out", table)
+    told = vital("data", "export", table, "--out", out).stdout.splitlines()
+    assert told[0] == f"{out}: 3 records, 0 of them changed since the import"
+    assert told[1].startswith("left out: 1 records of the imported file")
+    assert json.loads(out.read_text()) == [record for n, record in enumerate(records) if n != rejected]
 
 
 @pytest.mark.parametrize("command", ["data", "data inspect", "data import", "data export"])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from tasks.errors import StageError
 from tasks.exchange.export import export_text
 from tasks.exchange.formats import Options, import_file, import_records
-from tasks.exchange.hub import read_hub, write_hub
+from tasks.exchange.hub import new_folder, read_hub, write_hub
 from tasks.exchange.json_text import cut
 from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import HUMAN_SCORES
@@ -148,8 +149,35 @@ def test_splits_that_do_not_fit_together_and_empty_data_sets_are_told(tmp_path: 
     datasets.DatasetDict().save_to_disk(str(tmp_path / "none"))
     datasets.Dataset.from_dict({"image": [], "mos": []}).save_to_disk(str(tmp_path / "empty"))
     for name in ("none", "empty"):
-        with pytest.raises(StageError, match="is a data set without rows"):
+        with pytest.raises(StageError, match=f"{name} is a data set without rows"):
             import_file(tmp_path / name, STARS)
+    splits = datasets.DatasetDict(train=first, test=datasets.Dataset.from_dict({"image": [], "mos": []}))
+    splits.save_to_disk(str(tmp_path / "half"))
+    with pytest.raises(StageError, match=r"half/test is a data set without rows: .* name the folder of another split"):
+        import_file(tmp_path / "half", STARS)
+
+
+def test_not_every_index_error_of_the_library_is_a_data_set_without_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_folder: str) -> None:
+        raise IndexError("list index out of range")
+
+    datasets.Dataset.from_dict({"image": ["a.jpg"], "mos": [1.0]}).save_to_disk(str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets, "load_from_disk", fail)
+    with pytest.raises(StageError, match=r"holds no data set of the library datasets .*: IndexError: list index out"):
+        import_file(tmp_path / "hub", STARS)
+
+
+def test_a_new_folder_has_the_mode_that_the_umask_says(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "hub") as fresh:
+            (fresh / "x").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "hub").stat().st_mode & 0o777 == 0o750
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
 @pytest.mark.parametrize(
