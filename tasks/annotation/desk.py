@@ -1,5 +1,6 @@
 """Where questions meet endpoints: many at once within each role's limits, every one paid once, all within a budget."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,11 @@ FILTERED: Final = "refusal"
 
 UNFIT_QUESTION: Final = "refused by the server"
 """Problem of a reply to a question that the server will not take, though it takes others."""
+
+_MOST: Final = 10
+"""Times what params say, beyond which a count is no longer believed of calls to come."""
+
+log = logging.getLogger(__name__)
 
 Asked = ChatQuestion | DecisionQuestion
 Reply = ChatReply | DecisionReply
@@ -59,10 +65,11 @@ class Request:
 
 @dataclass(frozen=True)
 class _Counted:
-    """What a model has counted beyond our estimates: input tokens to one of ours, and its longest answer."""
+    """What a role's server counts beyond our estimates: input tokens to one of ours, and its longest answer."""
 
     excess: float = 1.0
     longest: int = 0
+    absurd: bool = False
 
 
 @dataclass
@@ -113,7 +120,7 @@ class Desk:
         self.roles, self.exhibits, self.spending, self.account = roles, exhibits, spending, account
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._answered: set[str] = set()
-        self._counted: dict[str, _Counted] = {}
+        self._counted: dict[Role, _Counted] = {}
         self._unfit: list[_Unfit[Any]] = []
         self.endpoints = {
             name: Endpoint(
@@ -181,7 +188,7 @@ class Desk:
             body = decision_body(dialect, role.model, question.instructions, options, pictures)
             characters = len(question.instructions) + sum(map(len, (*options, *options.values())))
             tokens_out = 0
-        tokens_in, counted = role.input_tokens(characters, len(pictures)), self._counted.get(role.model, _Counted())
+        tokens_in, counted = role.input_tokens(characters, len(pictures)), self._counted.get(role, _Counted())
         aside = round(tokens_in * counted.excess), max(tokens_out, counted.longest)
         return Request(PATHS[role.kind], body, tokens_in, tokens_out, sum(aside), role.cost(*aside))
 
@@ -200,7 +207,7 @@ class Desk:
         estimated = usage.tokens_in is None or usage.tokens_out is None
         tokens_in = usage.tokens_in if usage.tokens_in is not None else request.tokens_in
         tokens_out = usage.tokens_out if usage.tokens_out is not None else request.tokens_out
-        self._learn(role.model, tokens_in / max(1, request.tokens_in), tokens_out)
+        self._learn(role, tokens_in / max(1, request.tokens_in), tokens_out)
         cost = role.cost(tokens_in, tokens_out) * share
         if not answered.replayed:
             cost += answered.doubtful * request.price
@@ -253,11 +260,20 @@ class Desk:
         book.record(inquiry.question, inquiry.read(reply), call)
         self.spending.settle(payment.admitted * payment.price, call.cost)
 
-    def _learn(self, model: str, excess: float, tokens_out: int) -> None:
-        """A server that counts more than params say is believed from then on."""
+    def _learn(self, role: Role, excess: float, tokens_out: int) -> None:
+        """A server that counts more than params say is believed from then on, up to ``_MOST`` times."""
+        longest = _MOST * role.max_output_tokens
+        absurd = excess > _MOST or tokens_out > longest
         with self._lock:
-            counted = self._counted.get(model, _Counted())
-            self._counted[model] = _Counted(max(counted.excess, excess), max(counted.longest, tokens_out))
+            counted = self._counted.get(role, _Counted())
+            self._counted[role] = _Counted(
+                max(counted.excess, min(excess, _MOST)),
+                max(counted.longest, min(tokens_out, longest)),
+                counted.absurd or absurd,
+            )
+        if absurd and not counted.absurd:
+            msg = "%s counts more than %d times the tokens that params say: check picture_tokens and max_output_tokens"
+            log.warning(msg, role.endpoint.host, _MOST)
 
     def _wait_or_stop(self, seconds: float) -> None:
         if self._stop.wait(seconds):

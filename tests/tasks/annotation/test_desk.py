@@ -280,6 +280,21 @@ def test_counts_of_calls_in_flight_are_not_multiplied(root: Path, lmm: Lmm):
     assert desk.request(question, role).tokens == 3 * first[0].tokens_in + role.max_output_tokens
 
 
+def test_absurd_counts_are_told_once_and_hold_back_neither_later_calls_nor_other_roles(
+    root: Path, lmm: Lmm, caplog: pytest.LogCaptureFixture
+):
+    role = Role(base_url=lmm.address, model="m", picture_tokens=100)
+    other = Role(base_url=lmm.address, model="m", max_output_tokens=50)
+    desk = Desk({"judge": role, "other": other}, Exhibits(Pictures()), Spending(root, "a", Budget()), "a")
+    question = ChatQuestion("system", "text", None, None)
+    first, second = desk.request(question, role), desk.request(question, other)
+    for _ in range(2):
+        desk.call(role, first, Usage("m", 10**9 - 1, 10**9 - 1), Answered({}, 0.1))
+    assert desk.request(question, role).tokens == 10 * first.tokens
+    assert desk.request(question, other) == second
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_a_content_filter_is_a_refusal_and_not_the_end(run: Run, lmm: Lmm):
     lmm.reject = (400, {"error": {"code": "content_filter", "message": "KEY"}})
     report, out = run()
