@@ -326,6 +326,6 @@ def _work_key(name: str, dependencies: dict[str, Path | str], sections: dict[str
             try:
                 with file.open("rb") as handle:
                     sha.update(called + hashlib.file_digest(handle, "sha256").digest())
-            except PermissionError:  # of a pool: collect records it; any other stage fails when it opens the file itself
+            except PermissionError:  # collect records it of a pool; another stage fails where it opens it
                 sha.update(called + b"\0")
     return f"{recipe.hexdigest()[:16]}-{data.hexdigest()[:16]}"
