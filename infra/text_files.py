@@ -1,4 +1,4 @@
-"""Small files that are replaced whole: who reads meanwhile, or after a kill, sees one text or the other.
+"""Small files that are replaced whole: who reads meanwhile, or after a kill, sees one text or the other."""
 
 import os
 import tempfile

@@ -230,7 +230,7 @@ def _not_in(table: Path, frame: "pd.DataFrame") -> int:
     from tasks.shards import read_table
 
     rejected = read_table(_aside(table), REJECTS)["id"] if _aside(table).is_file() else ()
-    return len({*rejected, *map(str, range(int(frame["row"].max())))} - {*map(str, frame["row"])})
+    return len({*rejected, *map(str, range(frame["row"].to_numpy().max()))} - {*map(str, frame["row"])})
 
 
 def _export_workspace(root: Path, kind: str, split: str, out: Path) -> None:
