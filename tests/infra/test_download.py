@@ -20,10 +20,10 @@ from tests.infra.weight_server import Web, running_web
 
 
 def archive(size: int = 200_000, seed: int = 1) -> bytes:
-    """Bytes with the shape of a weight file."""
+    """Bytes with the shape of a weight file, the same at any hour."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("archive/data.pkl", bytes((seed * i * i) % 251 for i in range(size)))
+        file.writestr(zipfile.ZipInfo("archive/data.pkl"), bytes((seed * i * i) % 251 for i in range(size)))
     return buffer.getvalue()
 
 
