@@ -27,7 +27,7 @@ UNFIT_QUESTION: Final = "refused by the server"
 """Problem of a reply to a question that the server will not take, though it takes others."""
 
 _MOST: Final = 10
-"""Times what params say, beyond which a count is no longer believed of calls to come."""
+"""Times what params say, beyond which people are told of a count, and it makes no later call wait longer."""
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ class Request:
     Attributes:
         tokens_in: as estimated from params.
         tokens_out: at most, as params say.
-        tokens: in and out, as set aside after what the model has counted so far.
-        price: of ``tokens``.
+        tokens: in and out, as set aside after what the model has counted so far, at most ``_MOST`` times as many: they
+            decide how long a call waits.
+        price: of all that the model has counted so far: the budget holds.
     """
 
     path: str
@@ -190,7 +191,8 @@ class Desk:
             tokens_out = 0
         tokens_in, counted = role.input_tokens(characters, len(pictures)), self._counted.get(role, _Counted())
         aside = round(tokens_in * counted.excess), max(tokens_out, counted.longest)
-        return Request(PATHS[role.kind], body, tokens_in, tokens_out, sum(aside), role.cost(*aside))
+        tokens = min(aside[0], _MOST * tokens_in) + min(aside[1], _MOST * role.max_output_tokens)
+        return Request(PATHS[role.kind], body, tokens_in, tokens_out, tokens, role.cost(*aside))
 
     def read(self, question: Asked, role: Role, body: Mapping[str, Any]) -> tuple[Reply, Usage]:
         """Read an answer's body; never fails."""
@@ -261,15 +263,12 @@ class Desk:
         self.spending.settle(payment.admitted * payment.price, call.cost)
 
     def _learn(self, role: Role, excess: float, tokens_out: int) -> None:
-        """A server that counts more than params say is believed from then on, up to ``_MOST`` times."""
-        longest = _MOST * role.max_output_tokens
-        absurd = excess > _MOST or tokens_out > longest
+        """A server that counts more than params say is believed from then on; if far more, people are told."""
+        absurd = excess > _MOST or tokens_out > _MOST * role.max_output_tokens
         with self._lock:
             counted = self._counted.get(role, _Counted())
             self._counted[role] = _Counted(
-                max(counted.excess, min(excess, _MOST)),
-                max(counted.longest, min(tokens_out, longest)),
-                counted.absurd or absurd,
+                max(counted.excess, excess), max(counted.longest, tokens_out), counted.absurd or absurd
             )
         if absurd and not counted.absurd:
             msg = "%s counts more than %d times the tokens that params say: check picture_tokens and max_output_tokens"

@@ -290,7 +290,9 @@ def test_absurd_counts_are_told_once_and_hold_back_neither_later_calls_nor_other
     first, second = desk.request(question, role), desk.request(question, other)
     for _ in range(2):
         desk.call(role, first, Usage("m", 10**9 - 1, 10**9 - 1), Answered({}, 0.1))
-    assert desk.request(question, role).tokens == 10 * first.tokens
+    after = desk.request(question, role)
+    assert after.tokens == 10 * first.tokens  # so long it waits
+    assert after.price == role.cost(10**9 - 1, 10**9 - 1)  # and for so much the budget must have room
     assert desk.request(question, other) == second
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 

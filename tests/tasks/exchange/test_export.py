@@ -140,7 +140,7 @@ def test_groups_that_lost_rows_are_still_groups(kept: list[int]):
         (None, "row 0: its column text is empty"),
         ('{"image": "a.jpg", "mos": 3}', r"row 0 \(a\.jpg\): std was changed to 0\.5, and .* still say None"),
         ('{"image": "a.jpg"}', "the table: 'a.jpg' has no finite number under 'mos'"),
-        ('{"mos": 3}', "the table: record 0 has no usable path under 'image'"),
+        ('{"mos": 3}', "the table: 1 of 2 records have no key 'image'"),
         ("{", "row 0 is not a JSON list of objects"),
     ],
 )
