@@ -70,10 +70,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     """
     spec = WorkspaceSpec(profile, None if pool is None else absolute_pool(pool), settings or {})
     root, chosen = locate_workspace(spec, workspace), check_targets(targets)
-    _open(root, spec, [*chosen, *(STEPS if record else ())])
-    line = Line(root, chosen, pull=pull)
-    if not pull:  # finished stages may come from somebody who has the keys
-        check_keys(workspace_params(spec), line.due())
+    line = _open(root, spec, chosen, record=record, pull=pull)
 
     # Annotation: what is true of the data.
     line.run("collect")
@@ -102,12 +99,16 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     return {**told, "promote": _offer(root, told)} if wanted else told
 
 
-def _open(root: Path, spec: WorkspaceSpec, sections: Sequence[str]) -> None:
+def _open(root: Path, spec: WorkspaceSpec, stages: Sequence[str], *, record: bool, pull: bool) -> Line:
     """Have the workspace and what it starts from in place, once all that is asked of it has been checked."""
     check_workspace(root, spec)
-    check_configs(workspace_params(spec), sections, root)
+    check_configs(workspace_params(spec), [*stages, *(STEPS if record else ())], root)
     prepare_workspace(root, spec)
     fetch_inputs()
+    line = Line(root, stages, pull=pull)
+    if not pull:  # finished stages may come from somebody who has the keys
+        check_keys(workspace_params(spec), line.due())
+    return line
 
 
 def _offer(workspace: Path, outcomes: dict[str, str]) -> str:
