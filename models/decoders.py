@@ -5,12 +5,11 @@ InternVL3 model cards (InternViT-300M with Qwen2.5 0.5B / 1.5B / 7B / 14B).
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
-from models.errors import MissingWeightsError, ModelError
+from models.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,13 @@ TINY_ENCODER: Final = EncoderSize(
 INTERNVIT_300M: Final = EncoderSize(
     width=1024, layers=24, heads=16, mlp_width=4096, tile_px=448, patch_px=14, layer_scale=0.1
 )
+
+INTERNVL3_VOCABULARY: Final = 151_674
+"""Rows of InternVL3's embedding table: Qwen2.5's tokens and InternVL's."""
+INTERNVL3_IMAGE_TOKEN: Final = 151_667
+"""``<IMG_CONTEXT>`` in InternVL3's tokenizer."""
+INTERNVL3_ROPE: Final = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1_000_000.0}
+"""Rotary embedding of InternVL3's decoders (config.json of the hub); the scaling acts beyond 32,768 tokens only."""
 
 DECODERS: Final[dict[str, DecoderRecord]] = {
     record.name: record
@@ -130,6 +136,7 @@ def build_internvl_config(
         num_key_value_heads=decoder.kv_heads,
         intermediate_size=decoder.mlp_width,
         max_position_embeddings=32768,
+        rope_parameters=dict(INTERNVL3_ROPE) if decoder.hub else None,
         initializer_range=0.02 if decoder.hub else decoder.width**-0.5,  # random weights of a narrow decoder need more
         tie_word_embeddings=decoder.tied_embeddings,
         bos_token_id=None,
@@ -144,21 +151,3 @@ def build_internvl_config(
         downsample_ratio=0.5,
         tie_word_embeddings=decoder.tied_embeddings,
     )
-
-
-def checkpoint_folder(decoder: DecoderRecord, weights: Path) -> Path:
-    """Folder of a decoder's checkpoint below the folder ``weights``.
-
-    Raises:
-        MissingWeightsError: it is not there; the message says which hub snapshot belongs where.
-    """
-    folder = weights / decoder.name
-    if (folder / "config.json").is_file():
-        return folder
-    if decoder.hub is None:
-        msg = (
-            f"decoder {decoder.name}: {folder} is missing; get it with dvc pull -r seed, or make it with the base stage"
-        )
-        raise MissingWeightsError(msg)
-    msg = f"decoder {decoder.name}: put the snapshot of {decoder.hub} (huggingface.co) into {folder}"
-    raise MissingWeightsError(msg)

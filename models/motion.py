@@ -8,6 +8,7 @@ SlowFast information flows from the fast pathway to the slow one and never back,
 output: it is built by pytorchvideo and left out, under unchanged tensor names, so official checkpoints load by name.
 """
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import require_same_tensors, shapes_of
 from models.errors import MissingWeightsError, ModelError
 
 _TRUNK_BLOCKS: Final = 5  # stem and four residual stages; then follow pooling and the classification head
@@ -123,6 +125,12 @@ class MotionProjector(nn.Module):
         self.act = nn.GELU()
         self.linear_2 = nn.Linear(width, width)
 
+    def start_anew(self, generator: torch.Generator) -> None:
+        """Draw the weights that the released code starts with (InternVL3 has none): U(0, .01), biases 0."""
+        for linear in (self.linear_1, self.linear_2):
+            nn.init.uniform_(linear.weight, 0.0, 0.01, generator=generator)
+            nn.init.zeros_(linear.bias)
+
     def forward(self, motion_BTM: Tensor) -> Tensor:
         """Motion tokens ``[B, T, D]`` in the decoder's space."""
         return self.linear_2(self.act(self.linear_1(self.layer_norm(motion_BTM))))
@@ -132,22 +140,25 @@ def load_slowfast_checkpoint(extractor: MotionExtractor, path: Path) -> None:
     """Load the fast pathway of an official SlowFast checkpoint by tensor name.
 
     Args:
-        path: pytorchvideo's ``SLOWFAST_8x8_R50.pyth`` (``{"model_state": {...}}``) or a plain state dict; only tensors
-            are unpickled.
+        path: pytorchvideo's ``SLOWFAST_8x8_R50.pyth`` (``{"model_state": {...}}``: both pathways and the Kinetics head)
+            or a plain state dict; only tensors are unpickled.
 
     Raises:
         MissingWeightsError: the file is not there.
-        ModelError: a tensor of the fast pathway is missing or has another shape.
+        ModelError: it holds code, no SlowFast by pytorchvideo's names, or one of another size.
     """
     if not path.is_file():
-        msg = f"SlowFast weights: put pytorchvideo's SLOWFAST_8x8_R50.pyth at {path}"
+        msg = f"SlowFast weights: put pytorchvideo's SLOWFAST_8x8_R50.pyth at {path}: vital weights fetch or add"
         raise MissingWeightsError(msg)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    state = loaded.get("model_state", loaded)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        msg = f"{path} is not a file of tensors alone: {' '.join(str(error).split())[:160]}"
+        raise ModelError(msg) from error
+    state = loaded.get("model_state", loaded) if isinstance(loaded, dict) else {}
     fast = {name: value for name, value in state.items() if f".multipathway_blocks.{_FAST}." in name}
-    own = extractor.state_dict()
-    for name in sorted(own.keys() | fast.keys()):
-        if name not in fast or name not in own or fast[name].shape != own[name].shape:
-            msg = f"{path} is not SlowFast of this size: tensor {name} differs in name or shape"
-            raise ModelError(msg)
+    if not fast:
+        msg = f"{path} holds no SlowFast by pytorchvideo's names; it begins with {', '.join(map(str, list(state)[:2]))}"
+        raise ModelError(msg)
+    require_same_tensors(shapes_of(fast), shapes_of(extractor.state_dict()), f"{path} is not SlowFast of this size")
     extractor.load_state_dict(fast)

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
-    DynamicCache,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionModel,
@@ -28,7 +27,9 @@ from transformers import (
     Qwen2Model,
 )
 
-from models.checkpoint import load_internvl, save_shards
+from models.answering import greedy_ids, groups_by_length, log_likelihoods
+from models.checkpoint import MAX_SHARD_BYTES, load_internvl, require_files, save_internvl, tile_side
+from models.compatibility import OFF, Compatibility
 from models.errors import ModelError
 from models.levels import LEVELS, level_token_ids
 from models.motion import MotionConfig, MotionExtractor, MotionProjector
@@ -37,7 +38,6 @@ from models.vision_encoder import (
     VisualInput,
     VisualSpec,
     load_motion_extractor,
-    require_files,
     save_motion_extractor,
 )
 from models.vocabulary_head import VocabularyHead
@@ -49,8 +49,15 @@ VIDEO_PREFIX: Final = "The quality of the video is"
 _LAYOUT_FILE: Final = "quality_lmm.json"
 
 
-def level_prefix(medium: "VisualInput | VisualFeatures") -> str:
+_RELEASED_IMAGE_PREFIX: Final = "The quality of this image is"
+_RELEASED_VIDEO_PREFIX: Final = "The overall quality of this video is"
+"""What the released code forces at scoring (its training says the sentences above)."""
+
+
+def level_prefix(medium: "VisualInput | VisualFeatures", compatibility: Compatibility = OFF) -> str:
     """The forced sentence of this medium's modality."""
+    if compatibility.evaluation_sentences:
+        return _RELEASED_VIDEO_PREFIX if medium.is_video else _RELEASED_IMAGE_PREFIX
     return VIDEO_PREFIX if medium.is_video else IMAGE_PREFIX
 
 
@@ -86,6 +93,9 @@ class QualityLMM(nn.Module):
         level_ids: tokens of the five level words in *this* tokenizer, best first.
         spec: how media were prepared when the weights were made.
         system: system message of the chat layout.
+
+    Raises:
+        ModelError: the parts do not belong together.
     """
 
     def __init__(
@@ -107,7 +117,22 @@ class QualityLMM(nn.Module):
         self.spec = spec
         self.system = system
         self._end_id = _single_token(tokenizer, TURN_END)
+        self._check_parts()
         self._known_ids: dict[str, Tensor] = {}  # the few texts that surround every medium, tokenised once
+
+    def _check_parts(self) -> None:
+        rows = self.language_model.embed_tokens.num_embeddings
+        if len(self.tokenizer) > rows:
+            msg = f"the tokenizer has {len(self.tokenizer)} tokens, the decoder's embeddings {rows} rows"
+            raise ModelError(msg)
+        side = tile_side(self.internvl)
+        if self.spec.tile_px != side:
+            msg = f"the visual spec makes tiles of {self.spec.tile_px} px, the image encoder takes {side}"
+            raise ModelError(msg)
+        if self.motion_extractor.config.permuted == self.spec.compatibility.unpermuted_motion:
+            raise ModelError("motion extractor and visual spec disagree on the order of motion features (permuted)")
+        _single_token(self.tokenizer, IMAGE_START)
+        _single_token(self.tokenizer, IMAGE_END)
 
     @classmethod
     def from_config(
@@ -148,6 +173,11 @@ class QualityLMM(nn.Module):
         """Where the weights are."""
         return self.internvl.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.internvl.dtype
+
     # ------------------------------------------------------------------ vision
 
     def visual_features(self, inputs: Sequence[VisualInput]) -> list[VisualFeatures]:
@@ -175,24 +205,40 @@ class QualityLMM(nn.Module):
                 shapes.setdefault(medium.motion_CTHW.shape, []).append(index)
         tokens: dict[int, Tensor] = {}
         for members in shapes.values():
-            clips = torch.stack([cast("Tensor", inputs[i].motion_CTHW) for i in members]).to(self.device)
+            clips = torch.stack([cast("Tensor", inputs[i].motion_CTHW) for i in members])
+            clips = clips.to(self.device, next(self.motion_extractor.parameters()).dtype)
             tokens.update(zip(members, self.motion_extractor(clips), strict=True))
         return tokens
 
     def project(self, features: Sequence[VisualFeatures]) -> list[Tensor]:
-        """Visual tokens ``[K, D]`` per sample: all tiles in order, then one token per motion frame."""
-        projected = self.projector(torch.cat([item.tiles_PSC for item in features]))
+        """Visual tokens ``[K, D]`` per sample: all tiles in order, then one token per motion frame.
+
+        With ``frame_labels`` a sample has its whole part of the prompt instead, ``<img>`` and ``</img>`` included: a
+        video is one such image per key frame and one for its motion stream, each after its label.
+        """
+        projected = self.projector(torch.cat([item.tiles_PSC for item in features]).to(self.dtype))
         parts = projected.split([len(item.tiles_PSC) for item in features])
-        tokens: list[Tensor] = []
-        for item, part_PSD in zip(features, parts, strict=True):
-            tokens_KD = part_PSD.flatten(0, 1)
-            if item.motion_TM is not None:
-                tokens_KD = torch.cat([tokens_KD, self.motion_projector(item.motion_TM)])
-            tokens.append(tokens_KD)
-        return tokens
+        motion = [None if m.motion_TM is None else self.motion_projector(m.motion_TM.to(self.dtype)) for m in features]
+        if self.spec.compatibility.frame_labels:
+            return [self._labelled_block(*pair) for pair in zip(parts, motion, strict=True)]
+        flat = [part_PSD.flatten(0, 1) for part_PSD in parts]
+        return [kd if td is None else torch.cat([kd, td]) for kd, td in zip(flat, motion, strict=True)]
+
+    def _image_block(self, tokens_KD: Tensor) -> Tensor:
+        return torch.cat([self._embed(IMAGE_START), tokens_KD, self._embed(IMAGE_END)])
+
+    def _labelled_block(self, tiles_PSD: Tensor, motion_TD: Tensor | None) -> Tensor:
+        """The released code's layout of a medium (``frame_labels`` of :class:`models.compatibility.Compatibility`)."""
+        if motion_TD is None:
+            return self._image_block(tiles_PSD.flatten(0, 1))
+        pieces: list[Tensor] = []
+        for number, frame_SD in enumerate(tiles_PSD, 1):
+            pieces += [self._embed(f"Frame-{number}: "), self._image_block(frame_SD), self._embed("\n")]
+        pieces += [self._embed("Motion Feature: "), self._image_block(motion_TD)]
+        return torch.cat(pieces)
 
     def visual_tokens(self, inputs: Sequence[Medium]) -> list[Tensor]:
-        """Tokens ``[K, D]`` of each medium in the decoder's space; two videos in a batch are two videos.
+        """As :meth:`project`, of media; two videos in a batch are two videos.
 
         The encoder runs for media that come as pixels; features are taken as they are.
         """
@@ -244,7 +290,7 @@ class QualityLMM(nn.Module):
         answer_mask_BL: Tensor,
         prompt: str | Sequence[str] = "",
     ) -> Tensor:
-        """As :meth:`forward`, from visual tokens that exist already; None is a conversation without a medium."""
+        """As :meth:`forward`, from what :meth:`project` gave; None is a conversation without a medium."""
         prompts = [prompt] * len(visual) if isinstance(prompt, str) else list(prompt)
         heads = [self._head_embeddings(tokens, text) for tokens, text in zip(visual, prompts, strict=True)]
         answers_BLD = self.language_model.embed_tokens(answer_ids_BL)
@@ -268,7 +314,8 @@ class QualityLMM(nn.Module):
         after = f"{prompt}{TURN_END}\n{TURN_START}assistant\n"
         if tokens_KD is None:
             return self._embed(before + after)
-        return torch.cat([self._embed(before + IMAGE_START), tokens_KD, self._embed(f"{IMAGE_END}\n{after}")])
+        block_XD = tokens_KD if self.spec.compatibility.frame_labels else self._image_block(tokens_KD)
+        return torch.cat([self._embed(before), block_XD, self._embed(f"\n{after}")])
 
     def _embed(self, text: str) -> Tensor:
         if text not in self._known_ids:
@@ -284,7 +331,9 @@ class QualityLMM(nn.Module):
     @torch.no_grad()
     def level_probabilities(self, inputs: Sequence[Medium]) -> Tensor:
         """Probabilities ``[N, 5]`` of the five levels, best first, after the forced sentence of each modality."""
-        ids_BL, mask_BL = self.answer_ids([f"{level_prefix(medium)} {LEVELS[0]}" for medium in inputs], end=False)
+        ids_BL, mask_BL = self.answer_ids(
+            [f"{level_prefix(medium, self.spec.compatibility)} {LEVELS[0]}" for medium in inputs], end=False
+        )
         hidden_BLD = self(inputs, ids_BL, mask_BL)
         last_B = mask_BL.sum(1) - 1
         level_BD = hidden_BLD[torch.arange(len(inputs), device=self.device), last_B]
@@ -314,33 +363,12 @@ class QualityLMM(nn.Module):
         """Greedy continuations of conversations that were opened as embeddings ``[X, D]``; see :meth:`generate`."""
         banned = [self.tokenizer.encode(text, add_special_tokens=False) for text in avoid]
         texts = [""] * len(heads)
-        for members in _by_length(heads):
-            ids = self._greedy(torch.stack([heads[i] for i in members]), max_new_tokens, banned)
+        for members in groups_by_length(heads):
+            prompts_BXD = torch.stack([heads[i] for i in members])
+            ids = greedy_ids(self, prompts_BXD, self._end_id, max_new_tokens, banned)
             for index, row in zip(members, ids, strict=True):
                 texts[index] = str(self.tokenizer.decode(row, skip_special_tokens=True)).strip()
         return texts
-
-    def _greedy(self, embeddings_BXD: Tensor, max_new_tokens: int, banned: Sequence[list[int]]) -> list[list[int]]:
-        rows: list[list[int]] = [[] for _ in embeddings_BXD]
-        cache = DynamicCache()
-        done = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
-        step_BXD = embeddings_BXD
-        for _ in range(max_new_tokens):
-            output = self.language_model(inputs_embeds=step_BXD, past_key_values=cache, use_cache=True)
-            logits_BV = self.logits(output.last_hidden_state[:, -1])
-            for row, logits_V in zip(rows, logits_BV, strict=True):
-                for opening in banned:
-                    if opening[:-1] == row:
-                        logits_V[opening[-1]] = -torch.inf
-            next_B = logits_BV.argmax(-1)
-            done |= next_B == self._end_id
-            if bool(done.all()):
-                break
-            for row, token, finished in zip(rows, next_B.tolist(), done.tolist(), strict=True):
-                if not finished:
-                    row.append(token)
-            step_BXD = self.language_model.embed_tokens(next_B)[:, None]
-        return rows
 
     @torch.no_grad()
     def answer_log_likelihood(
@@ -352,44 +380,35 @@ class QualityLMM(nn.Module):
             per_token: divide by the number of tokens, so that long answers are not at a disadvantage.
         """
         ids_AL, mask_AL = self.answer_ids(answers)
-        rows = []
-        for tokens in self.visual_tokens(inputs):
-            head_XD = self._head_embeddings(tokens, prompt)
-            cache = DynamicCache()
-            first = self.language_model(inputs_embeds=head_XD[None], past_key_values=cache, use_cache=True)
-            cache.batch_repeat_interleave(len(answers))
-            rest = self.language_model(
-                inputs_embeds=self.language_model.embed_tokens(ids_AL[:, :-1]), past_key_values=cache, use_cache=True
-            )
-            first_A1D = first.last_hidden_state[:, -1:].expand(len(answers), -1, -1)
-            hidden_ALD = torch.cat([first_A1D, rest.last_hidden_state], dim=1)
-            log_probs_ALV = self.logits(hidden_ALD).float().log_softmax(-1)
-            chosen_AL = log_probs_ALV.gather(-1, ids_AL[..., None])[..., 0] * mask_AL
-            total_A = chosen_AL.sum(-1)
-            rows.append(total_A / mask_AL.sum(-1) if per_token else total_A)
-        return torch.stack(rows)
+        heads = [self._head_embeddings(tokens, prompt) for tokens in self.visual_tokens(inputs)]
+        total_NA = torch.stack([log_likelihoods(self, head_XD, ids_AL, mask_AL) for head_XD in heads])
+        return total_NA / mask_AL.sum(-1) if per_token else total_NA
 
     # ------------------------------------------------------------------ folders
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write the model as safetensors.
+    def save_pretrained(self, folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+        """Write the model as safetensors, in the type of its weights.
 
-        An InternVL checkpoint in two shards (image encoder; projector and decoder), tokenizer, ``motion/`` and
-        ``quality_lmm.json``. Decoders on one encoder thus share a byte-identical shard.
+        An InternVL checkpoint (image encoder in a shard of its own; projector and decoder in shards of at most
+        ``max_shard_bytes``), tokenizer, ``motion/`` and ``quality_lmm.json``. Decoders on one encoder thus share a
+        byte-identical shard.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self.internvl.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        save_shards(self.internvl, folder)
+        save_internvl(self.internvl, folder, max_shard_bytes)
         save_motion_extractor(self.motion_extractor, folder / "motion")
-        projector = {name: value.contiguous() for name, value in self.motion_projector.state_dict().items()}
+        projector = {name: value.cpu().contiguous() for name, value in self.motion_projector.state_dict().items()}
         save_file(projector, folder / "motion" / "projector.safetensors")
         layout = {"spec": dataclasses.asdict(self.spec), "system": self.system}
         (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "QualityLMM":
-        """Read a folder that :meth:`save_pretrained` wrote; weights are float32 whatever they were stored as.
+    def from_pretrained(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "QualityLMM":
+        """Read a folder that :meth:`save_pretrained` wrote.
+
+        Args:
+            dtype: type of all weights, whatever they were stored as: float32 for models that are trained or compared
+                bit by bit, bfloat16 to hold large ones in half the memory.
 
         Raises:
             MissingWeightsError: the folder is incomplete.
@@ -397,21 +416,14 @@ class QualityLMM(nn.Module):
         """
         names = ("config.json", "tokenizer.json", _LAYOUT_FILE, "motion/projector.safetensors")
         require_files(folder, names, "quality LMM")
-        internvl = load_internvl(folder)
         layout: dict[str, Any] = json.loads((folder / _LAYOUT_FILE).read_text())
-        extractor = load_motion_extractor(folder / "motion")
+        spec = VisualSpec.from_json(layout["spec"])
+        internvl = load_internvl(folder, dtype)
+        extractor = load_motion_extractor(folder / "motion", dtype)
         projector = MotionProjector(extractor.config.channels, internvl.config.get_text_config().hidden_size)
         projector.load_state_dict(load_file(folder / "motion" / "projector.safetensors"))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        spec = VisualSpec.from_json(layout["spec"])
-        return cls(internvl, extractor, projector, tokenizer, spec, layout["system"]).eval()
-
-
-def _by_length(heads: Sequence[Tensor]) -> list[list[int]]:
-    groups: dict[int, list[int]] = {}
-    for index, head in enumerate(heads):
-        groups.setdefault(len(head), []).append(index)
-    return list(groups.values())
+        return cls(internvl, extractor, projector.to(dtype), tokenizer, spec, layout["system"]).eval()
 
 
 def _single_token(tokenizer: PreTrainedTokenizerFast, token: str) -> int:

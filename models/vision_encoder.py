@@ -2,15 +2,14 @@
 
 Shape legend: ``T`` tiles or frames, ``C`` channels, ``H`` and ``W`` pixels.
 
-Two tilings. ``dynamic`` is InternVL's: a grid of tiles chosen by aspect ratio, then a thumbnail. ``fragments`` is for
-small tiles: one squashed view would average noise, blur and compression away, so beside the thumbnail stand *native*
-tiles, each a mosaic of unresized fragments, one from every cell of a grid over the whole picture (the sampling idea of
-FAST-VQA, arXiv 2207.02595). A fragment is as wide as one pixel-shuffled token, so a token never straddles two of them.
+Two ways to look. ``dynamic`` is InternVL's with the paper's sampling of clips: tiles by aspect ratio, a frame a second.
+``fragments`` is for small tiles: one squashed view would average noise, blur and compression away, so native tiles of
+unresized fragments stand beside it (``models/tiling.py``). A fragment is as wide as one pixel-shuffled token, so a
+token never straddles two of them.
 """
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -20,11 +19,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional
 from transformers import InternVLVisionModel
 
-from models.errors import MissingWeightsError, ModelError
+from models.checkpoint import require_files, require_same_tensors, shapes_of
+from models.compatibility import OFF, RELEASED, Compatibility
+from models.errors import ModelError
+from models.frames import FramePlan, densest_run, frame_rate, plan_per_second, plan_strided, spread_frames
 from models.motion import MotionConfig, MotionExtractor
+from models.tiling import dynamic_tiles, fragment_tiles, resize
 
 Pixels = NDArray[np.uint8]
 
@@ -44,10 +46,13 @@ class VisualSpec:
         native_tiles: native tiles of an image beside its thumbnail (``fragments`` only).
         frame_native_tiles: native tiles of each key frame beside its thumbnail (``fragments`` only).
         max_tiles: largest grid (``dynamic`` only; video frames are always one squashed tile there, as in the paper).
-        key_frames: at most so many frames of a clip, spread evenly, become tiles (at most one per second in the paper).
-        motion_frames: frames of the motion stream; 0 takes every frame that was given.
+        key_frames: at most so many frames of a clip, spread evenly, become tiles (``dynamic``: at most one a second).
+        motion_frames: frames of the motion stream, a run around the clip's middle; 0 takes the whole clip (``dynamic``
+            only).
         motion_px: side to which motion frames are squashed.
         motion_mean, motion_std: normalisation of the motion stream; Kinetics' is .45 and .225 for every channel.
+        motion_limit: bound on the stream where the whole clip is taken; a longer one is thinned evenly. 0: no bound.
+        compatibility: departures of the released code, for weights that expect them (``dynamic`` only).
     """
 
     tile_px: int
@@ -61,17 +66,26 @@ class VisualSpec:
     motion_px: int
     motion_mean: float
     motion_std: float
+    motion_limit: int = 0
+    compatibility: Compatibility = OFF
 
     def __post_init__(self) -> None:
         if self.tiling == "fragments" and self.tile_px % self.fragment_px:
             msg = f"fragment_px {self.fragment_px} does not divide tile_px {self.tile_px}"
             raise ModelError(msg)
+        if self.tiling == "fragments" and self.compatibility != OFF:
+            raise ModelError("the released code's departures go with dynamic tiling; fragments know none of them")
+        if self.key_frames < 1 or self.max_tiles < 1 or self.motion_frames < 0 or self.motion_limit < 0:
+            raise ModelError("key_frames and max_tiles must be at least 1, motion_frames and motion_limit at least 0")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "VisualSpec":
-        """Rebuild a spec from stored values; an unknown or missing key is an error."""
+        """Rebuild a spec from stored values; an unknown key or a missing one without default is an error."""
+        stored = dict(values)
+        if "compatibility" in stored:
+            stored["compatibility"] = Compatibility.from_json(stored["compatibility"])
         try:
-            return cls(**values)
+            return cls(**stored)
         except TypeError as error:
             msg = f"this folder's visual spec does not fit this version of the project: {error}"
             raise ModelError(msg) from error
@@ -104,8 +118,15 @@ PAPER_SPEC: Final = VisualSpec(
     motion_px=224,
     motion_mean=0.45,
     motion_std=0.225,
+    motion_limit=1200,
 )
-"""InternVL3's views (VITAL section 3, clips of 1-20 s: one key frame a second, every frame in the motion stream)."""
+"""InternVL3's views (VITAL section 3): one key frame a second, every frame in the motion stream.
+
+The bounds are ours and hold every clip of the paper's pool (1-20 s) at 60 frames a second.
+"""
+
+RELEASED_SPEC: Final = dataclasses.replace(PAPER_SPEC, motion_px=448, compatibility=RELEASED)
+"""The released code's views: its departures, and motion frames as large as tiles."""
 
 
 @dataclass(frozen=True)
@@ -139,71 +160,101 @@ def prepare_image(pixels_HWC: Pixels, spec: VisualSpec, rng: np.random.Generator
     image_CHW = _to_tensor(pixels_HWC)
     if rng is not None and rng.random() < 0.5:
         image_CHW = image_CHW.flip(-1)
-    if spec.tiling == "dynamic":
-        return VisualInput(_normalise_tiles(_dynamic_tiles(image_CHW, spec)))
-    return VisualInput(_normalise_tiles(_fragment_tiles(image_CHW, spec, spec.native_tiles, rng)))
+    if spec.tiling == "fragments":
+        tiles = fragment_tiles(image_CHW, spec.tile_px, spec.fragment_px, spec.native_tiles, rng)
+        return VisualInput(_normalise(tiles))
+    flags = spec.compatibility
+    tiles = dynamic_tiles(image_CHW, spec.tile_px, spec.max_tiles, "area" if flags.area_tiling else "aspect")
+    if flags.doubled_single_tile and len(tiles) == 1:
+        tiles = tiles.expand(2, -1, -1, -1)
+    return VisualInput(_normalise(tiles))
 
 
 def prepare_clip(
-    frames_THWC: Pixels, seconds_T: ArrayLike, spec: VisualSpec, rng: np.random.Generator | None = None
+    frames_THWC: Pixels,
+    seconds_T: ArrayLike,
+    spec: VisualSpec,
+    rng: np.random.Generator | None = None,
+    timing: tuple[int, float] | None = None,
 ) -> VisualInput:
     """Turn decoded frames into key-frame tiles and the motion stream.
 
-    Give all frames of the clip, or those that :func:`wanted_frames` names; key frames are the ones nearest to evenly
-    spread times, the motion stream is the densest run of consecutive frames around the clip's middle.
+    Give all frames of the clip, or those that :func:`wanted_frames` names together with the ``timing`` it was asked
+    for. Key frames are the ones nearest to evenly spread times; the motion stream is the densest run of consecutive
+    frames around the clip's middle, or the whole clip.
 
     Args:
         frames_THWC: uint8 RGB, in time order.
         seconds_T: their times.
         rng: as in :func:`prepare_image`; mirrors whole clips and draws one place per cell for the whole clip.
+        timing: number of frames and frame rate of the whole clip; needed for ``dynamic`` if only wanted frames are
+            given.
 
     Raises:
-        ModelError: there is no frame, or times and frames differ in number.
+        ModelError: there is no frame, times and frames differ in number, or the frames are not those that the timing
+            makes wanted.
     """
     seconds = np.asarray(seconds_T, dtype=np.float64)
     if len(frames_THWC) == 0 or len(frames_THWC) != len(seconds):
         msg = f"a clip needs frames and one time per frame, found {len(frames_THWC)} frames and {len(seconds)} times"
         raise ModelError(msg)
+    plan = _plan_of_given(seconds, spec, timing)
     flip = rng is not None and bool(rng.random() < 0.5)
     tiles: list[Tensor] = []
-    for index in _key_frame_indices(seconds, spec):
+    for index in plan.key:
         frame_CHW = _to_tensor(frames_THWC[index])
         frame_CHW = frame_CHW.flip(-1) if flip else frame_CHW
         if spec.tiling == "dynamic":
-            tiles.append(_resize(frame_CHW, spec.tile_px, spec.tile_px)[None])
+            tiles.append(resize(frame_CHW, spec.tile_px, spec.tile_px)[None])
         else:
-            tiles.append(_fragment_tiles(frame_CHW, spec, spec.frame_native_tiles, rng))
-    motion_TCHW = torch.stack(
-        [_resize(_to_tensor(frames_THWC[i]), spec.motion_px, spec.motion_px) for i in _motion_indices(seconds, spec)]
-    )
+            tiles.append(fragment_tiles(frame_CHW, spec.tile_px, spec.fragment_px, spec.frame_native_tiles, rng))
+    motion_TCHW = torch.stack([resize(_to_tensor(frames_THWC[i]), spec.motion_px, spec.motion_px) for i in plan.motion])
     motion_TCHW = motion_TCHW.flip(-1) if flip else motion_TCHW
-    motion_CTHW = ((motion_TCHW.float() / 255 - spec.motion_mean) / spec.motion_std).transpose(0, 1).contiguous()
-    return VisualInput(_normalise_tiles(torch.cat(tiles)), motion_CTHW)
+    return VisualInput(_normalise(torch.cat(tiles)), _normalise_motion(motion_TCHW, spec))
 
 
 def wanted_frames(total: int, fps: float, spec: VisualSpec) -> list[int]:
-    """Indices of the frames that :func:`prepare_clip` needs, first and last included: they tell it the clip's span."""
-    seconds = np.arange(total) / fps
-    return sorted({0, total - 1, *_key_frame_indices(seconds, spec), *_motion_indices(seconds, spec)})
+    """Indices of the frames that :func:`prepare_clip` needs.
+
+    For ``fragments`` first and last are included: they tell it the clip's span.
+    """
+    if spec.tiling == "dynamic":
+        return plan_frames(total, fps, spec).wanted
+    plan = _plan_fragments(np.arange(total) / fps, spec)
+    return sorted({0, total - 1, *plan.wanted})
 
 
-def _key_frame_indices(seconds: NDArray[np.float64], spec: VisualSpec) -> list[int]:
-    count = min(spec.key_frames, len(seconds))
-    if spec.tiling == "dynamic":  # the paper's one frame a second
-        count = min(count, max(1, int(seconds[-1] - seconds[0]) + 1))
-    share = (np.arange(count) + 0.5) / count
-    times = seconds[0] + share * (seconds[-1] - seconds[0])
-    return sorted({int(np.abs(seconds - time).argmin()) for time in times})
+def plan_frames(total: int, fps: float, spec: VisualSpec) -> FramePlan:
+    """Key and motion frames of a clip of ``total`` frames at ``fps`` frames a second (``dynamic``)."""
+    stride = spec.compatibility.frame_stride
+    if stride:
+        return plan_strided(total, fps, stride, spec.key_frames, spec.motion_limit)
+    plan = plan_per_second(total, fps, spec.key_frames, spec.motion_limit)
+    if spec.motion_frames:
+        run = densest_run(np.arange(total) / (fps or 1.0), min(spec.motion_frames, total))
+        plan = dataclasses.replace(plan, motion=tuple(run))
+    return plan
 
 
-def _motion_indices(seconds: NDArray[np.float64], spec: VisualSpec) -> list[int]:
+def _plan_of_given(seconds: NDArray[np.float64], spec: VisualSpec, timing: tuple[int, float] | None) -> FramePlan:
+    """The plan in positions of the frames that were given."""
+    if spec.tiling == "fragments":
+        return _plan_fragments(seconds, spec)
+    total, fps = timing or (len(seconds), frame_rate(seconds))
+    plan = plan_frames(total, fps, spec)
+    given = range(total) if len(seconds) == total else plan.wanted
+    if len(given) != len(seconds):
+        msg = f"{len(seconds)} frames were given of a clip of {total}; wanted are {len(given)}: use wanted_frames"
+        raise ModelError(msg)
+    places = {index: place for place, index in enumerate(given)}
+    return FramePlan(tuple(places[i] for i in plan.key), tuple(places[i] for i in plan.motion))
+
+
+def _plan_fragments(seconds: NDArray[np.float64], spec: VisualSpec) -> FramePlan:
     total = len(seconds)
     count = total if spec.motion_frames == 0 else min(spec.motion_frames, total)
-    spans = seconds[count - 1 :] - seconds[: total - count + 1]
-    starts = np.flatnonzero(spans <= spans.min() + 1e-6)
-    middle = seconds[0] + 0.5 * (seconds[-1] - seconds[0])
-    start = int(min(starts, key=lambda s: abs(0.5 * (seconds[s] + seconds[s + count - 1]) - middle)))
-    return list(range(start, start + count))
+    key = spread_frames(seconds, min(spec.key_frames, total))
+    return FramePlan(tuple(key), tuple(densest_run(seconds, count)))
 
 
 def _to_tensor(pixels_HWC: Pixels) -> Tensor:
@@ -213,68 +264,16 @@ def _to_tensor(pixels_HWC: Pixels) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1)
 
 
-def _resize(image_CHW: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic with antialiasing on bytes, as InternVL's processor does; a picture of the right size is not touched."""
-    if image_CHW.shape[1:] == (height, width):
-        return image_CHW
-    bytes_1CHW = image_CHW[None].contiguous()
-    return functional.interpolate(
-        bytes_1CHW, size=(height, width), mode="bicubic", align_corners=False, antialias=True
-    )[0]
-
-
-def _normalise_tiles(tiles_TCHW: Tensor) -> Tensor:
+def _normalise(pixels_TCHW: Tensor) -> Tensor:
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    return (tiles_TCHW.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    return (pixels_TCHW.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
-def _fragment_tiles(image_CHW: Tensor, spec: VisualSpec, native: int, rng: np.random.Generator | None) -> Tensor:
-    thumbnail = _resize(image_CHW, spec.tile_px, spec.tile_px)
-    if min(image_CHW.shape[1:]) < spec.fragment_px:  # smaller than one fragment: the smallest enlargement that fits
-        scale = spec.fragment_px / min(image_CHW.shape[1:])
-        height, width = (max(spec.fragment_px, round(side * scale)) for side in image_CHW.shape[1:])
-        image_CHW = _resize(image_CHW, height, width)
-    tiles = [_mosaic(image_CHW, spec, index, native, rng) for index in range(native)]
-    return torch.stack([thumbnail, *tiles])
-
-
-def _mosaic(image_CHW: Tensor, spec: VisualSpec, index: int, count: int, rng: np.random.Generator | None) -> Tensor:
-    """One native tile: the fragment of every cell, placed in reading order."""
-    cells, size = spec.tile_px // spec.fragment_px, spec.fragment_px
-    tile = torch.empty(3, spec.tile_px, spec.tile_px, dtype=torch.uint8)
-    shares = (index + 0.5) / count if rng is None else rng.random((2, cells, cells))
-    rows = _fragment_starts(image_CHW.shape[1], cells, size, shares if rng is None else shares[0])  # type: ignore[index]
-    columns = _fragment_starts(image_CHW.shape[2], cells, size, shares if rng is None else shares[1].T).T  # type: ignore[index]
-    for row in range(cells):
-        for column in range(cells):
-            top, left = int(rows[row, column]), int(columns[row, column])
-            patch = image_CHW[:, top : top + size, left : left + size]
-            tile[:, row * size : (row + 1) * size, column * size : (column + 1) * size] = patch
-    return tile
-
-
-def _fragment_starts(length: int, cells: int, size: int, share: float | NDArray[np.float64]) -> NDArray[np.int64]:
-    """First pixel of each cell's fragment along one axis: the share of the room that the cell leaves."""
-    edges = np.linspace(0, length, cells + 1)
-    room = np.maximum(edges[1:] - edges[:-1] - size, 0)[:, None]
-    starts = edges[:-1, None] + room * np.broadcast_to(np.asarray(share), (cells, cells))
-    return np.clip(np.floor(starts), 0, length - size).astype(np.int64)
-
-
-def _dynamic_tiles(image_CHW: Tensor, spec: VisualSpec) -> Tensor:
-    """InternVL's dynamic tiling: the grid nearest in aspect ratio, then a thumbnail if there is more than one tile."""
-    from transformers.models.got_ocr2.image_processing_got_ocr2 import (  # noqa: PLC0415 - paper profile only
-        get_optimal_tiled_canvas,
-    )
-
-    size = spec.tile_px
-    height, width = image_CHW.shape[1:]
-    columns, rows = get_optimal_tiled_canvas((height, width), (size, size), 1, spec.max_tiles)
-    canvas_CHW = _resize(image_CHW, size * rows, size * columns)
-    tiles = canvas_CHW.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).reshape(-1, 3, size, size)
-    if len(tiles) > 1:
-        tiles = torch.cat([tiles, _resize(image_CHW, size, size)[None]])
-    return tiles
+def _normalise_motion(pixels_TCHW: Tensor, spec: VisualSpec) -> Tensor:
+    """Motion stream ``[C, T, H, W]``."""
+    if spec.compatibility.imagenet_motion:
+        return _normalise(pixels_TCHW).transpose(0, 1).contiguous()
+    return ((pixels_TCHW.float() / 255 - spec.motion_mean) / spec.motion_std).transpose(0, 1).contiguous()
 
 
 class HasEncoder(Protocol):
@@ -312,8 +311,8 @@ def save_motion_extractor(extractor: MotionExtractor, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def load_motion_extractor(folder: Path) -> MotionExtractor:
-    """Read what :func:`save_motion_extractor` wrote, as float32.
+def load_motion_extractor(folder: Path, dtype: torch.dtype = torch.float32) -> MotionExtractor:
+    """Read what :func:`save_motion_extractor` wrote, as ``dtype``.
 
     Raises:
         MissingWeightsError: a file is not there.
@@ -321,19 +320,7 @@ def load_motion_extractor(folder: Path) -> MotionExtractor:
     require_files(folder, ("config.json", "extractor.safetensors"), "motion extractor")
     extractor = MotionExtractor(MotionConfig(**json.loads((folder / "config.json").read_text())))
     extractor.load_state_dict(load_file(folder / "extractor.safetensors"))
-    return extractor
-
-
-def require_files(folder: Path, names: Sequence[str], what: str) -> None:
-    """Check that a weight folder is complete.
-
-    Raises:
-        MissingWeightsError: naming the first file that is missing.
-    """
-    for name in names:
-        if not (folder / name).is_file():
-            msg = f"{what}: {folder / name} is missing; make it with the stage that writes this folder, or dvc pull"
-            raise MissingWeightsError(msg)
+    return extractor.to(dtype)
 
 
 def swap_encoder(model: HasEncoder, folder: Path) -> None:
@@ -351,12 +338,7 @@ def swap_encoder(model: HasEncoder, folder: Path) -> None:
         (model.motion_extractor, load_motion_extractor(folder / "motion").state_dict()),
     )
     for module, state in states:
-        own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-        new = {name: tuple(value.shape) for name, value in state.items()}
-        if own != new:
-            name = min(key for key in own.keys() | new.keys() if own.get(key) != new.get(key))
-            shapes = f"tensor {name} is {new.get(name)}, not {own.get(name)}"
-            msg = f"the encoder in {folder} does not fit this model: {shapes}"
-            raise ModelError(msg)
+        problem = f"the encoder in {folder} does not fit this model"
+        require_same_tensors(shapes_of(state), shapes_of(module.state_dict()), problem)
     for module, state in states:
         module.load_state_dict(state)

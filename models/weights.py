@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from models.errors import ModelError
+from models.errors import MissingWeightsError, ModelError
 from models.scorers import records
 
 HUB: Final = "https://huggingface.co"
@@ -21,8 +21,19 @@ _BASES: Final = {
     "OpenGVLab/InternVL3-14B-hf": 30300,
 }
 """Snapshots of the hub that the paper's profile trains (``DECODERS`` names them), and about their megabytes."""
+RELEASED: Final = {
+    "JZHWS/VITAL-Base-8B": 16000,
+    "JZHWS/VITAL-Assistant-8B": 16000,
+    "JZHWS/VITAL-Warm-up-1B": 2000,
+    "JZHWS/VITAL-Warm-up-2B": 4300,
+    "JZHWS/VITAL-Warm-up-14B": 30400,
+}
+"""The VITAL authors' own checkpoints (README of jzhws/VITAL-Series), and megabytes by their sizes."""
+_RELEASED_LICENCE: Final = "MIT, as its page says"
 _BASE_LICENCE: Final = "MIT (language model: Qwen2.5's licence)"
-_SLOWFAST: Final = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"
+SLOWFAST: Final = "SLOWFAST_8x8_R50.pyth"
+"""File of the motion extractor's weights (Kinetics-400)."""
+_SLOWFAST_ORIGIN: Final = f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{SLOWFAST}"
 _SLOWFAST_MEGABYTES: Final = 277
 _REVISION: Final = ("refs", "main")
 
@@ -73,16 +84,40 @@ def weight_records() -> dict[str, WeightRecord]:
             )
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     torch_home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
-    slowfast = torch_home / "hub" / "checkpoints" / _SLOWFAST.rpartition("/")[2]  # where torch.hub puts it
-    found[slowfast.name] = WeightRecord(
-        slowfast.name, ("motion extractor",), _SLOWFAST, "Apache-2.0", "", _SLOWFAST_MEGABYTES, slowfast, snapshot=False
+    slowfast = torch_home / "hub" / "checkpoints" / SLOWFAST  # where torch.hub puts it
+    owners = ("motion extractor",)
+    found[SLOWFAST] = WeightRecord(
+        SLOWFAST, owners, _SLOWFAST_ORIGIN, "Apache-2.0", "", _SLOWFAST_MEGABYTES, slowfast, snapshot=False
     )
     hub = next(record.path.parent for record in found.values() if record.snapshot)
     for name, megabytes in _BASES.items():
         path = hub / f"models--{name.replace('/', '--')}"
         owner = f"decoder {name.partition('/')[2].removesuffix('-hf').lower()}"
         found[name] = WeightRecord(name, (owner,), f"{HUB}/{name}", _BASE_LICENCE, "", megabytes, path, snapshot=True)
+    for name, megabytes in RELEASED.items():
+        path = hub / f"models--{name.replace('/', '--')}"
+        owner = f"released {name.partition('/')[2]}"
+        found[name] = WeightRecord(
+            name, (owner,), f"{HUB}/{name}", _RELEASED_LICENCE, "", megabytes, path, snapshot=True
+        )
     return found
+
+
+def snapshot_folder(name: str) -> Path:
+    """Folder with the files of a hub snapshot's present revision.
+
+    Args:
+        name: the hub's name (``owner/model``), one of :func:`weight_records`.
+
+    Raises:
+        MissingWeightsError: the snapshot is not on this machine; the message says what belongs where.
+    """
+    record = weight_records()[name]
+    reference = record.path.joinpath(*_REVISION)
+    folder = record.path / "snapshots" / (reference.read_text().strip() if reference.is_file() else "")
+    if not (folder / "config.json").is_file():
+        raise MissingWeightsError(record.instruction)
+    return folder
 
 
 def check_plain(path: Path) -> None:

@@ -86,7 +86,8 @@ def decode_medium(
 def prepare_medium(decoded: Pixels | Clip, spec: VisualSpec, rng: np.random.Generator | None = None) -> VisualInput:
     """Prepare a decoded medium; ``rng`` draws a further view, None gives the view of evaluation."""
     if isinstance(decoded, Clip):
-        return prepare_clip(decoded.frames_THWC, decoded.seconds_T, spec, rng)
+        timing = decoded.info.frames, decoded.info.fps or _FALLBACK_RATE
+        return prepare_clip(decoded.frames_THWC, decoded.seconds_T, spec, rng, timing)
     return prepare_image(decoded, spec, rng)
 
 

@@ -1,5 +1,7 @@
 """Conversations: the same layout as a prompt, rows of the assistant alone, causal turns, media where they are shown."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,7 +26,8 @@ def model() -> QualityLMM:
     torch.manual_seed(0)
     internvl = InternVLForConditionalGeneration(build_internvl_config(record, ENCODER, len(tokenizer), context))
     motion = MotionProjector(MOTION.channels, 32)
-    made = QualityLMM(internvl, MotionExtractor(MOTION), motion, tokenizer, EMBEDDED_SPEC, "You judge.").eval()
+    spec = dataclasses.replace(EMBEDDED_SPEC, tile_px=ENCODER.tile_px)
+    made = QualityLMM(internvl, MotionExtractor(MOTION), motion, tokenizer, spec, "You judge.").eval()
     with torch.no_grad():
         for value in made.parameters():
             value.add_(0.02 * torch.randn_like(value))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_folders import random_slowfast
 
 from models.errors import MissingWeightsError, ModelError
 from models.motion import (
@@ -19,16 +20,6 @@ from models.motion import (
 SLOW_TO_FAST = 4
 
 
-def _randomise(module: torch.nn.Module) -> None:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.named_parameters():
-            value.copy_(torch.rand_like(value) + 0.5 if "norm.weight" in name else 0.2 * torch.randn_like(value))
-        for name, value in module.named_buffers():
-            if "running" in name:
-                value.copy_(torch.rand_like(value) + 0.5)
-
-
 def test_official_size_has_the_official_number_of_parameters():
     network = build_slowfast(SLOWFAST_R50)
     assert sum(value.numel() for value in network.parameters()) == 34_566_488
@@ -37,8 +28,7 @@ def test_official_size_has_the_official_number_of_parameters():
 
 @pytest.mark.parametrize("config", [TINY_MOTION, SLOWFAST_R50])
 def test_fast_pathway_equals_the_whole_network(config: MotionConfig, tmp_path: Path):
-    whole = build_slowfast(config).eval()
-    _randomise(whole)
+    whole = random_slowfast(config)
     path = tmp_path / "slowfast.pyth"
     torch.save({"model_state": whole.state_dict()}, path)
     extractor = MotionExtractor(config).eval()
@@ -82,13 +72,68 @@ def test_neighbours_in_a_batch_never_enter_even_in_training():
     assert not any(module.training for module in extractor.modules() if isinstance(module, torch.nn.BatchNorm3d))
 
 
-def test_wrong_or_missing_checkpoint_is_a_clear_error(tmp_path: Path):
+OFFICIAL_NAMES = {  # of SLOWFAST_8x8_R50.pyth's model_state, with their shapes
+    "blocks.0.multipathway_blocks.0.conv.weight": (64, 3, 1, 7, 7),
+    "blocks.0.multipathway_blocks.1.conv.weight": (8, 3, 5, 7, 7),
+    "blocks.0.multipathway_fusion.conv_fast_to_slow.weight": (16, 8, 7, 1, 1),
+    "blocks.1.multipathway_blocks.1.res_blocks.0.branch1_conv.weight": (32, 8, 1, 1, 1),
+    "blocks.4.multipathway_blocks.0.res_blocks.2.branch2.conv_c.weight": (2048, 512, 1, 1, 1),
+    "blocks.4.multipathway_blocks.1.res_blocks.2.branch2.norm_c.running_var": (256,),
+    "blocks.6.proj.weight": (400, 2304),
+}
+
+
+def test_a_whole_kinetics_checkpoint_gives_its_fast_pathway(tmp_path: Path):
+    """Both pathways, fusion and the head of 400 classes are in the file; a plain state dict is read as well."""
+    whole = build_slowfast(SLOWFAST_R50).state_dict()
+    assert all(tuple(whole[name].shape) == shape for name, shape in OFFICIAL_NAMES.items())
+    for number, content in enumerate(({"model_state": whole, "epoch": 1}, whole)):
+        path = tmp_path / f"{number}.pyth"
+        torch.save(content, path)
+        extractor = MotionExtractor(SLOWFAST_R50)
+        load_slowfast_checkpoint(extractor, path)
+        assert all(torch.equal(value, whole[name]) for name, value in extractor.state_dict().items())
+    assert not any("multipathway_blocks.0" in name or "proj" in name for name in extractor.state_dict())
+
+
+class _Code:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("ran",)
+
+
+def test_wrong_or_missing_checkpoint_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     extractor = MotionExtractor(TINY_MOTION)
-    with pytest.raises(MissingWeightsError, match="SLOWFAST_8x8_R50"):
+    with pytest.raises(MissingWeightsError, match=r"put pytorchvideo's SLOWFAST_8x8_R50.pyth at .*nothing.pyth"):
         load_slowfast_checkpoint(extractor, tmp_path / "nothing.pyth")
-    torch.save(MotionExtractor(SLOWFAST_R50).state_dict(), tmp_path / "other.pyth")
-    with pytest.raises(ModelError, match="not SlowFast of this size"):
-        load_slowfast_checkpoint(extractor, tmp_path / "other.pyth")
+    before = {name: value.clone() for name, value in extractor.state_dict().items()}
+    lacking = {n: v for n, v in extractor.state_dict().items() if n != "blocks.0.multipathway_blocks.1.conv.weight"}
+    for content, said in (
+        (MotionExtractor(SLOWFAST_R50).state_dict(), r"not SlowFast of this size: has a tensor .* that no part"),
+        (lacking, r"not SlowFast of this size: has no tensor blocks.0.multipathway_blocks.1.conv.weight"),
+        (
+            {"s1.pathway1_stem.conv.weight": torch.zeros(1)},
+            "no SlowFast by pytorchvideo's names; it begins with s1",
+        ),
+        ([torch.zeros(1)], "holds no SlowFast"),
+        ({"model_state": _Code()}, "not a file of tensors alone"),
+    ):
+        torch.save(content, tmp_path / "other.pyth")
+        with pytest.raises(ModelError, match=said) as caught:
+            load_slowfast_checkpoint(extractor, tmp_path / "other.pyth")
+        assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+    assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
+
+
+def test_projector_starts_anew_from_its_seed():
+    projector = MotionProjector(16, 24)
+    projector.start_anew(torch.Generator().manual_seed(0))
+    first = projector.linear_1.weight.clone()
+    assert 0 <= float(first.min()) < 0.001
+    assert 0.009 < float(projector.linear_2.weight.max()) <= 0.01
+    assert not projector.linear_2.bias.any()
+    projector.start_anew(torch.Generator().manual_seed(0))
+    assert torch.equal(projector.linear_1.weight, first)
 
 
 def test_projector_maps_every_frame_by_itself():

@@ -1,58 +1,28 @@
 """The quality LMM: round trips, invariances, parity with plain transformers, and readouts."""
 
+import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_lmm import MOTION, SPEC, make_model
 from transformers import InternVLForConditionalGeneration, InternVLVisionModel
 
-from models.decoders import EncoderSize, build_internvl_config, decoder_record
+from models.compatibility import Compatibility
 from models.errors import MissingWeightsError, ModelError
 from models.levels import LEVELS, level_token_ids
-from models.motion import MotionConfig
+from models.motion import MotionExtractor
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, QualityLMM, level_prefix
 from models.tokenizer import IMAGE_CONTEXT, build_tokenizer
-from models.vision_encoder import (
-    VisualInput,
-    VisualSpec,
-    encoder_state,
-    prepare_clip,
-    prepare_image,
-    save_encoder,
-    swap_encoder,
-)
+from models.vision_encoder import VisualInput, encoder_state, prepare_clip, prepare_image, save_encoder, swap_encoder
 
-SPEC = VisualSpec(
-    tile_px=56,
-    tiling="fragments",
-    fragment_px=28,
-    native_tiles=1,
-    frame_native_tiles=1,
-    max_tiles=1,
-    key_frames=2,
-    motion_frames=6,
-    motion_px=32,
-    motion_mean=0.45,
-    motion_std=0.225,
-)
-ENCODER = EncoderSize(width=32, layers=2, heads=2, mlp_width=64, tile_px=56, patch_px=14, layer_scale=1.0)
-MOTION = MotionConfig(depth=18, slow_width=32, channel_ratio=8)
-
-
-def make_model(seed: int = 0, decoder: str = "nano", width: int = 32) -> QualityLMM:
-    tokenizer = build_tokenizer(
-        ["The quality of the image is good", "The quality of the video is poor"] * 3, ["image", "video"], 600
-    )
-    size = EncoderSize(width, ENCODER.layers, ENCODER.heads, 64, 56, 14, 1.0)
-    context = int(tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT))  # type: ignore[arg-type]
-    config = build_internvl_config(decoder_record(decoder), size, len(tokenizer), context)
-    torch.manual_seed(seed)
-    model = QualityLMM.from_config(config, MOTION, tokenizer, SPEC, "You look at pictures.")
-    with torch.no_grad():  # embeddings start tiny; make every part matter
-        for value in model.parameters():
-            value.add_(0.02 * torch.randn_like(value))
-    return model
+DYNAMIC = dataclasses.replace(SPEC, tiling="dynamic", tile_px=28, max_tiles=4, key_frames=3, motion_frames=0)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +114,61 @@ def test_batch_and_padding_never_change_a_sample(model: QualityLMM, media: list[
     assert torch.equal(model.level_probabilities(media), together), "reading out twice must give the same bits"
 
 
+@st.composite
+def mixed_media(draw: st.DrawFn) -> list[VisualInput]:
+    """Pictures of one to four tiles and a thumbnail, clips of one to three key frames and of any number of frames."""
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    media = []
+    for is_video in draw(st.lists(st.booleans(), min_size=2, max_size=5)):
+        height, width = draw(st.integers(10, 120)), draw(st.integers(10, 120))
+        if is_video:
+            count = draw(st.integers(1, 9))
+            frames = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+            media.append(prepare_clip(frames, np.arange(count) / 3, DYNAMIC))
+        else:
+            media.append(prepare_image(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), DYNAMIC))
+    return media
+
+
+@pytest.fixture(scope="module")
+def dynamic() -> QualityLMM:
+    return make_model(4, spec=DYNAMIC)
+
+
+@settings(max_examples=5, deadline=None)
+@given(media=mixed_media(), words=st.lists(st.integers(1, 6), min_size=5, max_size=5))
+def test_logits_of_a_mixed_batch_are_those_of_each_sample_alone(
+    dynamic: QualityLMM, media: list[VisualInput], words: list[int]
+):
+    """Other numbers of tiles, key frames and motion frames, and answers of other lengths, beside and after a sample."""
+    answers = [f"{IMAGE_PREFIX} good " * count for count, _ in zip(words, media, strict=False)]
+    ids, mask = dynamic.answer_ids(answers)
+    with torch.no_grad():
+        together = dynamic.logits(dynamic(media, ids, mask))
+        for row, medium in enumerate(media):
+            own_ids, own_mask = dynamic.answer_ids(answers[row : row + 1])
+            alone = dynamic.logits(dynamic([medium], own_ids, own_mask))[0]
+            assert (together[row, : own_ids.shape[1]] - alone).abs().max() < 1e-5
+    tokens = dynamic.visual_tokens(media)
+    for medium, own in zip(media, tokens, strict=True):
+        frames = 0 if medium.motion_CTHW is None else medium.motion_CTHW.shape[1]
+        assert len(own) == len(medium.tiles_TCHW) + frames  # one token per tile of 28 px, one per motion frame
+
+
+@settings(max_examples=6, deadline=None)
+@given(media=mixed_media())
+def test_only_clips_reach_the_motion_extractor_and_each_once(dynamic: QualityLMM, media: list[VisualInput]):
+    seen: list[torch.Size] = []
+    handle = dynamic.motion_extractor.register_forward_hook(
+        lambda _m, inputs, _o: seen.extend(clip.shape for clip in inputs[0])
+    )
+    try:
+        dynamic.visual_tokens(media)
+    finally:
+        handle.remove()
+    assert sorted(seen) == sorted(medium.motion_CTHW.shape for medium in media if medium.motion_CTHW is not None)
+
+
 def test_levels_are_read_where_an_answer_would_say_them(model: QualityLMM, media: list[VisualInput]):
     ids, mask = model.answer_ids([f"{level_prefix(media[0])} {LEVELS[2]}"], end=False)
     with torch.no_grad():
@@ -208,37 +233,6 @@ def test_swap_refuses_an_encoder_of_another_shape(tmp_path: Path):
         swap_encoder(target, tmp_path / "nothing")
 
 
-def test_likelihood_of_answers_equals_the_forward_pass(model: QualityLMM, media: list[VisualInput]):
-    answers = ["The quality of the image is good", "poor", "The video"]
-    found = model.answer_log_likelihood(media[:2], answers)
-    each = model.answer_log_likelihood(media[:2], answers, per_token=True)
-    for row, medium in enumerate(media[:2]):
-        for column, answer in enumerate(answers):
-            ids, mask = model.answer_ids([answer])
-            with torch.no_grad():
-                logs = model.logits(model([medium], ids, mask))[0].log_softmax(-1)
-            expected = logs.gather(-1, ids[0][:, None]).sum()
-            assert torch.allclose(found[row, column], expected, atol=1e-3)
-            assert torch.allclose(each[row, column], expected / ids.shape[1], atol=1e-4)
-
-
-def test_greedy_text_takes_the_best_token_at_every_step(model: QualityLMM, media: list[VisualInput]):
-    texts = model.generate(media[:2], max_new_tokens=4, prefix="The quality of the")
-    again = model.generate([media[1]], max_new_tokens=4, prefix="The quality of the")
-    assert texts[1] == again[0]
-    said = model.tokenizer.encode("The quality of the", add_special_tokens=False)
-    chosen: list[int] = []
-    for _ in range(4):
-        ids = torch.tensor([[*said, *chosen, 0]])
-        with torch.no_grad():
-            hidden = model([media[0]], ids, torch.ones_like(ids, dtype=torch.bool))
-        best = int(model.logits(hidden[0, -1]).argmax())
-        if best == model.tokenizer.convert_tokens_to_ids("<|im_end|>"):
-            break
-        chosen.append(best)
-    assert texts[0] == model.tokenizer.decode(chosen, skip_special_tokens=True).strip()
-
-
 def test_gradients_reach_encoder_and_motion_through_a_frozen_decoder(media: list[VisualInput]):
     model = make_model(5)
     model.requires_grad_(requires_grad=False)
@@ -269,3 +263,58 @@ def test_incomplete_folder_is_one_clear_line(tmp_path: Path, model: QualityLMM):
     with pytest.raises(MissingWeightsError) as caught:
         QualityLMM.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_that_do_not_belong_together_are_refused(model: QualityLMM):
+    parts = {
+        "internvl": model.internvl,
+        "motion_extractor": model.motion_extractor,
+        "motion_projector": model.motion_projector,
+        "tokenizer": model.tokenizer,
+        "spec": model.spec,
+        "system": model.system,
+    }
+    larger = build_tokenizer([f"{letter}{number}" for letter in "abcdefgh" for number in range(99)] * 3, ["image"], 900)
+    flags = Compatibility(unpermuted_motion=True)
+    view = MotionExtractor(dataclasses.replace(MOTION, permuted=False))
+    for change, said in (
+        ({"tokenizer": larger}, r"the tokenizer has \d+ tokens, the decoder's embeddings \d+ rows"),
+        ({"spec": dataclasses.replace(SPEC, tile_px=112)}, "tiles of 112 px, the image encoder takes 56"),
+        ({"motion_extractor": view}, "disagree on the order"),
+        ({"spec": dataclasses.replace(SPEC, tiling="dynamic", compatibility=flags)}, "disagree on the order"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            QualityLMM(**{**parts, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_an_encoder_folder_serves_plain_transformers_in_a_process_without_this_project(
+    model: QualityLMM, media: list[VisualInput], tmp_path: Path
+):
+    """As `AutoModel` and as `InternVLVisionModel`, from safetensors alone; the features are the same to the bit."""
+    save_encoder(model, tmp_path / "encoder")
+    assert {path.suffix for path in (tmp_path / "encoder").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    np.save(tmp_path / "tiles.npy", media[0].tiles_TCHW.numpy())
+    script = tmp_path / "elsewhere.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "sys.path[:] = [p for p in sys.path if not (Path(p or '.') / 'models' / 'quality_lmm.py').exists()]\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in type(f).__module__.lower()]\n"
+        "import importlib.util\n"
+        "assert all(importlib.util.find_spec(name) is None for name in ('models', 'vital', 'tasks'))\n"
+        "import numpy as np, torch\n"
+        "from transformers import AutoModel, InternVLVisionModel\n"
+        "tiles = torch.from_numpy(np.load('tiles.npy'))\n"
+        "for kind in (InternVLVisionModel, AutoModel):\n"
+        "    loaded, info = kind.from_pretrained('encoder', local_files_only=True, output_loading_info=True)\n"
+        "    assert type(loaded) is InternVLVisionModel and not any(info.values()), info\n"
+        "    with torch.no_grad():\n"
+        "        features = loaded.eval()(pixel_values=tiles).last_hidden_state\n"
+        "    np.save(kind.__name__, features.numpy())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-P", script], cwd=tmp_path, env=environment, check=True)
+    with torch.no_grad():
+        ours = model.image_encoder(pixel_values=media[0].tiles_TCHW).last_hidden_state
+    for kind in ("InternVLVisionModel", "AutoModel"):
+        assert np.array_equal(np.load(tmp_path / f"{kind}.npy"), ours.numpy())

@@ -8,9 +8,9 @@ import torch
 import yaml
 
 from models.decoders import DECODERS
-from models.errors import ModelError
+from models.errors import MissingWeightsError, ModelError
 from models.scorers import records
-from models.weights import check_plain, is_torchscript, weight_records
+from models.weights import check_plain, is_torchscript, snapshot_folder, weight_records
 
 
 def test_every_file_that_a_scorer_needs_has_a_record():
@@ -33,10 +33,33 @@ def test_hashes_are_those_that_names_and_urls_publish():
 
 
 def test_base_models_are_those_of_the_decoders_and_of_the_papers_profile(checkout: Path):
-    hub = {name for name, record in weight_records().items() if record.snapshot} - {"q-future/one-align"}
+    hub = {name for name, record in weight_records().items() if record.snapshot and name.startswith("OpenGVLab/")}
     assert hub == {record.hub for record in DECODERS.values()} - {None}
     needs = yaml.safe_load((checkout / "infra/profiles/paper.yaml").read_text())["needs"]
     assert hub == {snapshot["name"] for snapshot in needs["snapshots"]}
+
+
+def test_released_checkpoints_have_records():
+    released = {name: record for name, record in weight_records().items() if name.startswith("JZHWS/")}
+    assert len(released) == 5
+    assert all(record.snapshot and record.owners == (f"released {name[6:]}",) for name, record in released.items())
+
+
+def test_a_snapshots_folder_is_its_present_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    name = "OpenGVLab/InternVL3-1B-hf"
+    with pytest.raises(MissingWeightsError, match=r"put the snapshot OpenGVLab/InternVL3-1B-hf .* vital weights add"):
+        snapshot_folder(name)
+    cache = weight_records()[name].path
+    for revision in ("old", "new"):
+        (cache / "snapshots" / revision).mkdir(parents=True)
+        (cache / "snapshots" / revision / "config.json").write_text("{}")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("new\n")
+    assert snapshot_folder(name) == cache / "snapshots" / "new"
+    (cache / "snapshots" / "new" / "config.json").unlink()
+    with pytest.raises(MissingWeightsError):
+        snapshot_folder(name)
 
 
 def test_places_follow_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
