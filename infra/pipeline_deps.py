@@ -17,8 +17,11 @@ from ruamel.yaml import YAML
 
 from infra.workspace import CHECKOUT
 
-FRAME: Final = frozenset({"tasks", "tasks.stage", "tasks.errors", "models", "models.errors"})
-"""Modules whose changes cannot change a table: the frame of every stage, and the classes of its errors."""
+FRAME: Final = frozenset(
+    {"tasks", "tasks.stage", "tasks.group", "tasks.errors", "models", "models.errors"}
+    | {"tasks.training.cost", "tasks.training.telemetry"}
+)
+"""Modules whose changes cannot change a table: the frame of every stage, the classes of its errors, and telemetry."""
 
 FRAME_PACKAGES: Final = ("infra",)
 """Packages of that kind: adapters bring the same bytes from elsewhere."""

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 import yaml
 
+from tasks import group
 from tasks.errors import ConfigError, StageError
 from tasks.shards import sweep, write_json
 
@@ -62,6 +63,11 @@ RECIPES: Final[dict[str, str]] = {"base": "tasks.training.base"}
 """Stages with a pipeline file of their own: they make what the line starts from."""
 
 
+RESUMABLE: Final = {"resumable": True}
+"""Metadata of a config's field that says how work is done, not what comes out: a killed stage goes on under another
+value."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a stage reads and writes.
@@ -86,6 +92,10 @@ class Place:
             msg = f"artifacts/{stage} is missing: run dvc repro {stage}, or dvc pull if somebody has pushed it"
             raise StageError(msg)
         return folder
+
+    def telemetry(self, stage: str) -> Path:
+        """Where the course of a stage's run is logged for people who watch it; never an output."""
+        return self.root / ".work" / "telemetry" / stage
 
 
 class Report(Protocol):
@@ -173,6 +183,18 @@ def _convert_union(arguments: tuple[Any, ...], where: str, value: Any) -> Any:
     raise ConfigError(msg)
 
 
+def lasting(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a section without those of ``RESUMABLE`` fields: what unfinished work depends on."""
+    hints = typing.get_type_hints(kind)
+    kept: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.name in values and not field.metadata.get("resumable", False):
+            value, hint = values[field.name], hints[field.name]
+            nested = isinstance(value, dict) and isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            kept[field.name] = lasting(hint, value) if nested else value
+    return kept
+
+
 def read_params(root: Path) -> dict[str, Any]:
     """Read the workspace's params file.
 
@@ -205,32 +227,58 @@ def stage_config(name: str, params: dict[str, Any]) -> Any:
 def execute(name: str, root: Path, *, pipeline: str = "dvc.yaml") -> dict[str, Any]:
     """Run one stage of the workspace at ``root`` and publish its outputs; the command behind every DVC stage.
 
+    A stage whose module offers ``processes(config)`` and asks for more than one is run by that many: those that a
+    launcher has started, or, if this process is alone, those that it starts.
+
     Returns:
         The stage's report, which is also written to ``metrics/<stage>.json``.
     """
-    started = time.monotonic()
     params = read_params(root)
     config = stage_config(name, params)
+    module, here = load_stage(name), group.current()
+    wanted = module.processes(config) if hasattr(module, "processes") else 1  # type: ignore[attr-defined]
+    if wanted == here.size:
+        return _execute_here(name, (config, params), root, pipeline)
+    if here.size > 1:
+        msg = f"the launcher started {here.size} processes and {name} runs in {wanted}: see its key processes in params"
+        raise ConfigError(msg)
+    group.launch(["-m", "tasks", name, "--pipeline", pipeline], wanted, root)
+    return json.loads((root / "metrics" / f"{name}.json").read_text())
+
+
+def _execute_here(name: str, settings: tuple[Any, dict[str, Any]], root: Path, pipeline: str) -> dict[str, Any]:
+    """The stage in this process, or in all of its group, of whom the leader keeps the folders and publishes."""
+    started = time.monotonic()
+    config, params = settings
+    here = group.current()
+    place, finished = here.led(lambda: _prepare(name, params, root, pipeline))
+    if not finished:
+        report = dataclasses.asdict(typing.cast("Any", load_stage(name).run(config, place)))
+        usages = here.gather(_usage())
+        if here.leads:
+            write_json(place.work / _DONE, report)
+            _telemetry(name, root, time.monotonic() - started, usages)
+    elif here.leads:
+        log.info("%s: finished before with the same inputs and parameters; publishing it again", name)
+    values = here.led(lambda: json.loads((place.work / _DONE).read_text()))
+    if here.leads:
+        _publish(name, root, place.out, values)
+        if place.before is not None:
+            shutil.rmtree(place.before)
+    return values
+
+
+def _prepare(name: str, params: dict[str, Any], root: Path, pipeline: str) -> tuple[Place, bool]:
+    """Make the work folder; returns the place, and whether the work in it is finished."""
     home = root / ".work" / name
     dependencies, others = _dependencies(name, root, pipeline)
-    key = _work_key(name, dependencies, {name: params[name], **{other: params.get(other) for other in others}})
+    own = lasting(load_stage(name).Config, params[name])
+    key = _work_key(name, dependencies, {name: own, **{other: params.get(other) for other in others}})
     behind_url = any(isinstance(dependency, str) for dependency in dependencies.values())
-    before = _keep_before(home, key, aside=behind_url)
-    place = Place(root, home / key, home / key / "out", before)
-    done = place.work / _DONE
+    place = Place(root, home / key, home / key / "out", _keep_before(home, key, aside=behind_url))
     place.out.mkdir(parents=True, exist_ok=True)
     sweep(place.work)
-    if done.is_file():
-        log.info("%s: finished before with the same inputs and parameters; publishing it again", name)
-    else:
-        report = load_stage(name).run(config, place)
-        write_json(done, dataclasses.asdict(typing.cast("Any", report)))
-        _telemetry(name, root, time.monotonic() - started)
-    values = json.loads(done.read_text())
-    _publish(name, root, place.out, values)
-    if before is not None:
-        shutil.rmtree(before)
-    return values
+    return place, (place.work / _DONE).is_file()
 
 
 def _keep_before(home: Path, key: str, *, aside: bool) -> Path | None:
@@ -275,17 +323,22 @@ def _publish(name: str, root: Path, out: Path, report: dict[str, Any]) -> None:
     write_json(root / "metrics" / f"{name}.json", report)
 
 
-def _telemetry(name: str, root: Path, seconds: float) -> None:
+def _usage() -> tuple[float, float]:
+    """CPU seconds of this process and its children, and the peak memory of the largest of them, MB."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages), max(usage.ru_maxrss for usage in usages) / 1024
+
+
+def _telemetry(name: str, root: Path, seconds: float, usages: list[tuple[float, float]]) -> None:
     """Write what the stage cost: wall time, CPU time of all its processes, and the peak memory of the largest of them.
 
     Processes still running when the stage ends are not counted. The peak is that of one process, not a sum: the system
     keeps no record of when each process was at its peak, and memory that they share would be counted many times.
     """
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     values = {
         "wall_s": round(seconds, 3),
-        "cpu_s": round(sum(usage.ru_utime + usage.ru_stime for usage in usages), 3),
-        "peak_mb": round(max(usage.ru_maxrss for usage in usages) / 1024, 1),
+        "cpu_s": round(sum(cpu for cpu, _ in usages), 3),
+        "peak_mb": round(max(peak for _, peak in usages), 1),
     }
     write_json(root / ".work" / "telemetry" / f"{name}.json", values)
 

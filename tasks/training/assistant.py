@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,6 +18,7 @@ from torch import nn
 
 from models.conversations import text_tokens
 from models.quality_lmm import QualityLMM
+from tasks import group
 from tasks.errors import StageError
 from tasks.instructions import (
     ImportedSource,
@@ -32,11 +34,12 @@ from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
 from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split
 from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
+from tasks.training.engine import device_of, wanted_processes
 from tasks.training.freezing import frozen_stays, train_only
 from tasks.training.instruction_batches import FocalConfig, InstructionMixture, InstructionObjective
 from tasks.training.line_questions import QuestionRule, dialogues, line_questions, measured
 from tasks.training.pretrain import require_gate
-from tasks.training.session import callbacks, curve_ends
+from tasks.training.session import Course, callbacks, curve_ends, lacking_gpus, own_share
 from tasks.training.trainer import StepRecord, Trainer, TrainingConfig, history_rows
 
 log = logging.getLogger(__name__)
@@ -107,8 +110,19 @@ class Report:
     loss_last: dict[str, float]
 
 
+def processes(config: Config) -> int:
+    """Processes that the stage runs in."""
+    return wanted_processes(config.training)
+
+
+def missing(config: Config, root: Path) -> list[str]:
+    """What this machine lacks for the stage, one line each."""
+    del root
+    return lacking_gpus(config.training)
+
+
 def run(config: Config, place: Place) -> Report:
-    """Fine-tune the pre-trained model.
+    """Fine-tune the pre-trained model, in every process of a group.
 
     Outputs ``model/``, ``history.json`` (the loss curve), ``instructions.parquet`` (the line's conversations of
     training and its held-out questions) and ``rejects.parquet``.
@@ -120,13 +134,15 @@ def run(config: Config, place: Place) -> Report:
     require_gate(place)
     model = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
     lesson = _prepare(model, config, place)
+    model.to(device_of(config.training))
     _train_parts(model, config.frozen)
     with frozen_stays(model) as proof:
         history = _fit(model, lesson, config, place)
-    model.save_pretrained(place.out / "model")
-    write_json(place.out / "history.json", history_rows(history))
-    write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, lesson.line))
-    write_table(place.out / "rejects.parquet", REJECTS, lesson.rejects)
+    if group.current().leads:
+        model.save_pretrained(place.out / "model")
+        write_json(place.out / "history.json", history_rows(history))
+        write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, lesson.line))
+        write_table(place.out / "rejects.parquet", REJECTS, lesson.rejects)
     usable, (first, last) = lesson.usable, curve_ends(history)
     held_out = [row["kind"] for row in lesson.line if row["split"] == Split.HELD_OUT]
     return Report(
@@ -166,12 +182,11 @@ def _prepare(model: QualityLMM, config: Config, place: Place) -> _Lesson:
     line = _line_rows(place, pool, config)
     found, frame = _gather(config, place, [row for row in line if row["split"] == Split.TRAIN], pool)
     kept, long = _short_enough(found, model, config)
-    media = prepare_media(
-        place.work / "media",
-        _shown(kept, frame),
-        lambda row: read_any_media(place, row),
-        Views(model.spec, config.views, config.training.seed),
-        Preparation("assistant", config.training.threads, config.max_reject_share),
+    views = Views(model.spec, config.views, config.training.seed)
+    preparation = Preparation("assistant", config.training.threads, config.max_reject_share)
+    shown, folder = _shown(kept, frame), place.work / "media"
+    media = group.current().leader_first(
+        lambda: prepare_media(folder, shown, lambda row: read_any_media(place, row), views, preparation)
     )
     usable = [one for one in kept if media.ids.issuperset(one.media)]
     rejects = pd.concat([media.rejects, long, _unseen(kept, media)], ignore_index=True)
@@ -274,7 +289,6 @@ def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
 
 def _fit(model: QualityLMM, lesson: _Lesson, config: Config, place: Place) -> list[StepRecord]:
     """Run the loop; a run that was killed continues at its checkpoint."""
-    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium)
-    objective = InstructionObjective(model, config.loss)
-    around = callbacks(config.training, place.work, "assistant")
-    return Trainer(objective, mixture, config.training, around).fit()
+    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium, own_share())
+    around = callbacks(config.training, Course("assistant", place.work, place.telemetry("assistant")))
+    return Trainer(InstructionObjective(model, config.loss), mixture, config.training, around).fit()

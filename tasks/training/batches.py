@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ from torch import Tensor
 from models.quality_lmm import Medium
 from tasks.errors import MediaError, StageError
 from tasks.records import Task
+from tasks.training.config import TrainingConfig
 from tasks.training.draws import Companions, Order, Shuffled
 from tasks.training.examples import Example, by_task, media_numbers
-from tasks.training.trainer import TrainingConfig
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Shown = tuple[str, int]
 """A medium's id, and which visit it is: visits choose the view."""
 
@@ -209,14 +210,12 @@ class Mixture:
         kept = [[draw for draw in part if draw.example.example_id not in lost] for part in mine]
         return [make_batch(part, read, weights) for part, read in zip(kept, media, strict=True) if part]
 
-    def parts(self, number: int) -> list[list[Draw]]:
+    def parts(self, number: int) -> list[Sequence[Draw]]:
         """All micro-batches of a step; those of a process are every ``ranks``-th, so that processes keep pace."""
-        draws, ranks, lengths = self.draws(number), self._share.ranks, self._material.lengths
+        draws, lengths = self.draws(number), self._material.lengths
         if self._material.batches.grouping == "length" and lengths:
             draws = sorted(draws, key=lambda draw: (lengths.sequence(draw.example), draw.example.ids))
-        wanted = min(-(-self._config.micro_batches // ranks) * ranks, len(draws) // ranks * ranks)
-        bounds = np.linspace(0, len(draws), wanted + 1).round().astype(int)
-        return [draws[start:end] for start, end in itertools.pairwise(bounds)]
+        return cut(draws, self._config.micro_batches, self._share.ranks)
 
     def _make_order(self) -> Order:
         config, shares = self._config, self._material.shares
@@ -260,6 +259,13 @@ class Mixture:
         tokens = [lengths.answer(example) for example in texts]
         mean = sum(tokens) / len(tokens)
         return weights | {example.example_id: count / mean for example, count in zip(texts, tokens, strict=True)}
+
+
+def cut(items: Sequence[T], parts: int, ranks: int) -> list[Sequence[T]]:
+    """Cut a step into ``parts`` parts of like size or a few more, as many for each rank; fewer if items are few."""
+    wanted = min(-(-parts // ranks) * ranks, len(items) // ranks * ranks)
+    bounds = np.linspace(0, len(items), wanted + 1).round().astype(int)
+    return [items[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def shown_by(draws: Sequence[Draw]) -> dict[str, int]:

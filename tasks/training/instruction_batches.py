@@ -17,8 +17,8 @@ from models.conversations import Conversation, answer_rows
 from models.quality_lmm import Medium, QualityLMM
 from tasks.errors import StageError
 from tasks.instructions import Instruction
-from tasks.training.batches import MediumSource
-from tasks.training.trainer import TrainingConfig
+from tasks.training.batches import ALONE, MediumSource, RankShare, cut
+from tasks.training.config import TrainingConfig
 
 DIALOGUE = "dialogue"
 """Under this name the loss of conversations of several turns is told; those of one turn go under their kind."""
@@ -82,20 +82,22 @@ class InstructionMixture:
     """Batches of instructions."""
 
     def __init__(
-        self, instructions: Sequence[Instruction], media: MediumSource, config: TrainingConfig, per_medium: int
+        self,
+        instructions: Sequence[Instruction],
+        media: MediumSource,
+        config: TrainingConfig,
+        per_medium: int,
+        share: RankShare = ALONE,
     ) -> None:
-        self._media, self._parts = media, config.micro_batches
+        self._media, self._parts, self._share = media, config.micro_batches, share
         self._plan = plan_instructions(instructions, config, per_medium)
         self._visits = _visits(self._plan)
 
     def step(self, number: int) -> list[InstructionBatch]:
-        """Micro-batches of step ``number``; conversations of like length share one, so that little is padded."""
-        drawn = sorted(self._plan[number], key=_characters)
-        bounds = np.linspace(0, len(drawn), min(self._parts, len(drawn)) + 1).round().astype(int)
-        return [
-            make_instruction_batch(drawn[start:end], self._media, self._visits[number])
-            for start, end in itertools.pairwise(bounds)
-        ]
+        """This process's micro-batches of a step; conversations of like length share one, so that little is padded."""
+        drawn, share = sorted(self._plan[number], key=_characters), self._share
+        parts = cut(drawn, self._parts, share.ranks)[share.rank :: share.ranks]
+        return [make_instruction_batch(part, self._media, self._visits[number]) for part in parts]
 
 
 def _visits(plan: Sequence[Sequence[Instruction]]) -> list[dict[str, int]]:

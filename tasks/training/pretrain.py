@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import VisualSpec, save_encoder
+from tasks import group
 from tasks.archives import Archives
 from tasks.errors import GateError
 from tasks.prepared import Preparation, PreparedMedia, Preparer, Views, prepare_media
@@ -20,10 +22,11 @@ from tasks.shards import write_json, write_table
 from tasks.stage import Place
 from tasks.streamed import StreamedMedia, Streaming
 from tasks.training.batches import BatchConfig, Material
+from tasks.training.engine import device_of, wanted_processes
 from tasks.training.freezing import frozen_stays, train_only
 from tasks.training.lengths import SequenceLengths
 from tasks.training.objective import LossConfig, QualityObjective
-from tasks.training.session import SplitData, count_tasks, curve_ends, fit, load_split
+from tasks.training.session import Course, SplitData, count_tasks, curve_ends, fit, lacking_gpus, load_split
 from tasks.training.trainer import TrainingConfig, history_rows
 
 
@@ -78,8 +81,19 @@ class Report:
     loss_last: dict[str, float]
 
 
+def processes(config: Config) -> int:
+    """Processes that the stage runs in."""
+    return wanted_processes(config.training)
+
+
+def missing(config: Config, root: Path) -> list[str]:
+    """What this machine lacks for the stage, one line each."""
+    del root
+    return lacking_gpus(config.training)
+
+
 def run(config: Config, place: Place) -> Report:
-    """Pre-train the encoder on the train split.
+    """Pre-train the encoder on the train split, in every process of a group.
 
     Outputs ``model/`` (the whole LMM), ``encoder/`` (what other decoders receive), ``history.json`` (the loss curve),
     ``recipe.json`` (what the warm-up must match) and ``rejects.parquet``.
@@ -91,19 +105,22 @@ def run(config: Config, place: Place) -> Report:
     require_gate(place)
     model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder)
     data = load_split(place, Split.TRAIN, config.shares)
+    model.to(device_of(config.training))
     train_only(model, [model.image_encoder, model.motion_extractor])
     with frozen_stays(model) as proof, open_media(config, place, data, model.spec) as media:
         objective = QualityObjective(model, config.losses)
         lengths = SequenceLengths(model, data.examples.medium)
         material = Material(data.examples, media, config.shares, config.batches, lengths)
-        history = fit(objective, material, config.training, place.work, "pretrain")
+        history = fit(objective, material, config.training, Course("pretrain", place.work, place.telemetry("pretrain")))
         rejects = media.rejects
-    model.save_pretrained(place.out / "model")
-    save_encoder(model, place.out / "encoder")
-    write_json(place.out / "history.json", history_rows(history))
     examples = count_tasks(data.examples.without(frozenset(rejects["id"])))
-    write_json(place.out / "recipe.json", {"decoder": config.decoder, "shares": config.shares, "examples": examples})
-    write_table(place.out / "rejects.parquet", REJECTS, rejects)
+    if group.current().leads:
+        model.save_pretrained(place.out / "model")
+        save_encoder(model, place.out / "encoder")
+        write_json(place.out / "history.json", history_rows(history))
+        recipe = {"decoder": config.decoder, "shares": config.shares, "examples": examples}
+        write_json(place.out / "recipe.json", recipe)
+        write_table(place.out / "rejects.parquet", REJECTS, rejects)
     first, last = curve_ends(history)
     return Report(
         examples=examples,
@@ -132,7 +149,9 @@ def open_media(
     views = Views(spec, config.views, config.training.seed)
     preparation = Preparation("pretrain", config.training.threads, config.max_reject_share)
     if config.media == "prepared":
-        yield prepare_media(place.work / "media", data.media, archives.read, views, preparation)
+        yield group.current().leader_first(
+            lambda: prepare_media(place.work / "media", data.media, archives.read, views, preparation)
+        )
         return
     preparer = Preparer(archives.read, views, preparation)
     with StreamedMedia(preparer, data.examples, config.streaming, place.work / "rejects") as media:

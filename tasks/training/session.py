@@ -12,12 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from infra.needs import gpu_memories_gb
+from tasks import group
 from tasks.records import Split, Task
 from tasks.stage import Place
-from tasks.training.batches import Batch, Material, MediumSource, Mixture
+from tasks.training.batches import Batch, Material, MediumSource, Mixture, RankShare
 from tasks.training.callbacks import Checkpoint, Progress, Speed
 from tasks.training.examples import Example, MappedExamples, open_examples
 from tasks.training.objective import QualityObjective
+from tasks.training.telemetry import Telemetry
 from tasks.training.trainer import Callback, StepRecord, Trainer, TrainingConfig
 from tasks.training_set import FOLDER
 
@@ -72,25 +75,55 @@ class Weighted:
         return {task: values * weights[Task(task)].to(values.device) for task, values in found.items()}
 
 
-def fit(
-    objective: QualityObjective, material: Material, config: TrainingConfig, work: Path, label: str
-) -> list[StepRecord]:
-    """Run the loop with checkpoints below ``work``; a run that was killed continues there.
+@dataclass(frozen=True)
+class Course:
+    """A run of the loop, for people and for the run that continues it.
+
+    Attributes:
+        label: its name on the progress bar.
+        work: folder of its checkpoint.
+        telemetry: folder of its curves, which are no output.
+    """
+
+    label: str
+    work: Path
+    telemetry: Path
+
+
+def fit(objective: QualityObjective, material: Material, config: TrainingConfig, course: Course) -> list[StepRecord]:
+    """Run the loop; a run that was killed continues at its checkpoint. All processes of the stage's group call it.
 
     Raises:
         StageError: a loss is not finite.
     """
     readable = dataclasses.replace(material, examples=without_rejects(material.examples, material.media))
-    around = callbacks(config, work, label)
-    return Trainer(Weighted(objective), Mixture(readable, config), config, around).fit()
+    mixture = Mixture(readable, config, own_share())
+    return Trainer(Weighted(objective), mixture, config, callbacks(config, course)).fit()
 
 
-def callbacks(config: TrainingConfig, work: Path, label: str) -> list[Callback]:
-    """What surrounds every loop: a checkpoint below ``work``, a progress bar named ``label``, the speed."""
+def own_share() -> RankShare:
+    """Which part of every step this process computes, of those of its group."""
+    here = group.current()
+    return RankShare(here.rank, here.size, lambda lost: [name for part in here.gather(lost) for name in part])
+
+
+def callbacks(config: TrainingConfig, course: Course) -> list[Callback]:
+    """What surrounds every loop: checkpoint, progress bar, speed, curves."""
     return [
-        Checkpoint(work / "checkpoint.safetensors", config.checkpoint_every),
-        Progress(label),
-        Speed(work / "speed.json"),
+        Checkpoint(course.work / "checkpoint.safetensors", config.checkpoint_every),
+        Progress(course.label),
+        Speed(course.work / "speed.json"),
+        Telemetry(course.telemetry),
+    ]
+
+
+def lacking_gpus(config: TrainingConfig) -> list[str]:
+    """What this machine lacks to train so, in words; nothing if it lacks nothing."""
+    found = len(gpu_memories_gb())
+    if config.device != "cuda" or found >= config.processes:
+        return []
+    return [
+        f"{config.processes} GPUs for training.processes on this machine, {found} found; torchrun can join machines"
     ]
 
 

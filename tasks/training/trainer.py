@@ -1,97 +1,38 @@
 """One training loop for every stage that trains: a page long, everything else is a callback.
 
 A step draws its examples from the step's *number* alone, so the data position is the step, and a run that was killed
-continues to the same loss curve. What differs between machines (one process, later ZeRO on many) is the engine.
+continues to the same loss curve. Processes take its micro-batches in turn, and each loss is divided by the number of
+examples of the whole step, so that any number of processes trains to the same curve, up to the order of sums. What
+differs between machines (one process, ZeRO on many) is the engine.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tasks import group
 from tasks.errors import StageError
-
-_NO_DECAY_BELOW = 2
-"""Vectors (biases, norms, layer scales) are not decayed, as in the authors' trainer."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a model is trained; every number changes the result (VITAL section 4, implementation details).
-
-    Attributes:
-        engine: what runs a step; ``single`` is one process.
-        threads: CPU threads; they order the sums, so they belong to the result.
-        precision: ``bfloat16`` computes under autocast; weights and optimizer stay float32.
-        steps: optimizer steps.
-        batch_examples: examples per step; a pair is one example with two media.
-        micro_batches: parts that a step's examples are computed in, to bound memory; the gradient is the same.
-        warm_up_share: share of the steps over which the rate rises linearly; it then falls as a cosine to 0.
-        clip_norm: bound on the gradient's global L2 norm.
-        checkpoint_every: steps between checkpoints.
-    """
-
-    engine: Literal["single"]
-    seed: int
-    threads: int
-    precision: Literal["float32", "bfloat16"]
-    steps: int
-    batch_examples: int
-    micro_batches: int
-    learning_rate: float
-    weight_decay: float
-    warm_up_share: float
-    clip_norm: float
-    checkpoint_every: int
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("threads", "steps", "batch_examples", "micro_batches", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                msg = f"{name} must be at least 1"
-                raise ValueError(msg)
-        if not 0.0 <= self.warm_up_share < 1.0:
-            raise ValueError("warm_up_share must lie in [0, 1)")
-        if self.learning_rate <= 0.0 or self.clip_norm <= 0.0:
-            raise ValueError("learning_rate and clip_norm must be positive")
-
-
-class TrainingBatch(Protocol):
-    """What the loop needs to know of a batch."""
-
-    @property
-    def example_ids(self) -> Sequence[str]:
-        """The examples it holds."""
-        ...
-
+from tasks.training.config import TrainingConfig, learning_rate
+from tasks.training.cost import CostMeter, Share, StepCost, peak_flops
+from tasks.training.engine import Objective, TrainingBatch, build_engine, device_of, recomputed
 
 B = TypeVar("B", bound=TrainingBatch)
 B_co = TypeVar("B_co", bound=TrainingBatch, covariant=True)
-B_contra = TypeVar("B_contra", bound=TrainingBatch, contravariant=True)
 
 
 class Batches(Protocol[B_co]):
     """Examples of each step, a pure function of the step's number."""
 
     def step(self, number: int) -> Sequence[B_co]:
-        """Micro-batches of one step."""
-        ...
-
-
-class Objective(Protocol[B_contra]):
-    """A model with its losses."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The network; its parameters that require a gradient are trained."""
-        ...
-
-    def losses(self, batch: B_contra) -> dict[str, Tensor]:
-        """Per task, the losses ``[examples]`` of the batch's examples."""
+        """This process's micro-batches of one step; all processes ask for the same steps."""
         ...
 
 
@@ -108,7 +49,13 @@ class StepRecord:
 
 
 class Callback:
-    """What happens around the loop; every method may be left out."""
+    """What happens around the loop; every method may be left out.
+
+    Attributes:
+        everywhere: whether all processes do it; otherwise the leader alone.
+    """
+
+    everywhere = False
 
     def begin(self, trainer: "Trainer[Any]") -> None:
         """Before the first step; may restore ``trainer`` to a later one."""
@@ -120,80 +67,29 @@ class Callback:
         """After the last step."""
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Rate of step ``step`` (from 0): linear over the warm-up share, then a cosine that would reach 0 at ``steps``."""
-    rising = round(config.warm_up_share * config.steps)
-    if step < rising:
-        return config.learning_rate * (step + 1) / (rising + 1)
-    done = (step - rising) / max(1, config.steps - rising)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+_Told = tuple[int, int, dict[str, list[float]]]
+"""Place of a micro-batch in its step, number of its examples, and their losses per task."""
 
 
-class SingleEngine:
-    """One process: autocast, backward, clipping, AdamW (betas .9 and .999, VITAL's training scripts)."""
+@dataclass(frozen=True)
+class _Computed:
+    """A micro-batch and what became of it; see ``_Told``."""
 
-    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
-        self._config = config
-        self.trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-        if not self.trained:
-            raise StageError("nothing is left to train: every parameter is frozen")
-        self._buffers = dict(model.named_buffers())
-        decayed = [p for p in self.trained.values() if p.ndim >= _NO_DECAY_BELOW]
-        plain = [p for p in self.trained.values() if p.ndim < _NO_DECAY_BELOW]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self._optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate)
+    number: int
+    examples: int
+    losses: dict[str, Tensor]
 
-    def autocast(self) -> torch.autocast:
-        """Context of the forward pass."""
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16")
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of one micro-batch's share of the step's loss."""
-        loss.backward()
-
-    def update(self, rate: float, *, valid: bool) -> float:
-        """Clip and apply the step's gradient; returns its norm before clipping. ``valid`` False applies nothing."""
-        norm = float(nn.utils.clip_grad_norm_(list(self.trained.values()), self._config.clip_norm))
-        if valid and math.isfinite(norm):
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Trained weights, buffers and optimizer moments by name; what a checkpoint has to keep."""
-        state = {f"model.{name}": tensor.detach() for name, tensor in self.trained.items()}
-        state |= {f"buffer.{name}": tensor for name, tensor in self._buffers.items()}
-        for name, parameter in self.trained.items():
-            for key, value in self._optimizer.state[parameter].items():
-                state[f"optimizer.{key}.{name}"] = value
-        return state
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back what :meth:`tensors` gave.
-
-        Raises:
-            StageError: the tensors belong to another model.
-        """
-        expected = {f"model.{name}" for name in self.trained}
-        if {name for name in state if name.startswith("model.")} != expected:
-            raise StageError("the checkpoint belongs to another model or another choice of frozen parts")
-        for name, parameter in self.trained.items():
-            parameter.copy_(state[f"model.{name}"])
-            self._optimizer.state[parameter] = {
-                key: state[f"optimizer.{key}.{name}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"optimizer.{key}.{name}" in state
-            }
-        for name, buffer in self._buffers.items():
-            buffer.copy_(state[f"buffer.{name}"])
+    def told(self) -> _Told:
+        return self.number, self.examples, {task: values.tolist() for task, values in self.losses.items()}
 
 
 @dataclass
 class Trainer(Generic[B]):
-    """The loop. ``step`` counts finished optimizer steps; ``history`` holds a record for each."""
+    """The loop. ``step`` counts finished optimizer steps; ``history`` holds a record for each.
+
+    Attributes:
+        cost: what the last step cost.
+    """
 
     objective: Objective[B]
     batches: Batches[B]
@@ -201,12 +97,14 @@ class Trainer(Generic[B]):
     callbacks: Sequence[Callback] = ()
     step: int = 0
     history: list[StepRecord] = field(default_factory=list)
+    cost: StepCost | None = None
 
     def __post_init__(self) -> None:
-        """Seed and build the engine."""
+        """Build the engine."""
         torch.set_num_threads(self.config.threads)
-        torch.manual_seed(self.config.seed)
-        self.engine = SingleEngine(self.objective.model, self.config)
+        self.group = group.current()
+        self.engine = build_engine(self.objective, self.config)
+        self._spare: B | None = None
 
     def fit(self) -> list[StepRecord]:
         """Train to the last step and return the history.
@@ -214,37 +112,95 @@ class Trainer(Generic[B]):
         Raises:
             StageError: a loss or gradient is not finite; the message names the step's examples.
         """
-        for callback in self.callbacks:
+        callbacks = [callback for callback in self.callbacks if callback.everywhere or self.group.leads]
+        for callback in callbacks:
             callback.begin(self)
-        while self.step < self.config.steps:
-            record = self._train_step()
-            self.step += 1
-            self.history.append(record)
-            for callback in self.callbacks:
-                callback.after_step(self, record)
-        for callback in self.callbacks:
+        if self.step < self.config.steps:
+            with CostMeter(self.objective.model, device_of(self.config)) as meter, self._layers():
+                self._train(meter, callbacks)
+        for callback in callbacks:
             callback.end(self)
+        self.engine.close()
         return self.history
 
-    def _train_step(self) -> StepRecord:
-        micro_batches = self.batches.step(self.step)
-        examples = sum(len(batch.example_ids) for batch in micro_batches)
-        sums: dict[str, list[float]] = {}
-        for batch in micro_batches:
-            with self.engine.autocast():
-                losses = self.objective.losses(batch)
-            self.engine.backward(torch.cat(list(losses.values())).sum() / examples)
-            for task, values in losses.items():
-                sums.setdefault(task, []).extend(values.detach().tolist())
-        means = {task: math.fsum(values) / len(values) for task, values in sorted(sums.items())}
-        total = math.fsum(value for values in sums.values() for value in values) / examples
-        rate = learning_rate(self.step, self.config)
-        norm = self.engine.update(rate, valid=math.isfinite(total))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            ids = [example for batch in micro_batches for example in batch.example_ids]
-            msg = f"step {self.step}: loss {total}, gradient norm {norm}; the step's examples are {', '.join(ids)}"
+    def _layers(self) -> AbstractContextManager[None]:
+        return recomputed(self.objective.model) if self.config.recompute else nullcontext()
+
+    def _train(self, meter: CostMeter, callbacks: Sequence[Callback]) -> None:
+        peak = self._peak_flops()
+        while self.step < self.config.steps:
+            record, shares = self._train_step(meter)
+            self.cost = StepCost.of(shares, record.examples, meter.seconds(), peak)
+            self.step += 1
+            self.history.append(record)
+            for callback in callbacks:
+                callback.after_step(self, record)
+
+    def _peak_flops(self) -> float:
+        """Peak of all processes; those that are measured are measured at the same time, as they will compute."""
+        self.group.gather(None)
+        config = self.config
+        return sum(self.group.gather(config.peak_flops or peak_flops(device_of(config), config.precision)))
+
+    def _train_step(self, meter: CostMeter) -> tuple[StepRecord, list[Share]]:
+        meter.begin()
+        batches = self.batches.step(self.step)
+        counts = [len(batch.example_ids) for batch in batches]
+        meter.ready(sum(counts))
+        everybodys = self.group.gather(counts)
+        total = sum(itertools.chain.from_iterable(everybodys))
+        computed = [self._compute(number, batch, total, meter) for number, batch in enumerate(batches)]
+        if batches and self.group.size > 1:
+            self._spare = batches[-1]
+        for _ in range(max(map(len, everybodys)) - len(batches)):  # every process computes as often, if need be nothing
+            self._compute_nothing()
+        found = self.group.gather(([item.told() for item in computed], meter.share()))
+        told = sorted(item for part, _ in found for item in part)
+        return self._finish(total, told, batches), [share for _, share in found]
+
+    def _compute(self, number: int, batch: B, total: int, meter: CostMeter) -> _Computed:
+        """Add a micro-batch's gradient; chance, where a model has any, depends on step and micro-batch alone."""
+        number = number * self.group.size + self.group.rank
+        seed = np.random.SeedSequence([self.config.seed, self.step, number]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed))
+        with meter.computing():
+            losses = self.engine.forward(batch)
+        with meter.computing(backward=True):
+            self.engine.backward(total)
+        return _Computed(number, len(batch.example_ids), losses)
+
+    def _compute_nothing(self) -> None:
+        """Take part in what the others do together, with a gradient of zero.
+
+        Raises:
+            StageError: this process has had no batch yet.
+        """
+        if self._spare is None:
+            msg = f"process {self.group.rank}: none of its examples of step {self.step} can be read: lower processes"
             raise StageError(msg)
-        return StepRecord(self.step, rate, total, norm, examples, means)
+        self.engine.forward(self._spare)
+        self.engine.backward(math.inf)
+
+    def _finish(self, total: int, told: Sequence[_Told], batches: Sequence[B]) -> StepRecord:
+        """Apply the gradient and record the step.
+
+        Raises:
+            StageError: loss or gradient is not finite, in all processes alike.
+        """
+        sums: dict[str, list[float]] = {}
+        for _, _, losses in told:
+            for task, values in losses.items():
+                sums.setdefault(task, []).extend(values)
+        means = {task: math.fsum(values) / len(values) for task, values in sorted(sums.items())}
+        loss = math.fsum(value for values in sums.values() for value in values) / total
+        rate = learning_rate(self.step, self.config)
+        norm = self.engine.update(rate, valid=math.isfinite(loss))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            own = [example for batch in batches for example in batch.example_ids]
+            ids = ", ".join(itertools.chain.from_iterable(self.group.gather(own)))
+            msg = f"step {self.step}: loss {loss}, gradient norm {norm}; the step's examples are {ids}"
+            raise StageError(msg)
+        return StepRecord(self.step, rate, loss, norm, sum(count for _, count, _ in told), means)
 
 
 def history_rows(history: Sequence[StepRecord]) -> list[dict[str, float | int | None]]:

@@ -8,25 +8,29 @@ pre-training, with the encoder frozen to the bit (VITAL section 3, efficient dec
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import nn
 
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import encoder_state, swap_encoder
+from tasks import group
 from tasks.errors import StageError
 from tasks.pool import read_media
-from tasks.prepared import Preparation, encode_media
+from tasks.prepared import CachedFeatures, Preparation, encode_media
 from tasks.records import REJECTS, Split
 from tasks.shards import write_json, write_table
 from tasks.stage import Place
 from tasks.training.batches import BatchConfig, Material
+from tasks.training.engine import device_of, wanted_processes
 from tasks.training.examples import Example, by_task
 from tasks.training.freezing import bits_of, frozen_stays, train_only
 from tasks.training.lengths import SequenceLengths
 from tasks.training.objective import LossConfig, QualityObjective
-from tasks.training.session import count_tasks, curve_ends, fit, load_split, rows_of
+from tasks.training.session import Course, count_tasks, curve_ends, fit, lacking_gpus, load_split, rows_of
 from tasks.training.trainer import TrainingConfig, history_rows
 
 
@@ -76,8 +80,21 @@ class Report:
     loss_last: dict[str, dict[str, float]]
 
 
+def processes(config: Config) -> int:
+    """Processes that the stage runs in."""
+    return wanted_processes(config.training)
+
+
+def missing(config: Config, root: Path) -> list[str]:
+    """What this machine lacks for the stage, one line each."""
+    del root
+    return lacking_gpus(config.training)
+
+
 def run(config: Config, place: Place) -> Report:
-    """Swap and warm up; outputs ``<decoder>/{zero,warm,control}/`` with a loss curve each, and ``rejects.parquet``.
+    """Swap and warm up, in every process of a group.
+
+    Outputs ``<decoder>/{zero,warm,control}/`` with a loss curve each, and ``rejects.parquet``.
 
     Raises:
         StageError: a split leaks, a frozen part moved, or a loss is not finite.
@@ -88,13 +105,7 @@ def run(config: Config, place: Place) -> Report:
     sample = keep_distribution(data.examples, recipe["shares"], wanted, config.training.seed)
     shown = rows_of(sample, data.media)
     encoders = _encoders(config, place, recipe["decoder"])
-    features = encode_media(
-        place.work / "features",
-        shown,
-        lambda row: read_media(place, row),
-        encoders,
-        Preparation("warm_up", config.training.threads, config.max_reject_share),
-    )
+    features = group.current().leader_first(lambda: _encode(config, place, shown, encoders))
     results: dict[str, dict[str, Any]] = {}
     for decoder in config.decoders:
         for variant, encoder in encoders.items():
@@ -103,7 +114,8 @@ def run(config: Config, place: Place) -> Report:
             material = Material(sample, features[variant], recipe["shares"], config.batches, lengths)
             results[f"{variant}-{decoder}"] = _warm_up(model, material, config, place, f"{decoder}/{variant}")
     rejects = features["warm"].rejects
-    write_table(place.out / "rejects.parquet", REJECTS, rejects)
+    if group.current().leads:
+        write_table(place.out / "rejects.parquet", REJECTS, rejects)
     return Report(
         examples=count_tasks(sample),
         media=len(features["warm"].ids),
@@ -112,6 +124,18 @@ def run(config: Config, place: Place) -> Report:
         frozen_sha256={name: result["frozen_sha256"] for name, result in results.items()},
         loss_first={name: result["loss_first"] for name, result in results.items()},
         loss_last={name: result["loss_last"] for name, result in results.items()},
+    )
+
+
+def _encode(
+    config: Config, place: Place, shown: pd.DataFrame, encoders: Mapping[str, QualityLMM]
+) -> dict[str, CachedFeatures]:
+    return encode_media(
+        place.work / "features",
+        shown,
+        lambda row: read_media(place, row),
+        encoders,
+        Preparation("warm_up", config.training.threads, config.max_reject_share),
     )
 
 
@@ -153,7 +177,8 @@ def _plug(decoder: str, variant: str, encoder: QualityLMM, place: Place) -> Qual
     model = QualityLMM.from_pretrained(place.artifacts("base") / decoder)
     if variant == "warm":
         swap_encoder(model, place.artifacts("pretrain") / "encoder")
-        model.save_pretrained(place.out / decoder / "zero")
+        if group.current().leads:
+            model.save_pretrained(place.out / decoder / "zero")
     if bits_of(encoder_state(model)) != bits_of(encoder_state(encoder)):
         msg = f"decoder {decoder} does not stand on the encoder of the {variant} features: make the base family anew"
         raise StageError(msg)
@@ -162,17 +187,23 @@ def _plug(decoder: str, variant: str, encoder: QualityLMM, place: Place) -> Qual
 
 def _warm_up(model: QualityLMM, material: Material, config: Config, place: Place, name: str) -> dict[str, Any]:
     """Train one decoder, or take back what a run before the kill has finished; returns the numbers to report."""
-    work = place.work / name
+    here, work = group.current(), place.work / name
     done = work / "done.json"
-    if not done.is_file():
-        parts: list[nn.Module] = [model.language_model, model.internvl.lm_head]
-        if config.train_projectors:
-            parts += [model.projector, model.motion_projector]
-        train_only(model, parts)
-        with frozen_stays(model) as proof:
-            history = fit(QualityObjective(model, config.losses), material, config.training, work, f"warm_up {name}")
+    if found := here.led(lambda: json.loads(done.read_text()) if done.is_file() else None):
+        return found
+    parts: list[nn.Module] = [model.language_model, model.internvl.lm_head]
+    if config.train_projectors:
+        parts += [model.projector, model.motion_projector]
+    model.to(device_of(config.training))
+    train_only(model, parts)
+    with frozen_stays(model) as proof:
+        objective = QualityObjective(model, config.losses)
+        course = Course(f"warm_up {name}", work, place.telemetry("warm_up") / name)
+        history = fit(objective, material, config.training, course)
+    first, last = curve_ends(history)
+    values = {"frozen_sha256": proof.frozen_sha256, "loss_first": first, "loss_last": last}
+    if here.leads:
         model.save_pretrained(place.out / name)
         write_json(place.out / name / "history.json", history_rows(history))
-        first, last = curve_ends(history)
-        write_json(done, {"frozen_sha256": proof.frozen_sha256, "loss_first": first, "loss_last": last})
-    return json.loads(done.read_text())
+        write_json(done, values)
+    return values

@@ -178,7 +178,7 @@ def test_speed_is_measured_beside_the_outputs(tmp_path: Path, read_json: Callabl
     _run(callbacks=(Speed(tmp_path / "speed.json"),))
     measured = read_json(tmp_path / "speed.json")
     assert measured["examples"] == 20 * 6
-    assert measured["examples_per_s"] > 0
+    assert measured["samples_per_s"] > 0
 
 
 def test_history_rows_have_a_column_per_task_even_where_a_step_lacks_it():
