@@ -22,13 +22,14 @@ COMMANDS: Final = {
     "review": "vital.review_commands:review",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
+    "plan": "vital.plan_command:plan",
     "registry": "vital.registry_commands:registry",
     "store": "vital.store_commands:store",
     "weights": "vital.weights_commands:weights",
 }
 """Subcommand -> where it is defined, in the order of the help page."""
 
-_OF_A_CHECKOUT: Final = ("run", "status", "registry", "store", "opinions", "review")
+_OF_A_CHECKOUT: Final = ("run", "status", "plan", "registry", "store", "opinions", "review")
 """Subcommands that read and change the checkout that this installation belongs to."""
 
 _OF_A_WORKSPACE: Final = (("run",), ("status",), ("review", "plan"), ("review", "show"), ("opinions", "drift"))
