@@ -42,9 +42,9 @@ def options_in(text: str) -> tuple[str, list[str]]:
 
 
 def letter_of(text: str, options: int) -> str | None:
-    """The letter that an answer chooses: its first character (VITAL section 5), None if that names no option.
+    """The letter that an answer chooses: its first character, None if that names no option.
 
-    Questions are scored by the letter alone; what an answer says in words after it is not read.
+    VITAL's evaluation protocol: questions are scored by the letter alone, and words after it are not read.
     """
     first = text.strip()[:1]
     return first if first and first in LETTERS[:options] else None

@@ -1,8 +1,8 @@
 """Held-out questions answered by the assistant and by the models it was made from, stored before any metric.
 
-The protocol is the paper's (VITAL section 5, Q-Bench): greedy, and the first character of the answer is the letter;
-an answer that begins otherwise is wrong. Beside it stands the likeliest of the options' letters, so that a model that
-does not know the form of an answer can be told from one that does not know the answer.
+The protocol is the paper's (VITAL, evaluation protocol, Q-Bench): greedy, and the first character of the answer is the
+letter; an answer that begins otherwise is wrong. Beside it stands the likeliest of the options' letters, so that a
+model that does not know the form of an answer can be told from one that does not know the answer.
 """
 
 import json

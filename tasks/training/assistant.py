@@ -1,8 +1,8 @@
 """The pre-trained LMM learns to answer: supervised fine-tuning of all its parameters on instructions, focal loss.
 
-VITAL section 7: VITAL-Assistant is the base model after full fine-tuning on instruction data (Q-Pathway, AesMMIT,
-VQA2-Stage3, OmniVQA-Chat). Such data sets are imported by ``vital data import --instructions``; beside them, or
-without any, the line asks about its own media what review, recipes and opinions can answer. Media of the held-out
+VITAL section 3, model zoo: VITAL-Assistant is the base model after full fine-tuning on instruction data (Q-Pathway,
+AesMMIT, VQA2-Stage3, OmniVQA-Chat). Such data sets are imported by ``vital data import --instructions``; beside them,
+or without any, the line asks about its own media what review, recipes and opinions can answer. Media of the held-out
 contents are never trained on: their questions are published for the stage ``answer``.
 """
 
@@ -31,16 +31,19 @@ from tasks.instructions import (
 )
 from tasks.pool import load_candidates
 from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
-from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split
+from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split, Task
 from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
 from tasks.training.engine import device_of, wanted_processes
+from tasks.training.examples import Example, open_examples
 from tasks.training.freezing import frozen_stays, train_only
 from tasks.training.instruction_batches import FocalConfig, InstructionMixture, InstructionObjective
 from tasks.training.line_questions import QuestionRule, dialogues, line_questions, measured
+from tasks.training.objective import LossConfig, QualityObjective
 from tasks.training.pretrain import require_gate
 from tasks.training.session import Course, callbacks, curve_ends, lacking_gpus, own_share
 from tasks.training.trainer import StepRecord, Trainer, TrainingConfig, history_rows
+from tasks.training_set import FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +62,11 @@ class Config:
         sources: imported instruction tables.
         per_medium: conversations about one medium that may follow each other; 1 mixes fully, more is cheaper.
         max_tokens: longer conversations (text alone) are rejects, never cut.
+        rehearse: whether each medium that is shown also teaches its opinion again, by the loss of pre-training; the
+            paper fine-tunes on instructions alone.
         views: prepared versions of each medium, which take turns (see tasks.prepared).
         max_reject_share: share of undecodable media, and of too long conversations, above which the stage fails.
-        loss: the focal loss.
+        loss: the focal loss. opinions: losses of what is rehearsed.
         training: the loop.
     """
 
@@ -71,9 +76,11 @@ class Config:
     sources: tuple[ImportedSource, ...]
     per_medium: int
     max_tokens: int
+    rehearse: bool
     views: int
     max_reject_share: float
     loss: FocalConfig
+    opinions: LossConfig
     training: TrainingConfig
 
     def __post_init__(self) -> None:
@@ -287,8 +294,18 @@ def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
     train_only(model, [module for part, modules in parts.items() if part not in frozen for module in modules])
 
 
+def _opinions(config: Config, place: Place) -> dict[str, Example]:
+    """The opinion on each training medium, if opinions are rehearsed."""
+    if not config.rehearse:
+        return {}
+    examples = open_examples(place.artifacts("assemble") / FOLDER, Split.TRAIN, {Task.SINGLE: 1.0})
+    return {one.ids[0]: one for one in examples}
+
+
 def _fit(model: QualityLMM, lesson: _Lesson, config: Config, place: Place) -> list[StepRecord]:
     """Run the loop; a run that was killed continues at its checkpoint."""
-    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium, own_share())
+    opinions = _opinions(config, place)
+    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium, opinions, own_share())
+    objective = InstructionObjective(model, config.loss, QualityObjective(model, config.opinions))
     around = callbacks(config.training, Course("assistant", place.work, place.telemetry("assistant")))
-    return Trainer(InstructionObjective(model, config.loss), mixture, config.training, around).fit()
+    return Trainer(objective, mixture, config.training, around).fit()

@@ -1,7 +1,8 @@
 """Instructions become batches: which conversations a step holds is a function of the seed and the step's number alone.
 
 Every conversation is used once before any is used again. Conversations that show the same medium may share a step, so
-that the encoder, which runs once per medium and step, is paid for once.
+that the encoder, which runs once per medium and step, is paid for once; so may opinions on that medium, which are
+learnt again as in pre-training lest the model forgets to score.
 """
 
 import itertools
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from models import losses
 from models.conversations import Conversation, answer_rows
-from models.quality_lmm import Medium, QualityLMM
+from models.quality_lmm import Medium, QualityLMM, VisualFeatures
+from models.vision_encoder import VisualInput
 from tasks.errors import StageError
 from tasks.instructions import Instruction
-from tasks.training.batches import ALONE, MediumSource, RankShare, cut
+from tasks.training.batches import ALONE, Draw, MediumSource, RankShare, cut, make_batch
 from tasks.training.config import TrainingConfig
+from tasks.training.examples import Example
+from tasks.training.objective import QualityObjective
 
 DIALOGUE = "dialogue"
 """Under this name the loss of conversations of several turns is told; those of one turn go under their kind."""
@@ -29,16 +33,24 @@ class InstructionBatch:
     """Conversations with their media.
 
     Attributes:
-        inputs: the distinct media, as pixels or as features of a frozen encoder.
+        media: ids of the distinct media. inputs: the same, as pixels or as features of a frozen encoder.
         conversations: their turns, with the numbers of ``inputs`` that they show.
         kinds: under which name the loss of each is told.
-        example_ids: ids of the conversations.
+        rehearsed: opinions on the same media, learnt again as in pre-training.
+        conversation_ids: ids of the conversations.
     """
 
+    media: list[str]
     inputs: list[Medium]
     conversations: list[Conversation]
     kinds: list[str]
-    example_ids: list[str]
+    rehearsed: list[Example]
+    conversation_ids: list[str]
+
+    @property
+    def example_ids(self) -> list[str]:
+        """Everything that has a loss of its own."""
+        return [*self.conversation_ids, *(example.example_id for example in self.rehearsed)]
 
 
 def plan_instructions(
@@ -79,7 +91,11 @@ def _epoch(groups: Sequence[list[Instruction]], rng: np.random.Generator, per_me
 
 
 class InstructionMixture:
-    """Batches of instructions."""
+    """Batches of instructions.
+
+    Args:
+        rehearsed: opinions by medium that are learnt again in every step that shows it; empty for none.
+    """
 
     def __init__(
         self,
@@ -87,17 +103,31 @@ class InstructionMixture:
         media: MediumSource,
         config: TrainingConfig,
         per_medium: int,
+        rehearsed: Mapping[str, Example],
         share: RankShare = ALONE,
     ) -> None:
-        self._media, self._parts, self._share = media, config.micro_batches, share
+        self._media, self._parts, self._share, self._rehearsed = media, config.micro_batches, share, rehearsed
         self._plan = plan_instructions(instructions, config, per_medium)
         self._visits = _visits(self._plan)
 
     def step(self, number: int) -> list[InstructionBatch]:
-        """This process's micro-batches of a step; conversations of like length share one, so that little is padded."""
+        """This process's micro-batches of a step; conversations of like length share one, so that little is padded.
+
+        An opinion is rehearsed where its medium is first shown in the step, however the step is cut.
+        """
         drawn, share = sorted(self._plan[number], key=_characters), self._share
-        parts = cut(drawn, self._parts, share.ranks)[share.rank :: share.ranks]
-        return [make_instruction_batch(part, self._media, self._visits[number]) for part in parts]
+        parts = cut(drawn, self._parts, share.ranks)
+        firsts = self._firsts(parts)
+        own = range(share.rank, len(parts), share.ranks)
+        return [make_instruction_batch(parts[n], self._media, self._visits[number], firsts[n]) for n in own]
+
+    def _firsts(self, parts: Sequence[Sequence[Instruction]]) -> list[dict[str, Example]]:
+        """Per part, the opinions on media that no part before it shows."""
+        left, found = dict(self._rehearsed), []
+        for part in parts:
+            shown = dict.fromkeys(medium for one in part for medium in one.media if medium in left)
+            found.append({medium: left.pop(medium) for medium in shown})
+        return found
 
 
 def _visits(plan: Sequence[Sequence[Instruction]]) -> list[dict[str, int]]:
@@ -116,7 +146,10 @@ def _characters(one: Instruction) -> tuple[int, str]:
 
 
 def make_instruction_batch(
-    instructions: Sequence[Instruction], media: MediumSource, visits: Mapping[str, int]
+    instructions: Sequence[Instruction],
+    media: MediumSource,
+    visits: Mapping[str, int],
+    rehearsed: Mapping[str, Example],
 ) -> InstructionBatch:
     """Build a batch; a medium that several conversations show is read, and later encoded, once."""
     numbers: dict[str, int] = {}
@@ -124,10 +157,12 @@ def make_instruction_batch(
         for medium in one.media:
             numbers.setdefault(medium, len(numbers))
     return InstructionBatch(
+        media=list(numbers),
         inputs=[media.read(medium, visits[medium]) for medium in numbers],
         conversations=[one.conversation(numbers) for one in instructions],
         kinds=[str(one.kind) if len(one.questions) == 1 else DIALOGUE for one in instructions],
-        example_ids=[one.instruction_id for one in instructions],
+        rehearsed=[rehearsed[medium] for medium in numbers if medium in rehearsed],
+        conversation_ids=[one.instruction_id for one in instructions],
     )
 
 
@@ -145,19 +180,34 @@ class FocalConfig:
 
 
 class InstructionObjective:
-    """Focal loss of what the assistant says, ``(1 / L) sum_l`` over all its tokens ``L`` in a conversation."""
+    """Focal loss of what the assistant says, ``(1 / L) sum_l`` over all its tokens ``L`` in a conversation.
 
-    def __init__(self, model: QualityLMM, config: FocalConfig) -> None:
+    Args:
+        opinions: losses of the opinions that are rehearsed.
+    """
+
+    def __init__(self, model: QualityLMM, config: FocalConfig, opinions: QualityObjective) -> None:
         self.model = model
-        self._config = config
+        self._config, self._opinions = config, opinions
 
     def losses(self, batch: InstructionBatch) -> dict[str, Tensor]:
-        """Losses ``[conversations of the kind]`` per kind."""
-        visual = self.model.visual_tokens(batch.inputs) if batch.inputs else []
-        rows = answer_rows(self.model, visual, batch.conversations)
+        """Losses ``[conversations of the kind]`` per kind, and of the rehearsed opinions; media are encoded once."""
+        shown = self._encoded(batch.inputs)
+        rows = answer_rows(self.model, self.model.visual_tokens(shown) if shown else [], batch.conversations)
         logits_NV = self.model.logits(rows.hidden_ND)
         loss_N = losses.focal(logits_NV, rows.ids_N, alpha=self._config.alpha, beta=self._config.beta)
         loss_C = losses.answer_means(loss_N, rows.conversation_N, rows.lengths_C)
-        return {
+        found = {
             kind: loss_C[torch.tensor([other == kind for other in batch.kinds])] for kind in sorted(set(batch.kinds))
         }
+        if batch.rehearsed:
+            draws = [Draw(example, (0,)) for example in batch.rehearsed]
+            alike = dict.fromkeys((example.example_id for example in batch.rehearsed), 1.0)
+            again = make_batch(draws, dict(zip(batch.media, shown, strict=True)), alike)
+            found |= {str(task): loss for task, loss in self._opinions.losses(again).items()}
+        return found
+
+    def _encoded(self, inputs: Sequence[Medium]) -> list[Medium]:
+        pixels = [medium for medium in inputs if isinstance(medium, VisualInput)]
+        encoded = iter(self.model.visual_features(pixels) if pixels else [])
+        return [medium if isinstance(medium, VisualFeatures) else next(encoded) for medium in inputs]

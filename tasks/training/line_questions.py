@@ -83,12 +83,16 @@ class QuestionRule:
         seed: of wordings, polarities and orders.
         option_order: ``fixed`` gives the options of one wording always in the same order; ``shuffled`` draws the order
             of each question, so that a letter alone means nothing.
-        turns: turns that a training conversation about one medium has at most.
+        compare_share: share of the decided pairs that are asked about; two media cost twice as much as one.
+        dialogue_share: share of the media whose training questions become conversations of several turns.
+        turns: turns that such a conversation has at most.
         held_out_questions: questions of each kind that models are measured with, at most.
     """
 
     seed: int
     option_order: OptionOrder
+    compare_share: float
+    dialogue_share: float
     turns: int
     held_out_questions: int
 
@@ -98,6 +102,8 @@ class QuestionRule:
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1"
                 raise ValueError(msg)
+        if not (0.0 <= self.compare_share <= 1.0 and 0.0 <= self.dialogue_share <= 1.0):
+            raise ValueError("compare_share and dialogue_share must lie in [0, 1]")
 
 
 def line_questions(
@@ -140,19 +146,26 @@ def measured(questions: Sequence[Row], rule: QuestionRule) -> list[Row]:
 
 
 def dialogues(questions: Sequence[Row], rule: QuestionRule) -> list[dict[str, Any]]:
-    """The questions about each medium as conversations of at most ``turns`` turns; it is shown in the first turn alone.
+    """Chain the questions about a share of the media to conversations of at most ``turns`` turns.
 
-    Questions that show several media stay by themselves.
+    The medium is shown in the first turn alone. Questions that show several media stay by themselves.
     """
     of_medium: dict[str, list[Row]] = {}
-    alone = [dict(row) for row in questions if len(row["media"]) != 1 or rule.turns == 1]
+    alone: list[dict[str, Any]] = []
     for row in questions:
-        if len(row["media"]) == 1 and rule.turns > 1:
+        if len(row["media"]) == 1 and _share(rule.dialogue_share, rule.seed, "dialogue", row["media"][0]):
             of_medium.setdefault(row["media"][0], []).append(row)
+        else:
+            alone.append(dict(row))
     for key in sorted(of_medium):
         drawn = sorted(of_medium[key], key=lambda row: digest(rule.seed, "dialogue", row["instruction_id"]))
         alone += [_joined(drawn[start : start + rule.turns]) for start in range(0, len(drawn), rule.turns)]
     return alone
+
+
+def _share(share: float, *about: object) -> bool:
+    """Whether a thing belongs to a share of all, by its hash."""
+    return int(digest(*map(str, about))[:12], 16) < share * 16**12
 
 
 def _joined(rows: Sequence[Row]) -> dict[str, Any]:
@@ -188,10 +201,13 @@ class _Draw:
             yield self._question(QuestionKind.SCORE, ids, self._pick(_RATE, ids[0], "rate"), example["answers"][0])
         elif task == Task.DISTORTION:
             yield from self._of_recipe(ids[0], self._media[ids[0]]["distortion"], int(self._media[ids[0]]["severity"]))
-        elif task == Task.PAIR and example["preference"] in (0.0, 1.0):
+        elif task == Task.PAIR and example["preference"] in (0.0, 1.0) and self._compares(ids):
             options = tuple(f"The {which} {self._media[ids[0]]['modality']}" for which in ("first", "second"))
             better = options[example["preference"] == 0.0]
             yield self._choice(QuestionKind.COMPARE, ids, _BETTER, options, better)
+
+    def _compares(self, ids: Sequence[str]) -> bool:
+        return _share(self._rule.compare_share, self._rule.seed, "compare", *ids)
 
     def _of_recipe(self, key: str, kind: str, severity: int) -> Iterator[dict[str, Any]]:
         others = [

@@ -25,22 +25,32 @@ from tasks.stage import Place
 from tasks.training import assistant
 from tasks.training.instruction_batches import FocalConfig
 from tasks.training.line_questions import QuestionRule
+from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
 
 TRAINING = TrainingConfig(
     engine="single", seed=5, threads=1, precision="float32", steps=4, batch_examples=6, micro_batches=2,
     learning_rate=1e-3, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2,
 )  # fmt: skip
+LOSSES = LossConfig(
+    head="fused", level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone",
+    pair_scale=5.0, davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0,
+    focal_beta=2.0,
+)  # fmt: skip
 CONFIG = assistant.Config(
     frozen=(),
-    questions=QuestionRule(seed=1, option_order="fixed", turns=3, held_out_questions=5),
+    questions=QuestionRule(
+        seed=1, option_order="fixed", compare_share=1.0, dialogue_share=0.5, turns=3, held_out_questions=5
+    ),
     line_share=1.0,
     sources=(),
     per_medium=2,
     max_tokens=600,
+    rehearse=True,
     views=1,
     max_reject_share=0.1,
     loss=FocalConfig(1.0, 2.0),
+    opinions=LOSSES,
     training=TRAINING,
 )
 
@@ -77,7 +87,12 @@ def test_every_part_learns_and_the_loss_falls(place: Place):
     history = json.loads((place.out / "history.json").read_text())
     assert len(history) == report.steps == 30
     assert report.loss_last["all"] < 0.8 * report.loss_first["all"]
-    assert {"loss_dialogue", "loss_compare"} <= set(history[0])
+    assert {"loss_dialogue", "loss_compare", "loss_yes_no", "loss_single"} <= set(history[0])
+
+
+def test_without_rehearsal_instructions_alone_are_learnt(place: Place):
+    assistant.run(dataclasses.replace(CONFIG, rehearse=False), place)
+    assert "loss_single" not in json.loads((place.out / "history.json").read_text())[0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from models.quality_lmm import QualityLMM
 from models.vision_encoder import EMBEDDED_SPEC, VisualInput, prepare_image
 from tasks.errors import StageError
 from tasks.instructions import Instruction
-from tasks.records import MEDIUM_MARK, QuestionKind
+from tasks.records import MEDIUM_MARK, QuestionKind, Split, Task
+from tasks.training.batches import Draw, RankShare, make_batch
+from tasks.training.examples import Example
 from tasks.training.instruction_batches import (
     FocalConfig,
     InstructionBatch,
@@ -25,11 +27,17 @@ from tasks.training.instruction_batches import (
     make_instruction_batch,
     plan_instructions,
 )
+from tasks.training.objective import LossConfig, QualityObjective
 from tasks.training.trainer import TrainingConfig
 
 CONFIG = TrainingConfig(
     engine="single", seed=5, threads=1, precision="float32", steps=7, batch_examples=6, micro_batches=1,
     learning_rate=1e-3, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2,
+)  # fmt: skip
+LOSSES = LossConfig(
+    head="fused", level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone",
+    pair_scale=5.0, davidson_tie=1.0, pair_level_weight=0.0, pair_prefix_weight=0.0, text="focal", focal_alpha=1.0,
+    focal_beta=2.0,
 )  # fmt: skip
 TINY_SPEC = dataclasses.replace(EMBEDDED_SPEC, tile_px=56, motion_frames=4, motion_px=32)
 
@@ -90,11 +98,12 @@ def test_nothing_to_train_on_is_an_error():
 def test_a_step_reads_each_medium_once_and_its_views_take_turns():
     media = Media({"a", "b"})
     found = [instruction(n, ("a", "b") if n == 3 else ("ab"[n % 2],)) for n in range(4)]
-    mixture = InstructionMixture(found, media, dataclasses.replace(CONFIG, steps=2, batch_examples=4), 2)
+    mixture = InstructionMixture(found, media, dataclasses.replace(CONFIG, steps=2, batch_examples=4), 2, {})
     for step in (1, 0):  # a resumed run asks for a later step first
         (batch,) = mixture.step(step)
         assert len(batch.inputs) == 2
         assert sorted(batch.example_ids) == ["000", "001", "002", "003"]
+        assert batch.rehearsed == []
     assert sorted(media.reads) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 
@@ -102,8 +111,21 @@ def test_micro_batches_hold_a_step_together_in_order_of_length():
     media = Media({"a"})
     found = [instruction(n, ("a",)) for n in range(6)]
     config = dataclasses.replace(CONFIG, steps=1, micro_batches=3)
-    parts = InstructionMixture(found, media, config, 6).step(0)
+    parts = InstructionMixture(found, media, config, 6, {}).step(0)
     assert [part.example_ids for part in parts] == [["000", "001"], ["002", "003"], ["004", "005"]]
+
+
+@pytest.mark.parametrize(("micro_batches", "ranks"), [(1, 1), (3, 1), (2, 2), (1, 3)])
+def test_however_a_step_is_cut_it_rehearses_each_opinion_once(micro_batches: int, ranks: int):
+    opinions = {name: opinion(name, "good", [0.1, 0.6, 0.2, 0.1, 0.0]) for name in "ab"}
+    found = [instruction(n, ("ab"[n % 2],)) for n in range(6)]
+    config = dataclasses.replace(CONFIG, steps=1, micro_batches=micro_batches)
+    told: list[str] = []
+    for rank in range(ranks):
+        share = RankShare(rank, ranks, lambda lost: lost)
+        for part in InstructionMixture(found, Media({"a", "b"}), config, 6, opinions, share).step(0):
+            told += part.example_ids
+    assert sorted(told) == ["000", "001", "002", "003", "004", "005", "single a", "single b"]
 
 
 @pytest.fixture
@@ -111,9 +133,18 @@ def model(line: Path) -> QualityLMM:
     return QualityLMM.from_pretrained(line / "artifacts" / "base" / "small")
 
 
-def batch_of(found: list[Instruction]) -> InstructionBatch:
+def batch_of(found: list[Instruction], rehearsed: dict[str, Example] | None = None) -> InstructionBatch:
     media = Media({name for one in found for name in one.media})
-    return make_instruction_batch(found, media, dict.fromkeys(media.ids, 0))
+    return make_instruction_batch(found, media, dict.fromkeys(media.ids, 0), rehearsed or {})
+
+
+def objective(model: QualityLMM, beta: float = 2.0) -> InstructionObjective:
+    return InstructionObjective(model, FocalConfig(1.0, beta), QualityObjective(model, LOSSES))
+
+
+def opinion(name: str, level: str, target: list[float]) -> Example:
+    answer = f"The quality of the image is {level}"
+    return Example(f"single {name}", Task.SINGLE, Split.TRAIN, (name,), (answer,), np.array([target]), math.nan)
 
 
 @torch.no_grad()
@@ -152,7 +183,7 @@ def by_hand(model: QualityLMM, batch: InstructionBatch, talk: Conversation, beta
 def test_the_loss_is_focal_over_all_that_the_assistant_says(model: QualityLMM, beta: float):
     found = [instruction(1, ("a",)), instruction(2, ("a", "b"), turns=3), instruction(4, (), turns=2)]
     batch = batch_of(found)
-    losses = InstructionObjective(model, FocalConfig(1.0, beta)).losses(batch)
+    losses = objective(model, beta).losses(batch)
     assert set(losses) == {"open", "dialogue"}
     wanted = [by_hand(model, batch, talk, beta) for talk in batch.conversations]
     assert losses["open"].tolist() == pytest.approx(wanted[:1], abs=1e-4)
@@ -160,17 +191,32 @@ def test_the_loss_is_focal_over_all_that_the_assistant_says(model: QualityLMM, b
 
 
 def test_conversations_without_any_medium_are_trained_too(model: QualityLMM):
-    losses = InstructionObjective(model, FocalConfig(1.0, 2.0)).losses(batch_of([instruction(1, ())]))
+    losses = objective(model).losses(batch_of([instruction(1, ())]))
     losses["open"].sum().backward()
     assert all(value.grad is None for value in model.image_encoder.parameters())
     assert any(value.grad is not None for value in model.language_model.parameters())
 
 
 def test_every_part_gets_a_gradient(model: QualityLMM):
-    losses = InstructionObjective(model, FocalConfig(1.0, 2.0)).losses(batch_of([instruction(1, ("a",))]))
+    losses = objective(model).losses(batch_of([instruction(1, ("a",))]))
     losses["open"].sum().backward()
     for part in (model.image_encoder, model.projector, model.language_model):
         assert any(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in part.parameters())
+
+
+def test_opinions_on_the_media_of_a_step_are_learnt_by_the_loss_of_pre_training(model: QualityLMM):
+    opinions = {name: opinion(name, "good", [0.1, 0.6, 0.2, 0.1, 0.0]) for name in "ac"}
+    batch = batch_of([instruction(1, ("a",)), instruction(2, ("b",))], opinions)
+    assert batch.example_ids == ["001", "002", "single a"]
+    found = objective(model).losses(batch)
+    alone = make_batch([Draw(opinions["a"], (0,))], {"a": Media({"a"}).read("a", 0)}, {"single a": 1.0})
+    wanted = QualityObjective(model, LOSSES).losses(alone)[Task.SINGLE]
+    assert found["single"].tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert len(found["open"]) == 2
+    found["single"].sum().backward()
+    assert any(
+        value.grad is not None and bool(value.grad.abs().sum() > 0) for value in model.image_encoder.parameters()
+    )
 
 
 @pytest.mark.parametrize("constants", [(0.0, 2.0), (1.0, -1.0)])

@@ -16,7 +16,7 @@ from tasks.question_text import options_in
 from tasks.records import MEDIUM_MARK, QuestionKind
 from tasks.training.line_questions import FAMILIES, QuestionRule, dialogues, line_questions, measured
 
-RULE = QuestionRule(seed=3, option_order="fixed", turns=3, held_out_questions=4)
+RULE = QuestionRule(seed=3, option_order="fixed", compare_share=1.0, dialogue_share=1.0, turns=3, held_out_questions=4)
 SHUFFLED = dataclasses.replace(RULE, option_order="shuffled")
 
 
@@ -176,7 +176,27 @@ def test_measuring_takes_a_bounded_number_of_each_kind_that_has_options():
     assert measured(list(reversed(rows)), RULE) == chosen
 
 
-@pytest.mark.parametrize("name", ["turns", "held_out_questions"])
-def test_rules_have_ranges(name: str):
+def test_shares_choose_pairs_and_media():
+    media = {f"m{n}": medium(f"m{n}") for n in range(200)}
+    taught = [example("pair", [f"m{n}", f"m{n + 1}"], ["x", "y"], 1.0) for n in range(0, 200, 2)]
+    asked = {
+        share: line_questions(media, [], taught, dataclasses.replace(RULE, compare_share=share))
+        for share in (0.0, 0.3, 1.0)
+    }
+    assert [len(rows) for rows in (asked[0.0], asked[1.0])] == [0, 100]
+    assert 15 < len(asked[0.3]) < 45
+    rows = line_questions(*pool(100), RULE)
+    long = [
+        sum(len(talk["answers"]) > 1 for talk in dialogues(rows, dataclasses.replace(RULE, dialogue_share=share)))
+        for share in (0.0, 0.3, 1.0)
+    ]
+    assert long[0] == 0
+    assert 0.1 * long[2] < long[1] < 0.6 * long[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("turns", 0), ("held_out_questions", 0), ("compare_share", 1.1), ("dialogue_share", -0.1)]
+)
+def test_rules_have_ranges(name: str, value: float):
     with pytest.raises(ValueError, match=name):
-        dataclasses.replace(RULE, **{name: 0})
+        dataclasses.replace(RULE, **{name: value})
