@@ -51,12 +51,18 @@ def test_frames_are_spread_evenly(total: int, frames: int, shown: list[int]):
     assert [int(frame[0, 0, 0]) for frame in shown_frames(Medium(clip), frames)] == shown
 
 
+class Something:
+    """Neither pixels nor an exhibit."""
+
+    is_clip = False
+
+
 def test_a_medium_in_pixels_is_encoded_once():
     shown, medium = Exhibits(Pictures()), Medium(np.zeros((2, 32, 32, 3), np.uint8))
     assert shown.of(medium) is shown.of(medium)
     assert len(shown.of(medium)) == 2
     with pytest.raises(TypeError, match="in pixels"):
-        shown.of(type("Something", (), {"is_clip": False})())
+        shown.of(Something())
 
 
 def samples_of(root: Path) -> list[dict[str, Any]]:
