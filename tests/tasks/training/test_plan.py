@@ -132,12 +132,12 @@ def test_more_devices_than_a_step_has_examples_stand_idle(checkout: Path):
     assert stage.notes == ("8 examples a step keep 8 of 32 devices busy",)
 
 
-def test_a_zero_engine_in_params_is_believed_before_the_planning_file(planning: Planning, checkout: Path):
-    assert (
-        stage_of(planned("paper", checkout), "warm_up", "internvl3-1b").zero
-        == planning.workloads["internvl3"].zero["warm_up"]
-    )
-    assert stage_of(planned("paper", checkout, Choices(zero=3)), "warm_up", "internvl3-1b").zero == 3
+def test_a_zero_engine_in_params_is_believed_before_the_planning_file(paper: Plan, planning: Planning, checkout: Path):
+    believed = planning.workloads["internvl3"].zero["warm_up"]
+    assert stage_of(paper, "warm_up", "internvl3-1b").zero == 3 != believed
+    single = planned("paper", checkout, warm_up={"training": {"engine": "single", "processes": 1}})
+    assert stage_of(single, "warm_up", "internvl3-1b").zero == believed
+    assert stage_of(planned("paper", checkout, Choices(zero=2)), "warm_up", "internvl3-1b").zero == 2
 
 
 def test_the_embedded_plan_fits_in_one_micro_batch(embedded: Plan):
