@@ -110,18 +110,33 @@ class ZeroEngine:
         """See ``Engine``."""
         check_names(self.trained, state)
         utils = self._deepspeed.utils
+        reach = "local" if self._stage == 3 else "full"
+        set_weight = getattr(utils, f"safe_set_{reach}_fp32_param")
+        set_moment = getattr(utils, f"safe_set_{reach}_optimizer_state")
         for name, parameter in self.trained.items():
             value = state[f"model.{name}"].to(self._device)
             with self._whole(parameter):
                 parameter.data.copy_(value)
-            utils.safe_set_full_fp32_param(parameter, value)
+            set_weight(parameter, self._part(value, parameter))
             for key in MOMENTS:
-                utils.safe_set_full_optimizer_state(parameter, state[f"optimizer.{key}.{name}"].to(self._device), key)
+                moment = state[f"optimizer.{key}.{name}"].to(self._device)
+                set_moment(parameter, self._part(moment, parameter), key)
         step = state[f"optimizer.step.{next(iter(self.trained))}"]
         for moments in self._moments():
             moments["step"].copy_(step)
         for name, buffer in self._objective.model.named_buffers():
             buffer.copy_(state[f"buffer.{name}"])
+
+    def _part(self, value: Tensor, parameter: Any) -> Tensor:
+        """What of a parameter's values this process keeps, padded at the end.
+
+        Under stage 3 DeepSpeed's setter of whole values fails where a size is no multiple of the number of processes.
+        """
+        if self._stage < 3:
+            return value
+        length = parameter.partition_numel()
+        padded = nn.functional.pad(value.flatten(), (0, length * self._group.size - value.numel()))
+        return padded.narrow(0, length * self._group.rank, length)
 
     def close(self) -> None:
         """See ``Engine``. Afterwards this engine is of no use."""
