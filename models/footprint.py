@@ -249,7 +249,8 @@ def _motion_extractor(size: ModelSize, frames: float, step: Step) -> Cost:
 
 def _projectors(size: ModelSize, samples: Sequence[Sample], step: Step) -> Cost:
     width = size.config.get_text_config().hidden_size
-    shuffled = size.config.vision_config.hidden_size * round(1 / size.config.downsample_ratio) ** 2
+    vision: Any = size.config.vision_config
+    shuffled = vision.hidden_size * round(1 / size.config.downsample_ratio) ** 2
     tiles = sum(sample.tiles * size.config.image_seq_length for sample in samples)
     frames = sum(sample.frames for sample in samples)
     return _projector(tiles, shuffled, width, step).plus(_projector(frames, size.channels, width, step))

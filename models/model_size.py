@@ -14,7 +14,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 from models.errors import ModelError
 from models.motion import MotionConfig, MotionExtractor, MotionProjector
 
-PARTS: Final = ("image_encoder", "motion_extractor", "projectors", "decoder", "head")
+PARTS: Final[tuple[str, ...]] = ("image_encoder", "motion_extractor", "projectors", "decoder", "head")
 """Parts of a quality LMM in the order in which a sample passes them."""
 
 
@@ -67,7 +67,7 @@ def measure_model(config: InternVLConfig, motion: MotionConfig, motion_px: int) 
     Raises:
         ModelError: the image encoder is of a kind whose costs are not known here.
     """
-    vision = config.vision_config
+    vision: Any = config.vision_config
     if vision.use_qk_norm or vision.norm_type != "layer_norm":
         msg = (
             f"costs are known for image encoders with layer_norm and without qk_norm; this one has "

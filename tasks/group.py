@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -146,18 +146,23 @@ def launch(arguments: Sequence[str], processes: int, folder: Path) -> None:
         with contextlib.chdir(folder):
             elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as error:
-        killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
-        if not killed:
-            msg = f"{len(error.failures)} of {processes} processes failed"
-            raise GroupFailedError(msg) from error
-        rank, failure = min(killed.items())
-        msg = f"process {rank} of {processes} was ended by {failure.signal_name()}; run the stage again to continue"
-        raise StageError(msg) from error
+        raise _failure({rank: failure.exitcode for rank, failure in error.failures.items()}, processes) from error
     except SignalException as error:
         msg = f"ended by {error.sigval.name}; run the stage again to continue"
         raise StageError(msg) from error
     finally:
         del os.environ[_LAUNCHER]
+
+
+def _failure(exit_codes: Mapping[int, int], processes: int) -> StageError:
+    """What ended a group, by its members' exit codes; the launcher ends by SIGTERM all that outlive the first."""
+    killed = {rank: -code for rank, code in exit_codes.items() if code < 0 and -code != signal.SIGTERM}
+    failed = [rank for rank, code in exit_codes.items() if code > 0]
+    if failed and not killed:
+        return GroupFailedError(f"{len(failed)} of {processes} processes failed")
+    rank, number = min((killed or {rank: -code for rank, code in exit_codes.items()}).items())
+    name = signal.Signals(number).name
+    return StageError(f"process {rank} of {processes} was ended by {name}; run the stage again to continue")
 
 
 def _end_with_launcher() -> None:

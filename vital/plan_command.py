@@ -36,7 +36,7 @@ _WEIGHTS: Final = ("float32", "frozen-bfloat16", "bfloat16")
 def plan(
     profile: str | None, settings: tuple[str, ...], assume: tuple[str, ...], *, as_json: bool, **told: Any
 ) -> None:
-    """Tell what pre-training, warm-up and benchmark scoring of a profile would take; needs no weights, GPU or network.
+    """Tell what training and benchmark scoring of a profile would take; needs no weights, GPU or network.
 
     Parameters are counted on models without numbers; memory and FLOPs follow from shapes; time is FLOPs divided by a
     stated share (MFU) of the device's peak. What media are like, the MFU and the price are assumptions of

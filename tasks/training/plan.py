@@ -5,7 +5,7 @@ a device from its peak, communication, waiting for data and padding among them, 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,19 +18,19 @@ from tasks.stage import stage_config
 from tasks.training.memory import CHECKPOINTING, DeviceMemory, Fit, Load, fit, numerics_of, read_sharding
 from tasks.training.planning import (
     FAMILIES,
+    Conversations,
     Device,
     Mixture,
     Planning,
     Workload,
+    conversation_mixture,
     scoring_mixture,
     training_mixture,
 )
 from tasks.training.trainer import TrainingConfig
 
-_ENCODERS: Final = ("image_encoder", "motion_extractor")
-_IDLE: Final = dict.fromkeys(PARTS, Flow.IDLE)
-_PRETRAIN: Final = dict.fromkeys(PARTS, Flow.THROUGH) | dict.fromkeys(_ENCODERS, Flow.TRAINED)
-_WARM_UP: Final = _IDLE | dict.fromkeys(("projectors", "decoder", "head"), Flow.TRAINED)
+_ENCODERS: Final[tuple[str, ...]] = ("image_encoder", "motion_extractor")
+_DECODER: Final = ("decoder", "head")
 _ZERO: Final = "zero"
 _PUBLISHED_FAMILY: Final = "internvl3"
 _HOUR: Final = 3600.0
@@ -149,7 +149,7 @@ class _Work:
 
 
 def make_plan(params: dict[str, Any], profile: str, planning: Planning, choices: Choices, checkout: Path) -> Plan:
-    """Plan pre-training, the warm-up of every decoder, and the scoring of benchmarks by each.
+    """Plan pre-training, the warm-up of every decoder, the assistant, and the scoring of benchmarks by each decoder.
 
     Args:
         params: all sections of the profile.
@@ -165,12 +165,26 @@ def make_plan(params: dict[str, Any], profile: str, planning: Planning, choices:
     return Plan(profile, planner.device_name, planner.devices, planner.mfu, planner.price, stages, published)
 
 
+def flows_of(trained: Collection[str]) -> dict[str, Flow]:
+    """What each part does for a gradient if ``trained`` of ``models.model_size.PARTS`` learn.
+
+    What is frozen behind something that learns lets the gradient through; what stands before all of it idles.
+    """
+    encoders = any(part in trained for part in _ENCODERS)
+    flows: dict[str, Flow] = {}
+    for part in PARTS:
+        before = part not in _ENCODERS and (encoders or any(flow is Flow.TRAINED for flow in flows.values()))
+        flows[part] = Flow.TRAINED if part in trained else Flow.THROUGH if before else Flow.IDLE
+    return flows
+
+
 class _Planner:
     """Params, planning file and choices, brought together."""
 
     def __init__(self, params: dict[str, Any], planning: Planning, choices: Choices, checkout: Path) -> None:
         self._params, self._planning, self._choices, self._checkout = params, planning, choices, checkout
         self._pretrain, self._warm_up = stage_config("pretrain", params), stage_config("warm_up", params)
+        self._assistant = stage_config("assistant", params)
         self.family = decoder_record(self._pretrain.decoder).family
         self._workload: Workload = planning.workload(self.family)
         self.device_name = choices.device or self._workload.device
@@ -187,19 +201,33 @@ class _Planner:
         workload, spec = self._workload, FAMILIES[self.family][2]
         first, second, shares = self._pretrain, self._warm_up, self._pretrain.shares
         mixture = training_mixture(shares, workload, spec, 1.0 / workload.samples_per_medium)
-        yield self._training("pretrain", first.decoder, _PRETRAIN, first.training, mixture)
+        yield self._training("pretrain", first.decoder, flows_of(_ENCODERS), first.training, mixture)
         once = training_mixture(shares, workload, spec, 1.0)
-        features = self._training("warm_up", first.decoder, _IDLE, second.training, once)
+        features = self._training("warm_up", first.decoder, flows_of(()), second.training, once)
         yield replace(features, stage="warm_up features", runs=_ENCODERS, zero=0)
         cached = training_mixture(shares, workload, spec, 0.0)
-        flows = _WARM_UP if second.train_projectors else _WARM_UP | {"projectors": Flow.IDLE}
+        flows = flows_of(("projectors", *_DECODER) if second.train_projectors else _DECODER)
         for decoder in second.decoders:
             yield self._training("warm_up", decoder, flows, second.training, cached)
+        yield self._fine_tuning()
         scored = scoring_mixture(workload, spec)
         batch, examples = self._params["predict"]["batch"] * self.devices, sum(workload.scored.values())
         for decoder in (first.decoder, *second.decoders):
-            work = self._training("predict", decoder, _IDLE, first.training, scored)
+            work = self._training("predict", decoder, flows_of(()), first.training, scored)
             yield replace(work, examples=examples, batch=batch, zero=0)
+
+    def _fine_tuning(self) -> _Work:
+        """The assistant: conversations, and the opinions that are rehearsed beside them."""
+        third = self._assistant
+        told = Conversations(third.per_medium, third.max_tokens, third.rehearse)
+        mixture = conversation_mixture(told, self._workload, FAMILIES[self.family][2])
+        named = {"projector": "projectors", "motion_projector": "projectors"}
+        # a switch for one of the two projectors leaves the other trained: planned as if both were
+        still = {name for name in third.frozen if name not in named}
+        still |= {"projectors"} if set(named) <= set(third.frozen) else set()
+        still |= {"head"} if "decoder" in still else set()
+        flows = flows_of([part for part in PARTS if part not in still])
+        return self._training("assistant", self._pretrain.decoder, flows, third.training, mixture)
 
     def _training(
         self, stage: str, decoder: str, flows: Mapping[str, Flow], training: TrainingConfig, mixture: Mixture

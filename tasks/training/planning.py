@@ -13,6 +13,7 @@ import yaml
 from infra.params import merge
 from models.decoders import INTERNVIT_300M, TINY_ENCODER, EncoderSize
 from models.footprint import Sample
+from models.frames import whole_seconds
 from models.motion import SLOWFAST_R50, TINY_MOTION, MotionConfig
 from models.vision_encoder import EMBEDDED_SPEC, PAPER_SPEC, VisualSpec
 from tasks.errors import ConfigError
@@ -64,6 +65,19 @@ class MediumKind:
 
 
 @dataclass(frozen=True)
+class ConversationLength:
+    """Tokens of the questions, and of the answers with their ends, in all turns of an average conversation."""
+
+    questions: int
+    answers: int
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.questions < 1 or self.answers < 1:
+            raise ValueError("a conversation has at least one token of question and one of answer")
+
+
+@dataclass(frozen=True)
 class Workload:
     """What a family of decoders works on.
 
@@ -74,6 +88,7 @@ class Workload:
         vocabulary: rows of the embedding table.
         prompt_tokens: tokens around the medium and before the answer.
         answers: task -> tokens of an answer, with the end of turn.
+        conversation: tokens of an average conversation of the fine-tuning on instructions.
         samples_per_medium: samples of a step that share one medium, whose encoders run once.
         media: kinds of media with their shares.
         longest: the largest that come; memory has to do for them.
@@ -87,6 +102,7 @@ class Workload:
     vocabulary: int
     prompt_tokens: int
     answers: dict[str, int]
+    conversation: ConversationLength
     samples_per_medium: float
     media: dict[str, MediumKind]
     longest: dict[str, MediumKind]
@@ -171,8 +187,7 @@ def medium_shape(kind: MediumKind, spec: VisualSpec) -> tuple[int, int]:
     motion = total if spec.motion_frames == 0 else min(spec.motion_frames, total)
     if spec.tiling == "fragments":
         return min(spec.key_frames, total) * (1 + spec.frame_native_tiles), motion
-    span = (total - 1) / kind.frames_per_second
-    return min(spec.key_frames, total, max(1, int(span) + 1)), motion
+    return min(spec.key_frames, total, whole_seconds(total, kind.frames_per_second)), motion
 
 
 def _image_tiles(kind: MediumKind, spec: VisualSpec) -> int:
@@ -220,6 +235,38 @@ def training_mixture(shares: Mapping[str, float], workload: Workload, spec: Visu
     longest = [
         _example(task, kind, workload, spec, float(encoded > 0)) for task in tasks for kind in workload.longest.values()
     ]
+    return Mixture(tuple(parts), tuple(longest))
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """How fine-tuning shows conversations: how many about a medium, the longest text, and whether its opinion too."""
+
+    per_medium: int
+    max_tokens: int
+    rehearsed: bool
+
+
+def conversation_mixture(told: Conversations, workload: Workload, spec: VisualSpec) -> Mixture:
+    """Conversations of a fine-tuning: one in ``per_medium`` has its medium encoded, and its opinion rehearsed."""
+    length, whole = workload.conversation, sum(kind.share for kind in workload.media.values())
+
+    def example(kind: MediumKind, questions: int, answers: int, encoded: float) -> tuple[Sample, ...]:
+        tiles, frames = medium_shape(kind, spec)
+        text = workload.prompt_tokens + questions + answers
+        samples = (Sample(tiles, frames, text, text_rows=answers, encoded=encoded),)
+        rehearsed = told.rehearsed and encoded > 0
+        return samples + (_example(Task.SINGLE, kind, workload, spec, 0.0) if rehearsed else ())
+
+    first = 1.0 / told.per_medium
+    parts = [
+        ("conversation", share * kind.share / whole, example(kind, length.questions, length.answers, encoded))
+        for kind in workload.media.values()
+        for share, encoded in ((first, 1.0), (1.0 - first, 0.0))
+        if share > 0
+    ]
+    answers = max(1, told.max_tokens - length.questions)
+    longest = [example(kind, length.questions, answers, 1.0) for kind in workload.longest.values()]
     return Mixture(tuple(parts), tuple(longest))
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from infra.params import merge, profile_params
 from models.footprint import Flow
+from models.model_size import PARTS
 from tasks.errors import ConfigError
-from tasks.training.plan import Choices, Plan, StagePlan, make_plan
+from tasks.training.plan import Choices, Plan, StagePlan, flows_of, make_plan
 from tasks.training.planning import Planning, read_planning
 
 
@@ -42,6 +43,7 @@ def test_every_stage_is_planned_in_the_order_of_the_line(paper: Plan, embedded: 
         ("warm_up features", "micro"),
         ("warm_up", "nano"),
         ("warm_up", "mini"),
+        ("assistant", "micro"),
         ("predict", "micro"),
         ("predict", "nano"),
         ("predict", "mini"),
@@ -74,6 +76,46 @@ def test_projectors_may_stay_frozen(checkout: Path):
     stage = stage_of(planned("embedded", checkout, warm_up={"train_projectors": False}), "warm_up", "nano")
     assert stage.parts["projectors"].flow is Flow.IDLE
     assert stage.parts["projectors"].backward == 0
+
+
+def test_gradients_pass_through_what_is_frozen_behind_something_that_learns():
+    assert flows_of(()) == dict.fromkeys(PARTS, Flow.IDLE)
+    assert flows_of(PARTS) == dict.fromkeys(PARTS, Flow.TRAINED)
+    assert flows_of(["motion_extractor"]) == {
+        "image_encoder": Flow.IDLE,
+        "motion_extractor": Flow.TRAINED,
+        "projectors": Flow.THROUGH,
+        "decoder": Flow.THROUGH,
+        "head": Flow.THROUGH,
+    }
+    assert flows_of(["decoder"]) == dict.fromkeys(PARTS, Flow.IDLE) | {"decoder": Flow.TRAINED, "head": Flow.THROUGH}
+
+
+def test_the_assistant_trains_everything_or_what_is_left(checkout: Path):
+    whole = stage_of(planned("embedded", checkout), "assistant", "micro")
+    assert {part.flow for part in whole.parts.values()} == {Flow.TRAINED}
+    part = planned("embedded", checkout, assistant={"frozen": ["image_encoder", "decoder", "projector"]})
+    flows = {name: found.flow for name, found in stage_of(part, "assistant", "micro").parts.items()}
+    assert flows == {
+        "image_encoder": Flow.IDLE,
+        "motion_extractor": Flow.TRAINED,
+        "projectors": Flow.TRAINED,  # one of the two
+        "decoder": Flow.THROUGH,
+        "head": Flow.THROUGH,
+    }
+
+
+def test_rehearsed_opinions_are_one_for_every_medium(checkout: Path):
+    """Two decoder passes for the first of four conversations about a medium, one for the others; encoders run once."""
+    rehearsed = stage_of(planned("embedded", checkout), "assistant", "micro")
+    plain = stage_of(planned("embedded", checkout, assistant={"rehearse": False}), "assistant", "micro")
+    every = stage_of(
+        planned("embedded", checkout, assistant={"rehearse": False, "per_medium": 1}), "assistant", "micro"
+    )
+    assert rehearsed.parts["image_encoder"].forward == plain.parts["image_encoder"].forward
+    assert every.parts["image_encoder"].forward == pytest.approx(4 * plain.parts["image_encoder"].forward)
+    assert 1.2 < rehearsed.parts["decoder"].forward / plain.parts["decoder"].forward < 1.25
+    assert every.parts["decoder"].forward == pytest.approx(plain.parts["decoder"].forward)
 
 
 def test_the_papers_run_is_one_epoch_and_its_implied_utilisation_is_low(paper: Plan):
