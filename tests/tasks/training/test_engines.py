@@ -33,7 +33,7 @@ SHORT = {
 CHANGES: dict[str, dict[str, Any]] = {
     "pretrain": {"decoder": "small"},
     "warm_up": {"decoders": ["large"], "control": False},
-    "assistant": {},
+    "assistant": {"frozen": ["image_encoder"]},
 }
 
 
@@ -122,7 +122,7 @@ def test_a_trained_decoder_and_head_learn_under_zero_as_in_one_process(
     model, curve = ("warm_up/large/warm",) * 2 if stage == "warm_up" else ("assistant/model", "assistant")
     _assert_same_curve(_curve(alone, f"{curve}/history.json"), _curve(line, f"{curve}/history.json"))
     one, two = (QualityLMM.from_pretrained(root / "artifacts" / model) for root in (alone, line))
-    frozen = ("image_encoder", "motion_extractor") if stage == "warm_up" else ()
+    frozen = ("image_encoder", "motion_extractor") if stage == "warm_up" else ("image_encoder",)
     for part in ("image_encoder", "motion_extractor", "projector", "motion_projector", "language_model"):
         ours, theirs = getattr(one, part).state_dict(), getattr(two, part).state_dict()
         for name, value in ours.items():

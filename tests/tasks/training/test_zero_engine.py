@@ -212,6 +212,7 @@ def test_killed_at_any_moment_it_goes_on_with_other_processes_and_stages_to_the_
         before = _steps_kept(path)
         launcher = start(processes, {"name": "run", "engine": engine, "pause_s": 0.05})
         _wait_for(lambda before=before, ends=launcher.poll: ends() is not None or _steps_kept(path) > before)
+        assert launcher.poll() in (None, 0), (tmp_path / "log").read_text()[-3000:]
         time.sleep(chance.uniform(0, 0.3))
         members = _members(launcher.pid)
         for pid in {"launcher": [launcher.pid], "member": members[-1:], "all": [launcher.pid, *members]}[victim]:
