@@ -5,7 +5,7 @@ a device from its peak, communication, waiting for data and padding among them, 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from models.footprint import Cost, Flow, Step, footprint
 from models.model_size import PARTS, ModelSize, measure_model
 from tasks.errors import ConfigError
 from tasks.stage import stage_config
+from tasks.training.freezing import Part
 from tasks.training.memory import CHECKPOINTING, DeviceMemory, Fit, Load, fit, numerics_of, read_sharding
 from tasks.training.planning import (
     FAMILIES,
@@ -28,8 +29,7 @@ from tasks.training.planning import (
 from tasks.training.trainer import TrainingConfig
 
 _ENCODERS: Final = ("image_encoder", "motion_extractor")
-_IDLE: Final = dict.fromkeys(PARTS, Flow.IDLE)
-_PRETRAIN: Final = dict.fromkeys(PARTS, Flow.THROUGH) | dict.fromkeys(_ENCODERS, Flow.TRAINED)
+_IDLE: Final[dict[str, Flow]] = dict.fromkeys(PARTS, Flow.IDLE)
 _WARM_UP: Final = _IDLE | dict.fromkeys(("projectors", "decoder", "head"), Flow.TRAINED)
 _ZERO: Final = "zero"
 _PUBLISHED_FAMILY: Final = "internvl3"
@@ -165,6 +165,17 @@ def make_plan(params: dict[str, Any], profile: str, planning: Planning, choices:
     return Plan(profile, planner.device_name, planner.devices, planner.mfu, planner.price, stages, published)
 
 
+def flows_of(trained: Collection[Part]) -> dict[str, Flow]:
+    """What every part does for the gradient of the parts that learn: those before them all have none to pass on."""
+    named = {"projector": "projectors", "motion_projector": "projectors"}
+    learn = {named.get(part, part) for part in trained} | ({"head"} if "decoder" in trained else set())
+    flows: dict[str, Flow] = {}
+    for part in PARTS:
+        behind = any(flow is not Flow.IDLE for flow in flows.values()) and part not in _ENCODERS
+        flows[part] = Flow.TRAINED if part in learn else Flow.THROUGH if behind else Flow.IDLE
+    return flows
+
+
 class _Planner:
     """Params, planning file and choices, brought together."""
 
@@ -187,7 +198,7 @@ class _Planner:
         workload, spec = self._workload, FAMILIES[self.family][2]
         first, second, shares = self._pretrain, self._warm_up, self._pretrain.shares
         mixture = training_mixture(shares, workload, spec, 1.0 / workload.samples_per_medium)
-        yield self._training("pretrain", first.decoder, _PRETRAIN, first.training, mixture)
+        yield self._training("pretrain", first.decoder, flows_of(first.trained), first.training, mixture)
         once = training_mixture(shares, workload, spec, 1.0)
         features = self._training("warm_up", first.decoder, _IDLE, second.training, once)
         yield replace(features, stage="warm_up features", runs=_ENCODERS, zero=0)

@@ -8,8 +8,10 @@ import pytest
 from infra.params import merge, profile_params
 from models.footprint import Flow
 from tasks.errors import ConfigError
-from tasks.training.plan import Choices, Plan, StagePlan, make_plan
+from tasks.training.plan import Choices, Plan, StagePlan, flows_of, make_plan
 from tasks.training.planning import Planning, read_planning
+
+IDLE, THROUGH, TRAINED = Flow.IDLE, Flow.THROUGH, Flow.TRAINED
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +169,16 @@ def test_a_wrong_choice_is_told(choices: Choices, told: str, checkout: Path):
 def test_decoders_of_two_families_cannot_meet(checkout: Path):
     with pytest.raises(ConfigError, match="warm_up: decoder internvl3-1b is not of the family tiny"):
         planned("embedded", checkout, warm_up={"decoders": ["internvl3-1b"]})
+
+
+def test_parts_before_all_that_learn_have_no_gradient_to_pass_on():
+    assert list(flows_of(("image_encoder", "motion_extractor")).values()) == [
+        TRAINED,
+        TRAINED,
+        THROUGH,
+        THROUGH,
+        THROUGH,
+    ]
+    assert list(flows_of(("image_encoder", "decoder")).values()) == [TRAINED, IDLE, THROUGH, TRAINED, TRAINED]
+    assert list(flows_of(("projector",)).values()) == [IDLE, IDLE, TRAINED, THROUGH, THROUGH]
+    assert list(flows_of(("decoder",)).values()) == [IDLE, IDLE, IDLE, TRAINED, TRAINED]
