@@ -87,7 +87,19 @@ def check_configs(params: Mapping[str, Any], targets: Collection[str], root: Pat
     """
     ran = _ran_with(root)
     new = {name: params.get(name) for name in targets if name not in params or ran.get(name) != params[name]}
-    if problem := _problem(json.dumps(new, sort_keys=True)) if new else "":
+    check_sections([new] if new else [])
+
+
+def check_sections(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Build the configs of the sections of several runs, in one process of its own.
+
+    Args:
+        runs: per run, stage -> its section.
+
+    Raises:
+        ConfigError: a section is missing or wrong; the message names section and key, of each wrong one.
+    """
+    if problem := _problem(json.dumps(runs, sort_keys=True)) if runs else "":
         raise ConfigError(problem)
 
 
@@ -101,18 +113,17 @@ def _ran_with(workspace: Path) -> dict[str, Any]:
 
 
 @functools.cache
-def _problem(sections: str) -> str:
-    """What a process of its own says against some sections (JSON); empty if nothing."""
+def _problem(runs: str) -> str:
+    """What a process of its own says against the sections of some runs (JSON); empty if nothing."""
     command = [sys.executable, "-m", "flows.preflight"]
-    done = subprocess.run(command, cwd=CHECKOUT, input=sections, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, input=runs, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2] or "the params cannot be checked"
 
 
 def main() -> int:
     """Build the configs of the sections on standard input; the last line on stderr says what is wrong."""
     problems: list[str] = []
-    sections = json.load(sys.stdin)
-    for stage, values in sections.items():
+    for stage, values in (item for sections in json.load(sys.stdin) for item in sections.items()):
         try:
             stage_config(stage, {} if values is None else {stage: values})
         except ConfigError as error:

@@ -209,17 +209,29 @@ def run_stage(call: StageCall) -> Outcome:
     return outcome
 
 
-def _reproduce(call: StageCall) -> Outcome:
-    """``dvc repro`` of one stage alone, its output streamed to the run's log."""
+def run_command(label: str, command: Sequence[str], workspace: Path) -> tuple[int, list[str]]:
+    """Run a command in a workspace, its output streamed to the task run's log; it ends with us, however we end.
+
+    Args:
+        label: before its latest output on the terminal.
+
+    Returns:
+        Exit code, and the lines that it wrote.
+    """
     logger, lines = get_run_logger(), []
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", call.stage, *(["--pull"] if call.pull else [])]
-    with ProcessGroup(command, cwd=call.workspace, env=stage_environment()) as running, _Terminal(call.stage) as screen:
+    with ProcessGroup(command, cwd=workspace, env=stage_environment()) as running, _Terminal(label) as screen:
         for piece in running.output():
             screen.show(piece.text)
             if not piece.transient and piece.text:
                 lines.append(piece.text)
                 logger.info("%s", piece.text)
-        code = running.wait()
+        return running.wait(), lines
+
+
+def _reproduce(call: StageCall) -> Outcome:
+    """``dvc repro`` of one stage alone."""
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", call.stage, *(["--pull"] if call.pull else [])]
+    code, lines = run_command(call.stage, command, call.workspace)
     if code != 0:
         reason = _reason(call.stage, lines)
         if any(sign in line for line in lines for sign in _LOCK_SIGNS):

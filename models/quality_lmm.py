@@ -33,6 +33,7 @@ from models.compatibility import OFF, Compatibility
 from models.errors import ModelError
 from models.levels import LEVELS, level_token_ids
 from models.motion import MotionConfig, MotionExtractor, MotionProjector
+from models.questions import STYLES, QuestionStyle, question_of
 from models.tokenizer import IMAGE_END, IMAGE_START, TURN_END, TURN_START
 from models.vision_encoder import (
     VisualInput,
@@ -93,6 +94,7 @@ class QualityLMM(nn.Module):
         level_ids: tokens of the five level words in *this* tokenizer, best first.
         spec: how media were prepared when the weights were made.
         system: system message of the chat layout.
+        question: whether the user turn holds a question of the task, as it did in training; ``empty`` when made anew.
 
     Raises:
         ModelError: the parts do not belong together.
@@ -116,6 +118,7 @@ class QualityLMM(nn.Module):
         self.level_ids = level_token_ids(tokenizer)
         self.spec = spec
         self.system = system
+        self.question: QuestionStyle = "empty"
         self._end_id = _single_token(tokenizer, TURN_END)
         self._check_parts()
         self._known_ids: dict[str, Tensor] = {}  # the few texts that surround every medium, tokenised once
@@ -248,6 +251,10 @@ class QualityLMM(nn.Module):
 
     # ---------------------------------------------------------------- language
 
+    def asked(self, task: str, medium: Medium) -> str:
+        """User text of a task (``models.questions``) about one medium, under this model's style."""
+        return question_of(task, self.question, is_video=medium.is_video)
+
     def answer_ids(self, answers: Sequence[str], *, end: bool = True) -> tuple[Tensor, Tensor]:
         """Tokenise answers, padded on the right.
 
@@ -330,11 +337,14 @@ class QualityLMM(nn.Module):
 
     @torch.no_grad()
     def level_probabilities(self, inputs: Sequence[Medium]) -> Tensor:
-        """Probabilities ``[N, 5]`` of the five levels, best first, after the forced sentence of each modality."""
+        """Probabilities ``[N, 5]`` of the five levels, best first, after the forced sentence of each modality.
+
+        The user turn is that of training: empty, or the rating question.
+        """
         ids_BL, mask_BL = self.answer_ids(
             [f"{level_prefix(medium, self.spec.compatibility)} {LEVELS[0]}" for medium in inputs], end=False
         )
-        hidden_BLD = self(inputs, ids_BL, mask_BL)
+        hidden_BLD = self(inputs, ids_BL, mask_BL, [self.asked("single", medium) for medium in inputs])
         last_B = mask_BL.sum(1) - 1
         level_BD = hidden_BLD[torch.arange(len(inputs), device=self.device), last_B]
         return self.logits(level_BD)[:, list(self.level_ids)].float().softmax(-1)
@@ -399,7 +409,9 @@ class QualityLMM(nn.Module):
         save_motion_extractor(self.motion_extractor, folder / "motion")
         projector = {name: value.cpu().contiguous() for name, value in self.motion_projector.state_dict().items()}
         save_file(projector, folder / "motion" / "projector.safetensors")
-        layout = {"spec": dataclasses.asdict(self.spec), "system": self.system}
+        layout: dict[str, Any] = {"spec": dataclasses.asdict(self.spec), "system": self.system}
+        if self.question != "empty":  # a folder that names no style has the paper's
+            layout["question"] = self.question
         (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2, sort_keys=True) + "\n")
 
     @classmethod
@@ -423,7 +435,12 @@ class QualityLMM(nn.Module):
         projector = MotionProjector(extractor.config.channels, internvl.config.get_text_config().hidden_size)
         projector.load_state_dict(load_file(folder / "motion" / "projector.safetensors"))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(internvl, extractor, projector.to(dtype), tokenizer, spec, layout["system"]).eval()
+        model = cls(internvl, extractor, projector.to(dtype), tokenizer, spec, layout["system"]).eval()
+        model.question = layout.get("question", "empty")
+        if model.question not in STYLES:
+            msg = f"{folder / _LAYOUT_FILE}: question {model.question!r} is none of {', '.join(STYLES)}"
+            raise ModelError(msg)
+        return model
 
 
 def _single_token(tokenizer: PreTrainedTokenizerFast, token: str) -> int:

@@ -68,6 +68,10 @@ RESUMABLE: Final = {"resumable": True}
 value."""
 
 
+SHARED: Final = "shared"
+"""Folder, or link to one, in a workspace's ``.work`` where several workspaces keep what is the same in all of them."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a stage reads and writes.
@@ -92,6 +96,15 @@ class Place:
             msg = f"artifacts/{stage} is missing: run dvc repro {stage}, or dvc pull if somebody has pushed it"
             raise StageError(msg)
         return folder
+
+    @property
+    def kept_media(self) -> Path:
+        """Where prepared media are kept: beside those of workspaces that share theirs (a study's), or with the work.
+
+        Parts are named by what they hold; who lets workspaces share a folder sees to it that they have the same code.
+        """
+        shared = self.root / ".work" / SHARED
+        return (shared if shared.is_dir() else self.work) / "media"
 
     def telemetry(self, stage: str) -> Path:
         """Where the course of a stage's run is logged for people who watch it; never an output."""

@@ -26,10 +26,11 @@ COMMANDS: Final = {
     "registry": "vital.registry_commands:registry",
     "store": "vital.store_commands:store",
     "weights": "vital.weights_commands:weights",
+    "study": "vital.study_commands:study",
 }
 """Subcommand -> where it is defined, in the order of the help page."""
 
-_OF_A_CHECKOUT: Final = ("run", "status", "plan", "registry", "store", "opinions", "review")
+_OF_A_CHECKOUT: Final = ("run", "status", "plan", "registry", "store", "opinions", "review", "study")
 """Subcommands that read and change the checkout that this installation belongs to."""
 
 _OF_A_WORKSPACE: Final = (("run",), ("status",), ("review", "plan"), ("review", "show"), ("opinions", "drift"))

@@ -127,7 +127,7 @@ def run(  # noqa: PLR0913 - the options of one command
     check_configs(workspace_params(spec), [*check_targets(list(targets) or None), *(STEPS if reannotate else ())], root)
     if numbers is None:
         prepare_workspace(root, spec)
-    _show_lines()
+    show_lines()
     use_prefect_server(CHECKOUT)
     click.echo("vital: starting; what is up to date is not run again", err=True)
     if numbers is None:
@@ -219,7 +219,7 @@ def _run_line(root: Path, options: RunOptions) -> dict[str, str]:
     )
 
 
-def _show_lines() -> None:
+def show_lines() -> None:
     """Show the run's one line per stage on the terminal."""
     log = logging.getLogger("vital.line")
     if not log.handlers:

@@ -94,7 +94,7 @@ def distortion_answers(modality: Modality) -> tuple[str, ...]:
 
 def _distortion(features: list[VisualFeatures], model: QualityLMM, modality: Modality) -> str:
     answers = distortion_answers(modality)
-    likelihood_NA = model.answer_log_likelihood(features, answers)
+    likelihood_NA = model.answer_log_likelihood(features, answers, prompt=model.asked("distortion", features[0]))
     return answers[int(likelihood_NA[0].argmax())]
 
 
@@ -102,4 +102,5 @@ def _description(features: list[VisualFeatures], model: QualityLMM) -> str:
     """Greedy answer that opens neither like a score nor like a distortion: openings tell the promptless tasks apart."""
     score_opening = " ".join(IMAGE_PREFIX.split()[:2])
     avoid = [score_opening, *(word.split()[0] for word in SEVERITY_WORDS)]
-    return model.generate(features, max_new_tokens=_DESCRIPTION_TOKENS, avoid=avoid)[0]
+    asked = model.asked("description", features[0])
+    return model.generate(features, asked, max_new_tokens=_DESCRIPTION_TOKENS, avoid=avoid)[0]

@@ -87,20 +87,20 @@ def run(config: Config, place: Place) -> Report:
         StageError: too many media do not decode, or an input is missing.
     """
     torch.set_num_threads(config.threads)
-    pool = _with_targets(place)
+    pool = with_targets(place)
     held_out, train = (pd.DataFrame(pool[pool["split"] == split]) for split in (Split.HELD_OUT, Split.TRAIN))
     zoo = list_zoo(place)
     encoders = {encoder: QualityLMM.from_pretrained(folder) for encoder, folder in _encoder_folders(place).items()}
-    features = _encode(place, held_out, encoders, config)
-    media = _decodable(held_out, features[BASE])
+    features = encode(place.work / "features", place, held_out, encoders, config)
+    media = decodable(held_out, features[BASE])
     parts = TableParts(place.work / "predictions", PREDICTIONS)
     for entry in zoo:
         if not parts.has(entry.name):
-            model = _load(entry, encoders)
-            parts.add(entry.name, _level_rows(entry.name, model, media, features[entry.encoder], config))
+            model = load_entry(entry, encoders)
+            parts.add(entry.name, level_rows(entry.name, model, media, features[entry.encoder], config))
     if not parts.has("linear-probe"):
-        known = _encode(place, train, {BASE: encoders[BASE]}, config)[BASE]
-        probe = train_probe(_decodable(train, known), known, config.probe)
+        known = encode(place.work / "features", place, train, {BASE: encoders[BASE]}, config)[BASE]
+        probe = train_probe(decodable(train, known), known, config.probe)
         scores = probe.predict(pooled_features(media["id"], features[BASE]))
         write_json(place.work / "probe.json", {"penalty": probe.penalty})
         parts.add("linear-probe", _rows("linear-probe", media, scores, None, "linear_probe"))
@@ -123,12 +123,23 @@ def run(config: Config, place: Place) -> Report:
 
 def list_zoo(place: Place) -> list[Entry]:
     """Every model of the line: the base before and after pre-training, the assistant, and the warm-up's matrix."""
-    decoder = _pretrained_decoder(place)
-    zoo = [
+    decoder = pretrained_decoder(place)
+    return [
         Entry(f"base-{decoder}", place.artifacts("base") / decoder, BASE),
-        Entry(f"vital-base-{decoder}", place.artifacts("pretrain") / "model", VITAL),
+        pretrained_entry(place),
         Entry(f"vital-assistant-{decoder}", place.artifacts("assistant") / "model", ASSISTANT),
+        *warm_up_entries(place),
     ]
+
+
+def pretrained_entry(place: Place) -> Entry:
+    """The pre-trained model with the decoder that read for it."""
+    return Entry(f"vital-base-{pretrained_decoder(place)}", place.artifacts("pretrain") / "model", VITAL)
+
+
+def warm_up_entries(place: Place) -> list[Entry]:
+    """The warm-up's matrix: decoders on the pre-trained encoder, before and after, and on the base encoder."""
+    zoo: list[Entry] = []
     variants = {"zero": ("vital-zero", VITAL), "warm": ("vital-warm-up", VITAL), "control": ("base-warm-up", BASE)}
     for folder in sorted(path for path in place.artifacts("warm_up").iterdir() if path.is_dir()):
         for variant, (name, encoder) in variants.items():
@@ -137,19 +148,20 @@ def list_zoo(place: Place) -> list[Entry]:
     return zoo
 
 
-def _pretrained_decoder(place: Place) -> str:
+def pretrained_decoder(place: Place) -> str:
+    """Name of the decoder that pre-training read with."""
     return json.loads((place.artifacts("pretrain") / "recipe.json").read_text())["decoder"]
 
 
 def _encoder_folders(place: Place) -> dict[str, Path]:
     return {
-        BASE: place.artifacts("base") / _pretrained_decoder(place),
+        BASE: place.artifacts("base") / pretrained_decoder(place),
         VITAL: place.artifacts("pretrain") / "model",
         ASSISTANT: place.artifacts("assistant") / "model",
     }
 
 
-def _with_targets(place: Place) -> pd.DataFrame:
+def with_targets(place: Place) -> pd.DataFrame:
     """Scored candidates with ``target``, the machine opinion's mean."""
     opinions = read_table(place.artifacts("score") / "opinions.parquet", OPINIONS)
     targets = dict(zip(opinions["id"], opinions["mu"], strict=True))
@@ -158,18 +170,20 @@ def _with_targets(place: Place) -> pd.DataFrame:
     return scored.assign(target=[targets[medium] for medium in scored["id"]])
 
 
-def _encode(
-    place: Place, rows: pd.DataFrame, encoders: Mapping[str, QualityLMM], config: Config
+def encode(
+    folder: Path, place: Place, rows: pd.DataFrame, encoders: Mapping[str, QualityLMM], config: Config
 ) -> dict[str, CachedFeatures]:
+    """Features of some media under every encoder, kept below ``folder``; see ``tasks.prepared.encode_media``."""
     preparation = Preparation("predict", config.threads, config.max_reject_share)
-    return encode_media(place.work / "features", rows, lambda row: read_media(place, row), encoders, preparation)
+    return encode_media(folder, rows, lambda row: read_media(place, row), encoders, preparation)
 
 
-def _decodable(rows: pd.DataFrame, features: CachedFeatures) -> pd.DataFrame:
+def decodable(rows: pd.DataFrame, features: CachedFeatures) -> pd.DataFrame:
+    """The media whose features there are."""
     return pd.DataFrame(rows[[medium in features.ids for medium in rows["id"]]])
 
 
-def _load(entry: Entry, encoders: Mapping[str, QualityLMM]) -> QualityLMM:
+def load_entry(entry: Entry, encoders: Mapping[str, QualityLMM]) -> QualityLMM:
     """Load one model and make sure that the cached features are its own encoder's.
 
     Raises:
@@ -209,7 +223,7 @@ def _rows(
     return frame_of(PREDICTIONS, records)
 
 
-def _level_rows(
+def level_rows(
     name: str, model: QualityLMM, media: pd.DataFrame, features: CachedFeatures, config: Config
 ) -> pd.DataFrame:
     """Expectation over the five levels, for every medium."""

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from models.conversations import text_tokens
 from models.quality_lmm import QualityLMM
@@ -36,7 +35,7 @@ from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
 from tasks.training.engine import device_of, wanted_processes
 from tasks.training.examples import Example, open_examples
-from tasks.training.freezing import frozen_stays, train_only
+from tasks.training.freezing import Part, frozen_stays, parts_of, train_only
 from tasks.training.instruction_batches import FocalConfig, InstructionMixture, InstructionObjective
 from tasks.training.line_questions import QuestionRule, dialogues, line_questions, measured
 from tasks.training.objective import LossConfig, QualityObjective
@@ -46,8 +45,6 @@ from tasks.training.trainer import StepRecord, Trainer, TrainingConfig, history_
 from tasks.training_set import FOLDER
 
 log = logging.getLogger(__name__)
-
-Part = Literal["image_encoder", "motion_extractor", "projector", "motion_projector", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -284,13 +281,7 @@ def _shown(instructions: Sequence[Instruction], frame: pd.DataFrame) -> pd.DataF
 
 def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
     """Let everything require gradients but ``frozen``."""
-    parts: dict[Part, list[nn.Module]] = {
-        "image_encoder": [model.image_encoder],
-        "motion_extractor": [model.motion_extractor],
-        "projector": [model.projector],
-        "motion_projector": [model.motion_projector],
-        "decoder": [model.language_model, model.internvl.lm_head],
-    }
+    parts = parts_of(model)
     train_only(model, [module for part, modules in parts.items() if part not in frozen for module in modules])
 
 

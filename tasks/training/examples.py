@@ -1,5 +1,6 @@
 """Training examples: one at a time as objects, all of them as a sequence over the mapped training set."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import StageError
 from tasks.records import Split, Task
+from tasks.shards import digest
 from tasks.training_set import MediumRow, Ragged, TrainingSet
 
 
@@ -122,6 +124,37 @@ def open_examples(folder: Path, split: Split, shares: Mapping[str, float]) -> Ma
         msg = f"split {split} has no example of task {task!r}: give it share 0 in params.yaml, or collect more media"
         raise StageError(msg)
     return MappedExamples(data, split, rows)
+
+
+def of_contents(examples: MappedExamples, share: float) -> MappedExamples:
+    """The examples that show a part of the contents alone; a smaller share keeps a part of a larger one's.
+
+    Contents of images and of videos are ordered by a hash of their id; the first ``share`` of each are kept, rounded
+    up. A pair stays if both its contents do: pairs become fewer by about the square of the share.
+
+    Args:
+        share: in (0, 1].
+
+    Raises:
+        StageError: a task is left without an example.
+    """
+    if share >= 1.0:
+        return examples
+    media = examples.frame()
+    kinds: dict[str, str] = dict(zip(media["content_id"], media["modality"], strict=True))
+    lost: set[str] = set()
+    for kind in set(kinds.values()):
+        alike = sorted((c for c in kinds if kinds[c] == kind), key=lambda content: digest("examples_share", content))
+        lost.update(alike[math.ceil(share * len(alike)) :])
+    owners = zip(media["id"], media["content_id"], strict=True)
+    kept = examples.without(frozenset(medium for medium, content in owners if content in lost))
+    for task, count in kept.counts.items():
+        if not count:
+            msg = (
+                f"examples_share {share:g} leaves no example of task {str(task)!r}: raise it, or give that task share 0"
+            )
+            raise StageError(msg)
+    return kept
 
 
 def by_task(examples: Sequence[Example], shares: Mapping[str, float]) -> dict[Task, Sequence[Example]]:

@@ -4,11 +4,27 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from models.quality_lmm import QualityLMM
 from tasks.errors import StageError
+
+Part = Literal["image_encoder", "motion_extractor", "projector", "motion_projector", "decoder"]
+"""A part of a quality LMM that learns or stays as a whole; the decoder includes its vocabulary head."""
+
+
+def parts_of(model: QualityLMM) -> dict[Part, list[nn.Module]]:
+    """The modules of every part, in the order in which a sample passes them."""
+    return {
+        "image_encoder": [model.image_encoder],
+        "motion_extractor": [model.motion_extractor],
+        "projector": [model.projector],
+        "motion_projector": [model.motion_projector],
+        "decoder": [model.language_model, model.internvl.lm_head],
+    }
 
 
 def train_only(model: nn.Module, parts: Iterable[nn.Module]) -> None:

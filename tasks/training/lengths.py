@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Final
 
 from models.quality_lmm import QualityLMM
+from models.questions import question_of
 from models.vision_encoder import VisualSpec
-from tasks.records import Modality
+from tasks.records import Modality, Task
 from tasks.training.examples import Example
 from tasks.training_set import MediumRow
 
@@ -26,11 +27,12 @@ class SequenceLengths:
         """Take the model's tokenizer and views, and a way from a medium's id to its row."""
         self._model, self._row_of = model, row_of
         self._answer = lru_cache(maxsize=_TEXTS_KEPT)(self._count)
+        self._text = lru_cache(maxsize=_TEXTS_KEPT)(self._tokens)
 
     def sequence(self, example: Example) -> int:
-        """Visual and answer tokens of the example's longest sequence; what all sequences have is left out."""
+        """Visual, question and answer tokens of the example's longest sequence; what all sequences have is left out."""
         return max(
-            self.visual(medium) + self._answer(answer)
+            self.visual(medium) + self._asked(example.task, medium) + self._answer(answer)
             for medium, answer in zip(example.ids, example.answers, strict=True)
         )
 
@@ -42,6 +44,13 @@ class SequenceLengths:
         """Visual tokens of one medium: those of its tiles, and one per motion frame."""
         tiles, motion = view_size(self._row_of(medium_id), self._model.spec)
         return tiles * self._model.internvl.config.image_seq_length + motion
+
+    def _asked(self, task: Task, medium_id: str) -> int:
+        is_video = self._row_of(medium_id).modality == Modality.VIDEO
+        return self._text(question_of(task, self._model.question, is_video=is_video))
+
+    def _tokens(self, text: str) -> int:
+        return len(self._model.tokenizer.encode(text, add_special_tokens=False))
 
     def _count(self, answer: str) -> int:
         _, mask_BL = self._model.answer_ids([answer])

@@ -24,6 +24,9 @@ class LossConfig:
     """The losses by name; params.yaml holds the paper's, docs/training.md tells the released code's variants.
 
     Attributes:
+        target: what a level row learns, in ``single`` and where ``pair_level_weight`` counts: ``pmod``, the opinion's
+            distribution, or ``level``, the level word of its mean alone by cross entropy (the paper's "w/o PMOD").
+            Preferences of pairs are the same under both.
         head: how supervised rows become log-probabilities, ``fused`` or ``rows_first``; the same up to rounding.
         level_space: what the level softmax is normalised over, ``levels`` or ``vocabulary``.
         prefix_weight: gamma, weight of the sentence's cross entropy in ``single`` (paper .01, released code .05).
@@ -49,6 +52,7 @@ class LossConfig:
     text: Literal["focal", "cross_entropy"]
     focal_alpha: float
     focal_beta: float
+    target: Literal["pmod", "level"] = "pmod"
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,11 @@ class QualityObjective:
         """Losses ``[examples of the task]`` per task."""
         ids_BL, mask_BL = self.model.answer_ids(batch.answers)
         tokens = self.model.visual_tokens(batch.inputs)
-        hidden_BLD = self.model.hidden_states([tokens[medium] for medium in batch.medium_B], ids_BL, mask_BL)
+        task_B = [batch.tasks[int(example)] for example in batch.example_B]
+        asked = [self.model.asked(task, batch.inputs[m]) for task, m in zip(task_B, batch.medium_B, strict=True)]
+        hidden_BLD = self.model.hidden_states([tokens[medium] for medium in batch.medium_B], ids_BL, mask_BL, asked)
         answers = _Answers(hidden_BLD, ids_BL, mask_BL, self._level_positions(batch, ids_BL))
         found: dict[str, Tensor] = {}
-        task_B = [batch.tasks[int(example)] for example in batch.example_B]
         words = self._words(answers, task_B)
         if any(task in SCORED for task in task_B):
             found |= self._scored_losses(batch, answers, words)
@@ -142,7 +147,7 @@ class QualityObjective:
         level_BD = answers.hidden_BLD[sample_B, answers.level_B[sample_B]]
         log_probs_B5 = self._head.levels(level_BD, config.level_space)
         example_B = batch.example_B.to(sample_B.device)[sample_B]
-        divergence_B = losses.level_divergence(log_probs_B5, batch.targets_B5.to(sample_B.device)[sample_B])
+        divergence_B = losses.level_divergence(log_probs_B5, self._targets(batch, answers)[sample_B])
         single_B = torch.tensor([batch.tasks[int(e)] is Task.SINGLE for e in example_B], device=sample_B.device)
         # (1 / L) sum_l -log p_l over the sentence's rows, with L the tokens of the whole answer
         sentence_N = -words.log_probs_N
@@ -157,6 +162,13 @@ class QualityObjective:
             extra_B = config.pair_level_weight * divergence_B + config.pair_prefix_weight * prefix_B
             found[Task.PAIR] = loss_P + extra_B[pair_B].reshape(-1, 2).sum(dim=1)
         return found
+
+    def _targets(self, batch: Batch, answers: _Answers) -> Tensor:
+        """Targets ``[B, 5]``: PMOD, or all on the answer's level word, where the divergence is the cross entropy."""
+        if self._config.target == "pmod":
+            return batch.targets_B5.to(answers.ids_BL.device)
+        word_B1 = answers.ids_BL.gather(1, answers.level_B[:, None].clamp_min(0))
+        return (word_B1 == self._level_ids).float()
 
     def _pair_losses(self, log_probs_B5: Tensor, preference_P: Tensor) -> Tensor:
         """Loss per pair; the rows are the pairs' members in turn."""

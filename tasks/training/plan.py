@@ -8,13 +8,14 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from models.decoders import build_internvl_config, decoder_record
 from models.footprint import Cost, Flow, Step, footprint
 from models.model_size import PARTS, ModelSize, measure_model
 from tasks.errors import ConfigError
 from tasks.stage import stage_config
+from tasks.training.freezing import Part
 from tasks.training.memory import CHECKPOINTING, DeviceMemory, Fit, Load, fit, numerics_of, read_sharding
 from tasks.training.planning import (
     FAMILIES,
@@ -29,8 +30,8 @@ from tasks.training.planning import (
 )
 from tasks.training.trainer import TrainingConfig
 
-_ENCODERS: Final[tuple[str, ...]] = ("image_encoder", "motion_extractor")
-_DECODER: Final = ("decoder", "head")
+_ENCODERS: Final[tuple[Part, ...]] = ("image_encoder", "motion_extractor")
+_PROJECTORS: Final[tuple[Part, ...]] = ("projector", "motion_projector")
 _ZERO: Final = "zero"
 _PUBLISHED_FAMILY: Final = "internvl3"
 _HOUR: Final = 3600.0
@@ -165,16 +166,16 @@ def make_plan(params: dict[str, Any], profile: str, planning: Planning, choices:
     return Plan(profile, planner.device_name, planner.devices, planner.mfu, planner.price, stages, published)
 
 
-def flows_of(trained: Collection[str]) -> dict[str, Flow]:
-    """What each part does for a gradient if ``trained`` of ``models.model_size.PARTS`` learn.
+def flows_of(trained: Collection[Part]) -> dict[str, Flow]:
+    """What every part does for the gradient of the parts that learn: those before them all have none to pass on.
 
-    What is frozen behind something that learns lets the gradient through; what stands before all of it idles.
+    If one projector learns, both are planned as learning: they are one part of ``models.model_size.PARTS``.
     """
-    encoders = any(part in trained for part in _ENCODERS)
+    learn = {"projectors" if part in _PROJECTORS else part for part in trained} | ({"head"} if "decoder" in trained else set())
     flows: dict[str, Flow] = {}
     for part in PARTS:
-        before = part not in _ENCODERS and (encoders or any(flow is Flow.TRAINED for flow in flows.values()))
-        flows[part] = Flow.TRAINED if part in trained else Flow.THROUGH if before else Flow.IDLE
+        behind = any(flow is not Flow.IDLE for flow in flows.values()) and part not in _ENCODERS
+        flows[part] = Flow.TRAINED if part in learn else Flow.THROUGH if behind else Flow.IDLE
     return flows
 
 
@@ -201,12 +202,12 @@ class _Planner:
         workload, spec = self._workload, FAMILIES[self.family][2]
         first, second, shares = self._pretrain, self._warm_up, self._pretrain.shares
         mixture = training_mixture(shares, workload, spec, 1.0 / workload.samples_per_medium)
-        yield self._training("pretrain", first.decoder, flows_of(_ENCODERS), first.training, mixture)
+        yield self._training("pretrain", first.decoder, flows_of(first.trained), first.training, mixture)
         once = training_mixture(shares, workload, spec, 1.0)
         features = self._training("warm_up", first.decoder, flows_of(()), second.training, once)
         yield replace(features, stage="warm_up features", runs=_ENCODERS, zero=0)
         cached = training_mixture(shares, workload, spec, 0.0)
-        flows = flows_of(("projectors", *_DECODER) if second.train_projectors else _DECODER)
+        flows = flows_of((*_PROJECTORS, "decoder") if second.train_projectors else ("decoder",))
         for decoder in second.decoders:
             yield self._training("warm_up", decoder, flows, second.training, cached)
         yield self._fine_tuning()
@@ -221,12 +222,7 @@ class _Planner:
         third = self._assistant
         told = Conversations(third.per_medium, third.max_tokens, third.rehearse)
         mixture = conversation_mixture(told, self._workload, FAMILIES[self.family][2])
-        named = {"projector": "projectors", "motion_projector": "projectors"}
-        # a switch for one of the two projectors leaves the other trained: planned as if both were
-        still = {name for name in third.frozen if name not in named}
-        still |= {"projectors"} if set(named) <= set(third.frozen) else set()
-        still |= {"head"} if "decoder" in still else set()
-        flows = flows_of([part for part in PARTS if part not in still])
+        flows = flows_of([part for part in get_args(Part) if part not in third.frozen])
         return self._training("assistant", self._pretrain.decoder, flows, third.training, mixture)
 
     def _training(

@@ -1,7 +1,8 @@
 """Encoder-centred pre-training: image encoder and motion extractor learn, everything behind them stays as it is.
 
 The decoder and all projectors keep their bits (checked on every run), the question is empty (prompt decoupling), and
-the tasks are mixed by share: PMOD single, pairs, distortion and description text (VITAL section 3).
+the tasks are mixed by share: PMOD single, pairs, distortion and description text (VITAL section 3). Each of these
+choices has a setting that undoes it, for ablations.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.quality_lmm import QualityLMM
+from models.questions import QuestionStyle
 from models.vision_encoder import VisualSpec, save_encoder
 from tasks import group
 from tasks.archives import Archives
@@ -23,7 +25,8 @@ from tasks.stage import Place
 from tasks.streamed import StreamedMedia, Streaming
 from tasks.training.batches import BatchConfig, Material
 from tasks.training.engine import device_of, wanted_processes
-from tasks.training.freezing import frozen_stays, train_only
+from tasks.training.examples import of_contents
+from tasks.training.freezing import Part, frozen_stays, parts_of, train_only
 from tasks.training.lengths import SequenceLengths
 from tasks.training.objective import LossConfig, QualityObjective
 from tasks.training.session import Course, SplitData, count_tasks, curve_ends, fit, lacking_gpus, load_split
@@ -36,7 +39,7 @@ class Config:
 
     Attributes:
         decoder: member of the base family whose decoder is the frozen reader.
-        shares: task -> share of the examples of a step; they need not sum to 1.
+        shares: task -> share of the examples of a step; they need not sum to 1. A task of share 0 is left out wholly.
         views: versions of each medium, which take turns (see tasks.prepared).
         media: ``prepared`` decodes all media before the first step and keeps them as tensors; ``streamed`` decodes
             them while training goes on. A step sees the same tensors either way.
@@ -45,6 +48,11 @@ class Config:
         batches: how steps are made of examples.
         losses: the losses.
         training: the loop.
+        examples_share: part of the contents of each modality that is trained on, in (0, 1]; a smaller part lies within
+            a larger one (see tasks.training.examples).
+        question: ``empty`` is prompt decoupling; ``asked`` has a question of the task in every user turn, here, in the
+            warm-up and wherever the model is read out (models.questions).
+        trained: parts that learn; all others keep their bits.
     """
 
     decoder: str
@@ -56,6 +64,17 @@ class Config:
     batches: BatchConfig
     losses: LossConfig
     training: TrainingConfig
+    examples_share: float = 1.0
+    question: QuestionStyle = "empty"
+    trained: tuple[Part, ...] = ("image_encoder", "motion_extractor")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not 0.0 < self.examples_share <= 1.0:
+            msg = f"examples_share must lie in (0, 1], not {self.examples_share:g}"
+            raise ValueError(msg)
+        if not self.trained or len(set(self.trained)) < len(self.trained):
+            raise ValueError("trained must name the parts that learn, each once, and one at least")
 
 
 @dataclass(frozen=True)
@@ -104,9 +123,10 @@ def run(config: Config, place: Place) -> Report:
     """
     require_gate(place)
     model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder)
-    data = load_split(place, Split.TRAIN, config.shares)
+    model.question = config.question
+    data = SplitData(of_contents(load_split(place, Split.TRAIN, config.shares).examples, config.examples_share))
     model.to(device_of(config.training))
-    train_only(model, [model.image_encoder, model.motion_extractor])
+    train_only(model, [module for part in config.trained for module in parts_of(model)[part]])
     with frozen_stays(model) as proof, open_media(config, place, data, model.spec) as media:
         objective = QualityObjective(model, config.losses)
         lengths = SequenceLengths(model, data.examples.medium)
@@ -150,7 +170,7 @@ def open_media(
     preparation = Preparation("pretrain", config.training.threads, config.max_reject_share)
     if config.media == "prepared":
         yield group.current().leader_first(
-            lambda: prepare_media(place.work / "media", data.media, archives.read, views, preparation)
+            lambda: prepare_media(place.kept_media, data.media, archives.read, views, preparation)
         )
         return
     preparer = Preparer(archives.read, views, preparation)

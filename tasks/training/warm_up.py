@@ -165,16 +165,20 @@ def _encoders(config: Config, place: Place, pretrained_decoder: str) -> dict[str
     encoders = {"warm": QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")}
     if config.control:
         encoders["control"] = QualityLMM.from_pretrained(place.artifacts("base") / pretrained_decoder)
+        encoders["control"].question = encoders["warm"].question
     return encoders
 
 
 def _plug(decoder: str, variant: str, encoder: QualityLMM, place: Place) -> QualityLMM:
     """The decoder as it comes, with its own base encoder or, for ``warm``, with the pre-trained one; saves ``zero/``.
 
+    It is asked as pre-training asked.
+
     Raises:
         StageError: the decoder's encoder is not the one that the features were made with.
     """
     model = QualityLMM.from_pretrained(place.artifacts("base") / decoder)
+    model.question = encoder.question
     if variant == "warm":
         swap_encoder(model, place.artifacts("pretrain") / "encoder")
         if group.current().leads:

@@ -1,6 +1,7 @@
 """The quality LMM: round trips, invariances, parity with plain transformers, and readouts."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -318,3 +319,34 @@ def test_an_encoder_folder_serves_plain_transformers_in_a_process_without_this_p
         ours = model.image_encoder(pixel_values=media[0].tiles_TCHW).last_hidden_state
     for kind in ("InternVLVisionModel", "AutoModel"):
         assert np.array_equal(np.load(tmp_path / f"{kind}.npy"), ours.numpy())
+
+
+@torch.no_grad()
+def test_a_model_that_was_asked_in_training_is_asked_when_it_is_read_out(media: list[VisualInput], tmp_path: Path):
+    model = make_model()
+    empty = model.level_probabilities(media)
+    model.question = "asked"
+    found = model.level_probabilities(media)
+    assert not torch.allclose(found, empty, atol=1e-4)
+    ids, mask = model.answer_ids([f"{level_prefix(medium)} {LEVELS[0]}" for medium in media], end=False)
+    texts = [f"How would you rate the quality of this {'video' if m.is_video else 'image'}?" for m in media]
+    hidden = model(media, ids, mask, texts)[torch.arange(len(media)), mask.sum(1) - 1]
+    assert torch.equal(found, model.logits(hidden)[:, list(model.level_ids)].softmax(-1))
+    features = model.visual_features(media)
+    assert torch.allclose(model.level_probabilities(features), found, atol=1e-6)
+    model.save_pretrained(tmp_path)
+    again = QualityLMM.from_pretrained(tmp_path)
+    assert again.question == "asked"
+    assert torch.equal(again.level_probabilities(media), found)
+
+
+def test_the_papers_empty_question_leaves_no_mark_in_a_folder_and_an_unknown_style_is_refused(
+    model: QualityLMM, tmp_path: Path
+):
+    model.save_pretrained(tmp_path)
+    layout = tmp_path / "quality_lmm.json"
+    values = json.loads(layout.read_text())
+    assert values.keys() == {"spec", "system"}
+    layout.write_text(json.dumps(values | {"question": "often"}))
+    with pytest.raises(ModelError, match="'often' is none of empty, asked"):
+        QualityLMM.from_pretrained(tmp_path)

@@ -15,6 +15,7 @@ import yaml
 from flows.line import vital
 from flows.preflight import promotes_by_default
 from infra.process_group import ProcessGroup
+from infra.study_files import read_study
 from tasks.stage import ANNOTATION, STAGES
 
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -26,6 +27,11 @@ def declared(checkout: Path) -> dict:
 
 
 def test_full_names_are_vital_full_reannotate_and_benchmark(declared: dict, checkout: Path):
+    declared = dict(declared)
+    studies = declared.pop("ablations")
+    assert studies["entrypoint"] == "flows/study.py:study"
+    assert read_study(checkout, studies["parameters"]["name"]).trials()
+    assert '@flow(name="study"' in (checkout / "flows/study.py").read_text()
     flows = {each["entrypoint"] for each in declared.values()}
     assert flows == {"flows/line.py:vital"}
     name = re.search(r'@flow\(name="(\w+)"', (checkout / "flows/line.py").read_text())
@@ -43,7 +49,7 @@ def test_reannotation_is_scheduled_and_ends_with_gate_and_record(declared: dict)
     targets = declared["reannotate"]["parameters"]["targets"]
     assert targets == list(ANNOTATION)
     assert {name: each["parameters"].get("record", False) for name, each in declared.items()} == {
-        "full": False, "reannotate": True, "benchmark": False,
+        "full": False, "reannotate": True, "benchmark": False, "ablations": False,
     }  # fmt: skip
 
 
@@ -111,7 +117,7 @@ def of_deployment(name: str) -> dict[str, dict]:
 @pytest.mark.slow
 def test_a_worker_runs_the_line(served: Path, server: dict[str, str]):
     deployments = {each["name"]: each for each in ask(server, "deployments")}
-    assert set(deployments) == {"full", "reannotate", "benchmark"}
+    assert set(deployments) == {"full", "reannotate", "benchmark", "ablations"}
     assert deployments["reannotate"]["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
     done = run_deployment("vital/full", served, server)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -223,7 +223,11 @@ def _write_family(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def _line(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("line")
+    return write_line(tmp_path_factory.mktemp("line"))
+
+
+def write_line(root: Path) -> Path:
+    """Artifacts up to ``validate`` and the tiny base family below ``root``."""
     artifacts = root / "artifacts"
     media = _write_pool(artifacts)
     _write_opinions(artifacts, media)

@@ -6,6 +6,7 @@ import torch
 from models.distortions import IMAGE_CELLS, words
 from models.levels import level_of
 from models.quality_lmm import QualityLMM
+from models.questions import question_of
 from models.tokenizer import TURN_END
 from models.vision_encoder import prepare_image
 from tasks.errors import MediaError
@@ -80,3 +81,21 @@ def test_what_cannot_be_read_is_refused(model: QualityLMM, tmp_path: Path):
         assess_path(tmp_path / "absent.png", model)
     with pytest.raises(MediaError):
         assess(b"\x00\x01", model)
+
+
+def test_a_model_that_was_asked_in_training_is_asked_for_every_readout(
+    line: Path, model: QualityLMM, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    real = QualityLMM._head_embeddings
+
+    def spy(self: QualityLMM, tokens_KD: torch.Tensor | None, prompt: str) -> torch.Tensor:
+        told.append(prompt)
+        return real(self, tokens_KD, prompt)
+
+    monkeypatch.setattr(QualityLMM, "_head_embeddings", spy)
+    assess(_bytes(line, "image"), model)
+    model.question = "asked"
+    assess(_bytes(line, "image"), model)
+    tasks = ("single", "distortion", "description")
+    assert told == ["", "", "", *(question_of(task, "asked", is_video=False) for task in tasks)]

@@ -7,7 +7,7 @@ import pytest
 from tasks.errors import StageError
 from tasks.records import EXAMPLES, Split, Task
 from tasks.shards import read_table
-from tasks.training.examples import MappedExamples, by_task, media_numbers, open_examples
+from tasks.training.examples import MappedExamples, by_task, media_numbers, of_contents, open_examples
 from tasks.training_set import FOLDER
 
 SHARES = {"pair": 0.25, "single": 0.5, "distortion": 0.0}
@@ -105,3 +105,44 @@ def test_a_task_with_a_share_and_without_examples_is_an_error(folder: Path, foun
         by_task(found, {"single": 0.5, "distortion": 0.5})
     with pytest.raises(StageError, match="task 'distortion' has a share and no example is left"):
         by_task(list(found), {"single": 0.5, "distortion": 0.5})
+
+
+@pytest.fixture
+def train(folder: Path) -> MappedExamples:
+    return open_examples(folder, Split.TRAIN, SHARES)
+
+
+def test_a_part_of_the_contents_lies_within_every_larger_part(train: MappedExamples):
+    # four photographs and one clip: the quarter is one of each kind, the half two photographs, and so on
+    sizes, before = [], frozenset[str]()
+    for share in (0.25, 0.5, 0.75, 1.0):
+        part = of_contents(train, share)
+        ids, media = frozenset(example.example_id for example in part), part.frame()
+        assert before < ids
+        assert set(media["modality"]) == {"image", "video"}
+        shown = set(media["id"])
+        assert all(shown.issuperset(example.ids) for example in part)
+        assert {e.example_id for e in train if shown.issuperset(e.ids)} == ids, "nothing else is left out"
+        sizes.append(len(set(media["content_id"])))
+        before = ids
+    assert sizes == [2, 3, 4, 5]
+    assert of_contents(train, 1.0) is train
+
+
+def test_the_part_does_not_depend_on_what_else_is_trained(folder: Path, train: MappedExamples):
+    singles = open_examples(folder, Split.TRAIN, {"single": 1.0})
+    assert set(of_contents(singles, 0.5).frame()["id"]) == set(of_contents(train, 0.5).frame()["id"])
+
+
+def test_a_part_that_leaves_a_task_without_an_example_is_an_error(folder: Path):
+    across = open_examples(folder, Split.WARM_UP, {"pair": 1.0})
+    assert of_contents(_only_across(across), 1.0).counts[Task.PAIR] == 1
+    with pytest.raises(StageError, match=r"examples_share 0\.1 leaves no example of task 'pair'"):
+        of_contents(_only_across(across), 0.1)
+
+
+def _only_across(examples: MappedExamples) -> MappedExamples:
+    """Pairs of two contents alone: of each content one medium is left."""
+    media = examples.frame()
+    first = media.groupby("content_id")["id"].min()
+    return examples.of(Task.PAIR).without(frozenset(set(media["id"]) - set(first)))

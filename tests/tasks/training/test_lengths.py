@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.quality_lmm import QualityLMM
+from models.questions import question_of
 from models.vision_encoder import EMBEDDED_SPEC, PAPER_SPEC, VisualSpec, prepare_clip, prepare_image
 from tasks.records import Split, Task
 from tasks.training.examples import MappedExamples, open_examples
@@ -67,3 +68,14 @@ def test_answers_count_with_their_end_of_turn_and_pairs_by_their_longer_member(
     visual = [lengths.visual(medium) for medium in pair.ids]
     assert lengths.sequence(pair) == max(map(sum, zip(visual, tokens, strict=True)))
     assert lengths.answer(text) == len(model.tokenizer.encode(text.answers[0], add_special_tokens=False)) + 1
+
+
+def test_a_question_counts_where_the_model_asks_one(model: QualityLMM, examples: MappedExamples):
+    chosen = [examples.of(task)[0] for task in Task]
+    empty = [SequenceLengths(model, examples.medium).sequence(example) for example in chosen]
+    model.question = "asked"
+    asked = [SequenceLengths(model, examples.medium).sequence(example) for example in chosen]
+    for example, short, long in zip(chosen, empty, asked, strict=True):
+        is_video = examples.medium(example.ids[0]).modality == "video"
+        question = question_of(example.task, "asked", is_video=is_video)
+        assert long - short == len(model.tokenizer.encode(question, add_special_tokens=False))

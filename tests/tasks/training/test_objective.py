@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 from models import loss_head
-from models.levels import CENTRES
+from models.levels import CENTRES, LEVELS
 from models.quality_lmm import QualityLMM
 from tasks.errors import StageError
 from tasks.pool import load_candidates, read_media
@@ -205,3 +205,67 @@ def test_one_pass_reads_every_word_and_level_rows_read_five_columns(
     scoring = _batch([examples[Task.SINGLE][0], examples[Task.PAIR][0]], media)
     QualityObjective(model, dataclasses.replace(PAPER, prefix_weight=0.0)).losses(scoring)
     assert [len(call["token_ids_NK"]) for call in calls if "token_ids_NK" in call] in ([], [0])
+
+
+def test_the_level_target_is_cross_entropy_on_the_level_word_and_its_gradient(
+    model: QualityLMM, examples: dict, media: PreparedMedia
+):
+    batch = _batch(examples[Task.SINGLE][:3], media)
+    config = dataclasses.replace(PAPER, target="level", prefix_weight=0.0)
+    weights = [model.image_encoder.embeddings.cls_token, model.projector.linear_1.weight]
+
+    def gradient(loss: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(loss, weights))
+
+    found = QualityObjective(model, config).losses(batch)[Task.SINGLE]
+    ids, mask = model.answer_ids(batch.answers)
+    logits = model.logits(model([batch.inputs[i] for i in batch.medium_B], ids, mask))
+    wanted = []
+    for sample, answer in enumerate(batch.answers):
+        word = answer.split()[-1]
+        position = ids[sample].tolist().index(model.level_ids[LEVELS.index(word)])
+        five = logits[sample, position, list(model.level_ids)]
+        wanted.append(torch.nn.functional.cross_entropy(five[None], torch.tensor([LEVELS.index(word)])))
+    assert torch.allclose(found, torch.stack(wanted), atol=1e-5)
+    for ours, theirs in zip(gradient(found.sum()), gradient(torch.stack(wanted).sum()), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4)
+        assert ours.abs().sum() > 0
+
+
+def test_the_level_target_leaves_preferences_alone_and_reaches_pairs_by_their_level_weight(
+    model: QualityLMM, examples: dict, media: PreparedMedia
+):
+    batch = _batch(examples[Task.PAIR][:3], media)
+    plain = QualityObjective(model, PAPER).losses(batch)[Task.PAIR]
+    level = dataclasses.replace(PAPER, target="level")
+    assert torch.equal(QualityObjective(model, level).losses(batch)[Task.PAIR], plain)
+    heavy = QualityObjective(model, dataclasses.replace(level, pair_level_weight=0.5)).losses(batch)[Task.PAIR]
+    singles = dataclasses.replace(batch, tasks=[Task.SINGLE] * 6, example_B=torch.arange(6), example_ids=["x"] * 6)
+    alone = QualityObjective(model, dataclasses.replace(level, prefix_weight=0.0)).losses(singles)[Task.SINGLE]
+    assert torch.allclose(heavy - plain, 0.5 * alone.reshape(3, 2).sum(1), atol=1e-5)
+
+
+def test_a_model_that_asks_is_trained_behind_its_questions(
+    model: QualityLMM, examples: dict, media: PreparedMedia, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = [examples[Task.SINGLE][0], examples[Task.PAIR][0], examples[Task.DISTORTION][0]]
+    chosen.append(examples[Task.DESCRIPTION][-1])
+    batch = _batch(chosen, media)
+    told: list[list[str]] = []
+    real = model.hidden_states
+
+    def spy(visual: Any, ids: Any, mask: Any, prompt: Any = "") -> torch.Tensor:
+        told.append(list(prompt))
+        return real(visual, ids, mask, prompt)
+
+    monkeypatch.setattr(model, "hidden_states", spy)
+    empty = QualityObjective(model, PAPER).losses(batch)
+    model.question = "asked"
+    asked = QualityObjective(model, PAPER).losses(batch)
+    assert told[0] == [""] * 5
+    words = ["video" if batch.inputs[m].is_video else "image" for m in batch.medium_B]
+    rating = [f"How would you rate the quality of this {word}?" for word in words[:3]]
+    assert told[1][:3] == rating
+    assert "distortion" in told[1][3]
+    assert told[1][4].startswith("What would you say")
+    assert all(not torch.equal(empty[task], asked[task]) for task in empty)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from safetensors.torch import load_file
 
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import encoder_state
-from tasks.errors import GateError, StageError
-from tasks.records import CANDIDATES, EXAMPLES, REJECTS
+from tasks.errors import ConfigError, GateError, StageError
+from tasks.records import CANDIDATES, EXAMPLES, REJECTS, Split
 from tasks.shards import read_table, write_json
-from tasks.stage import Place
+from tasks.stage import Place, build_config
 from tasks.streamed import Streaming
 from tasks.training import freezing, pretrain
-from tasks.training.batches import Batch, BatchConfig, Mixture
+from tasks.training.batches import Batch, BatchConfig, Material, Mixture
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
 
@@ -262,3 +263,70 @@ def test_a_run_killed_in_training_ends_with_the_same_bytes(line: Path, tmp_path:
     for file in files:
         assert (line / file).read_bytes() == (whole / file).read_bytes(), file
     assert (line / "metrics" / "pretrain.json").read_bytes() == (whole / "metrics" / "pretrain.json").read_bytes()
+
+
+def test_a_decoder_may_learn_too_and_what_is_not_named_stays_to_the_bit(place: Place):
+    config = dataclasses.replace(CONFIG, trained=("image_encoder", "decoder"))
+    report = pretrain.run(config, place)
+    before = QualityLMM.from_pretrained(place.root / "artifacts" / "base" / "small")
+    after = QualityLMM.from_pretrained(place.out / "model")
+
+    def moved(part: str) -> bool:
+        old, new = getattr(before, part).state_dict(), getattr(after, part).state_dict()
+        return any(not torch.equal(old[name], new[name]) for name in old)
+
+    names = ("image_encoder", "motion_extractor", "projector", "motion_projector", "language_model")
+    assert [moved(part) for part in names] == [True, False, False, False, True]
+    learnt = [*after.image_encoder.parameters(), *after.language_model.parameters()]  # the head is tied to the words
+    assert report.trained_parameters == sum(p.numel() for p in learnt)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"trained": []}, "one at least"),
+        ({"trained": ["decoder", "decoder"]}, "each once"),
+        ({"trained": ["brain"]}, "pretrain.trained"),
+        ({"examples_share": 0.0}, "examples_share must lie"),
+        ({"examples_share": 1.5}, "examples_share must lie"),
+        ({"question": "often"}, "pretrain.question"),
+    ],
+)
+def test_settings_that_name_nothing_known_are_one_clear_line(change: dict, told: str):
+    with pytest.raises(ConfigError, match=told):
+        build_config(pretrain.Config, "pretrain", dataclasses.asdict(CONFIG) | change)
+
+
+def test_a_task_of_share_nothing_is_left_out_and_the_others_keep_their_proportion(place: Place, read_json: Callable):
+    shares = {"single": 0.5, "pair": 0.0, "distortion": 0.125, "description": 0.125}
+    report = pretrain.run(dataclasses.replace(CONFIG, shares=shares), place)
+    assert "pair" not in report.examples
+    history = read_json(place.out / "history.json")
+    assert "loss_pair" not in history[0]
+    assert {row["examples"] for row in history} == {TRAINING.batch_examples}
+    drawn = pretrain.load_split(place, Split.TRAIN, shares)
+    mixture = Mixture(Material(drawn.examples, NoMedia(), shares, CONFIG.batches), TRAINING)
+    tasks = Counter(str(draw.example.task) for number in range(8) for draw in mixture.draws(number))
+    assert tasks == {"single": 32, "distortion": 8, "description": 8}  # 4 : 1 : 1, as before
+
+
+class NoMedia:
+    """A source that is never read."""
+
+    broken = frozenset[str]()
+
+    def read(self, medium_id: str, visit: int) -> Any:
+        raise AssertionError((medium_id, visit))
+
+
+def test_a_part_of_the_contents_alone_is_trained_on(place: Place, read_json: Callable):
+    report = pretrain.run(dataclasses.replace(CONFIG, examples_share=0.5), place)
+    assert report.contents == 3  # two of four photographs, and the one clip
+    assert report.media == 11
+    assert report.examples["single"] == 11
+    assert read_json(place.out / "recipe.json")["examples"] == report.examples
+
+
+def test_what_was_asked_in_training_is_written_into_the_model(place: Place):
+    pretrain.run(dataclasses.replace(CONFIG, question="asked"), place)
+    assert QualityLMM.from_pretrained(place.out / "model").question == "asked"

@@ -79,6 +79,18 @@ def test_zero_is_the_swap_alone_and_warm_up_moves_the_decoder_alone(place: Place
     assert report.contents <= 3
 
 
+def test_the_warm_up_asks_as_pre_training_did_and_so_does_its_control(place: Place):
+    folder = place.root / "artifacts" / "pretrain" / "model"
+    model = QualityLMM.from_pretrained(folder)
+    model.question = "asked"
+    model.save_pretrained(folder)
+    warm_up.run(dataclasses.replace(CONFIG, decoders=("large",)), place)
+    styles = {
+        name: QualityLMM.from_pretrained(place.out / "large" / name).question for name in ("zero", "warm", "control")
+    }
+    assert styles == dict.fromkeys(styles, "asked")
+
+
 def test_the_sample_is_a_share_of_pre_training_in_its_task_shares(place: Place):
     # The pre-training recipe of the fixture counts 120 examples, a sixth of which is 20.
     config = dataclasses.replace(CONFIG, decoders=("small",), control=False, sample_share=1 / 6)

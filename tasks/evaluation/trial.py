@@ -1,0 +1,135 @@
+"""``python -m tasks.evaluation.trial``: score the held-out contents with a trial's models and measure them.
+
+The workspace is a trial's (``infra.trials``); models are read out and measured as ``predict`` and ``correlate`` do,
+with their sections of the workspace's params. What is measured goes to ``.work/measures.json``, scores and all.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import torch
+
+from infra.errors import InfraError
+from infra.trials import MEASURES
+from models.correlation import interval
+from models.errors import ModelError
+from models.quality_lmm import QualityLMM
+from tasks.errors import StageError, VitalError
+from tasks.evaluation import predict
+from tasks.evaluation.agreements import WITHIN_TYPE, Measurements, Sampling
+from tasks.evaluation.correlate import orient
+from tasks.prepared import CachedFeatures
+from tasks.records import Split
+from tasks.shards import write_json
+from tasks.stage import SHARED, Place, read_params, stage_config
+
+log = logging.getLogger(__name__)
+
+STATISTICS: Final = {
+    "srcc": ("all", "srcc"),
+    "plcc": ("all", "plcc"),
+    "undistorted_srcc": ("undistorted", "srcc"),
+    "severity_srcc": (WITHIN_TYPE, "severity_srcc"),
+}
+"""Name of a measure in the result -> slice and statistic of ``correlate``."""
+DIGITS: Final = 5
+"""Decimals of scores and measures in a result."""
+
+
+def measure(root: Path) -> dict[str, Any]:
+    """Score and measure the models that the trial in ``root`` has made.
+
+    Returns:
+        ``media`` (columns over the held-out media, by id) and ``models``: per model its readout, measures with
+        intervals over contents, and its scores in the order of the media.
+
+    Raises:
+        StageError: too many media do not decode, or a score is not finite.
+    """
+    params = read_params(root)
+    config, measured_by = stage_config("predict", params), stage_config("correlate", params)
+    torch.set_num_threads(config.threads)
+    place = Place(root, root / ".work" / "measure", root / ".work" / "measure" / "out")
+    pool = predict.with_targets(place)
+    held_out = pd.DataFrame(pool[pool["split"] == Split.HELD_OUT])
+    entries = _entries(place)
+    encoders, features = _features(place, held_out, entries, config)
+    media = predict.decodable(held_out, features[predict.VITAL]).sort_values("id", ignore_index=True)
+    rows: list[pd.DataFrame] = []
+    for entry in entries:
+        model = predict.load_entry(entry, encoders)
+        rows.append(predict.level_rows(entry.name, model, media, features[entry.encoder], config))
+    predictions = pd.concat(rows, ignore_index=True)
+    if len(predictions) != len(entries) * len(media):
+        raise StageError("a model gave a medium no finite score: its weights are broken")
+    measurements = Measurements(orient(predictions, measured_by.readouts), measured_by.sampling)
+    return {
+        "media": _columns(media),
+        "models": {entry.name: _told(entry.name, predictions, measurements, measured_by.sampling) for entry in entries},
+    }
+
+
+def _entries(place: Place) -> list[predict.Entry]:
+    """Models that this trial has trained, not those that it started from."""
+    made = [predict.pretrained_entry(place)] if not (place.root / "artifacts" / "pretrain").is_symlink() else []
+    return [*made, *(predict.warm_up_entries(place) if (place.root / "artifacts" / "warm_up").is_dir() else [])]
+
+
+def _features(
+    place: Place, held_out: pd.DataFrame, entries: list[predict.Entry], config: predict.Config
+) -> tuple[dict[str, QualityLMM], dict[str, CachedFeatures]]:
+    """Encoders, and what they say about the held-out media; that of the base encoder is kept for all trials."""
+    vital = {predict.VITAL: QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")}
+    features = predict.encode(place.work / "features", place, held_out, vital, config)
+    if not any(entry.encoder == predict.BASE for entry in entries):
+        return vital, features
+    decoder = predict.pretrained_decoder(place)
+    base = {predict.BASE: QualityLMM.from_pretrained(place.artifacts("base") / decoder)}
+    shared = place.root / ".work" / SHARED
+    folder = (shared if shared.is_dir() else place.work) / "base_features"
+    return {**vital, **base}, features | predict.encode(folder, place, held_out, base, config)
+
+
+def _columns(media: pd.DataFrame) -> dict[str, list[Any]]:
+    """What tables need to know about the media; targets are not rounded, since ties count in ranks."""
+    names = ("id", "content_id", "modality", "severity")
+    return {name: media[name].tolist() for name in names} | {"target": [float(value) for value in media["target"]]}
+
+
+def _told(name: str, predictions: pd.DataFrame, measurements: Measurements, sampling: Sampling) -> dict[str, Any]:
+    rows = pd.DataFrame(predictions[predictions["model"] == name]).sort_values("id")
+    measures: dict[str, dict[str, float | None]] = {}
+    for measure_name, (where, statistic) in STATISTICS.items():
+        found = measurements.of(name, where, measurements.ids(name, where))
+        value, replicates_B = found.points.get(statistic), found.replicates.get(statistic)
+        bounds = None
+        if replicates_B is not None:
+            bounds = interval(replicates_B, sampling.confidence, sampling.max_undefined_share)
+        low, high = bounds or (None, None)
+        measures[measure_name] = {"value": _rounded(value), "low": _rounded(low), "high": _rounded(high)}
+    scores = " ".join(f"{score:.{DIGITS}f}" for score in rows["score"])
+    return {"readout": str(rows["readout"].iloc[0]), "measures": measures, "scores": scores}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)
+
+
+def main() -> int:
+    """Measure the trial in the working directory; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    root = Path(os.path.curdir).resolve()
+    try:
+        write_json(root / MEASURES, measure(root))
+    except (VitalError, ModelError, InfraError) as error:
+        log.error("measure failed: %s", error)  # noqa: TRY400 - one line for people, as python -m tasks has it
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
