@@ -51,6 +51,16 @@ class AnswerRows:
     conversation_N: Tensor
     lengths_C: Tensor
 
+    def first(self, count: int) -> "AnswerRows":
+        """The rows of the first ``count`` conversations."""
+        end = int(self.lengths_C[:count].sum())
+        return AnswerRows(self.hidden_ND[:end], self.ids_N[:end], self.conversation_N[:end], self.lengths_C[:count])
+
+    def padded(self, start: int) -> Tensor:
+        """Hidden states ``[C, L, D]`` of the conversations from ``start`` on, padded on the right."""
+        rows = torch.split(self.hidden_ND, self.lengths_C.tolist())
+        return nn.utils.rnn.pad_sequence(list(rows[start:]), batch_first=True)
+
 
 def answer_rows(model: QualityLMM, visual: Sequence[Tensor], conversations: Sequence[Conversation]) -> AnswerRows:
     """Run the decoder over whole conversations and pick the rows of the assistant's turns.
@@ -147,10 +157,11 @@ class _Page:
         return torch.cat([next(texts) if isinstance(piece, list) else piece for piece in self._pieces])
 
     def _show(self, tokens_KD: Tensor) -> None:
-        self._text += IMAGE_START
+        labelled = self._model.spec.compatibility.frame_labels  # such tokens bring marks of their own
+        self._text += "" if labelled else IMAGE_START
         self._flush()
         self._add(tokens_KD)
-        self._text += IMAGE_END
+        self._text += "" if labelled else IMAGE_END
 
     def _answer(self, text: str) -> None:
         ids = self._encode(f"{text}{TURN_END}")

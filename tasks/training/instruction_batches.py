@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from models import losses
-from models.conversations import Conversation, answer_rows
+from models.conversations import AnswerRows, Conversation, Turn, answer_rows
 from models.quality_lmm import Medium, QualityLMM, VisualFeatures
 from models.vision_encoder import VisualInput
 from tasks.errors import StageError
 from tasks.instructions import Instruction
-from tasks.training.batches import ALONE, Draw, MediumSource, RankShare, cut, make_batch
+from tasks.training.batches import ALONE, Batch, Draw, MediumSource, RankShare, cut, make_batch
 from tasks.training.config import TrainingConfig
 from tasks.training.examples import Example
 from tasks.training.objective import QualityObjective
@@ -51,6 +51,14 @@ class InstructionBatch:
     def example_ids(self) -> list[str]:
         """Everything that has a loss of its own."""
         return [*self.conversation_ids, *(example.example_id for example in self.rehearsed)]
+
+    def opinions(self) -> Batch | None:
+        """What is rehearsed, as a batch about the same media; None if there is nothing."""
+        if not self.rehearsed:
+            return None
+        draws = [Draw(example, (0,)) for example in self.rehearsed]
+        alike = dict.fromkeys((example.example_id for example in self.rehearsed), 1.0)
+        return make_batch(draws, dict(zip(self.media, self.inputs, strict=True)), alike)
 
 
 def plan_instructions(
@@ -183,7 +191,7 @@ class InstructionObjective:
     """Focal loss of what the assistant says, ``(1 / L) sum_l`` over all its tokens ``L`` in a conversation.
 
     Args:
-        opinions: losses of the opinions that are rehearsed.
+        opinions: losses of the opinions that are rehearsed; its loss head is the conversations' too.
     """
 
     def __init__(self, model: QualityLMM, config: FocalConfig, opinions: QualityObjective) -> None:
@@ -191,21 +199,35 @@ class InstructionObjective:
         self._config, self._opinions = config, opinions
 
     def losses(self, batch: InstructionBatch) -> dict[str, Tensor]:
-        """Losses ``[conversations of the kind]`` per kind, and of the rehearsed opinions; media are encoded once."""
-        shown = self._encoded(batch.inputs)
-        rows = answer_rows(self.model, self.model.visual_tokens(shown) if shown else [], batch.conversations)
-        logits_NV = self.model.logits(rows.hidden_ND)
-        loss_N = losses.focal(logits_NV, rows.ids_N, alpha=self._config.alpha, beta=self._config.beta)
+        """Losses ``[conversations of the kind]`` per kind, and of the rehearsed opinions; media are encoded once.
+
+        Conversations and opinions pass the decoder together: processes that share a step then run the same layers,
+        whichever of them has opinions to rehearse.
+        """
+        shown, opinions = self._encoded(batch.inputs), batch.opinions()
+        told = [] if opinions is None else self._told(batch, opinions)
+        visual = self.model.visual_tokens(shown) if shown else []
+        rows = answer_rows(self.model, visual, [*batch.conversations, *told])
+        found = self._conversation_losses(batch, rows.first(len(batch.conversations)))
+        if opinions is not None:
+            hidden_BLD = rows.padded(len(batch.conversations))
+            found |= {str(task): loss for task, loss in self._opinions.losses_of(opinions, hidden_BLD).items()}
+        return found
+
+    def _told(self, batch: InstructionBatch, opinions: Batch) -> list[Conversation]:
+        """Opinions as conversations of one turn, each about its medium."""
+        number = {medium: n for n, medium in enumerate(batch.media)}
+        shown = [number[medium] for example in batch.rehearsed for medium in example.ids]
+        asked = zip(shown, self._opinions.questions(opinions), opinions.answers, strict=True)
+        return [(Turn((medium, f"\n{question}"), answer),) for medium, question, answer in asked]
+
+    def _conversation_losses(self, batch: InstructionBatch, rows: AnswerRows) -> dict[str, Tensor]:
+        log_probs_N = self._opinions.head.tokens(rows.hidden_ND, rows.ids_N)
+        loss_N = losses.focal_of(log_probs_N, alpha=self._config.alpha, beta=self._config.beta)
         loss_C = losses.answer_means(loss_N, rows.conversation_N, rows.lengths_C)
-        found = {
+        return {
             kind: loss_C[torch.tensor([other == kind for other in batch.kinds])] for kind in sorted(set(batch.kinds))
         }
-        if batch.rehearsed:
-            draws = [Draw(example, (0,)) for example in batch.rehearsed]
-            alike = dict.fromkeys((example.example_id for example in batch.rehearsed), 1.0)
-            again = make_batch(draws, dict(zip(batch.media, shown, strict=True)), alike)
-            found |= {str(task): loss for task, loss in self._opinions.losses(again).items()}
-        return found
 
     def _encoded(self, inputs: Sequence[Medium]) -> list[Medium]:
         pixels = [medium for medium in inputs if isinstance(medium, VisualInput)]

@@ -84,23 +84,36 @@ class _Tokens:
 
 
 class QualityObjective:
-    """Losses of a batch under one model, from the media or from cached features of a frozen encoder."""
+    """Losses of a batch under one model, from the media or from cached features of a frozen encoder.
+
+    Attributes:
+        head: what makes supervised rows log-probabilities.
+    """
 
     def __init__(self, model: QualityLMM, config: LossConfig) -> None:
         self.model = model
         self._config = config
         self._level_ids = torch.tensor(model.level_ids, device=model.device)
-        self._head = LossHead(model.vocabulary_head, self._level_ids, config.head)
+        self.head = LossHead(model.vocabulary_head, self._level_ids, config.head)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Losses ``[examples of the task]`` per task."""
         ids_BL, mask_BL = self.model.answer_ids(batch.answers)
         tokens = self.model.visual_tokens(batch.inputs)
-        task_B = [batch.tasks[int(example)] for example in batch.example_B]
-        asked = [self.model.asked(task, batch.inputs[m]) for task, m in zip(task_B, batch.medium_B, strict=True)]
-        hidden_BLD = self.model.hidden_states([tokens[medium] for medium in batch.medium_B], ids_BL, mask_BL, asked)
+        visual = [tokens[medium] for medium in batch.medium_B]
+        return self.losses_of(batch, self.model.hidden_states(visual, ids_BL, mask_BL, self.questions(batch)))
+
+    def questions(self, batch: Batch) -> list[str]:
+        """The user text of each sample; empty under prompt decoupling."""
+        samples = zip(_tasks(batch), batch.medium_B, strict=True)
+        return [self.model.asked(task, batch.inputs[medium]) for task, medium in samples]
+
+    def losses_of(self, batch: Batch, hidden_BLD: Tensor) -> dict[str, Tensor]:
+        """As :meth:`losses`, from the hidden states that predict the tokens of each answer and its end."""
+        ids_BL, mask_BL = self.model.answer_ids(batch.answers)
         answers = _Answers(hidden_BLD, ids_BL, mask_BL, self._level_positions(batch, ids_BL))
         found: dict[str, Tensor] = {}
+        task_B = _tasks(batch)
         words = self._words(answers, task_B)
         if any(task in SCORED for task in task_B):
             found |= self._scored_losses(batch, answers, words)
@@ -137,7 +150,7 @@ class QualityObjective:
         weights = {Task.SINGLE: config.prefix_weight, Task.PAIR: config.pair_prefix_weight}
         trained_B1 = torch.tensor([[weights.get(task, 1.0) > 0] for task in task_B], device=level_B1.device)
         chosen_BL = answers.mask_BL & trained_B1 & torch.where(level_B1 < 0, True, sentence_BL)
-        log_probs_N = self._head.tokens(answers.hidden_BLD[chosen_BL], answers.ids_BL[chosen_BL])
+        log_probs_N = self.head.tokens(answers.hidden_BLD[chosen_BL], answers.ids_BL[chosen_BL])
         return _Tokens(log_probs_N, torch.nonzero(chosen_BL)[:, 0])
 
     def _scored_losses(self, batch: Batch, answers: _Answers, words: _Tokens) -> dict[str, Tensor]:
@@ -145,7 +158,7 @@ class QualityObjective:
         config = self._config
         sample_B = torch.nonzero(answers.level_B >= 0)[:, 0]
         level_BD = answers.hidden_BLD[sample_B, answers.level_B[sample_B]]
-        log_probs_B5 = self._head.levels(level_BD, config.level_space)
+        log_probs_B5 = self.head.levels(level_BD, config.level_space)
         example_B = batch.example_B.to(sample_B.device)[sample_B]
         divergence_B = losses.level_divergence(log_probs_B5, self._targets(batch, answers)[sample_B])
         single_B = torch.tensor([batch.tasks[int(e)] is Task.SINGLE for e in example_B], device=sample_B.device)
@@ -187,3 +200,8 @@ class QualityObjective:
         alpha, beta = (config.focal_alpha, config.focal_beta) if config.text == "focal" else (1.0, 0.0)
         loss_N = losses.focal_of(mine.log_probs_N, alpha=alpha, beta=beta)
         return losses.answer_means(loss_N, mine.sample_N, answers.lengths)[members_B]
+
+
+def _tasks(batch: Batch) -> list[Task]:
+    """Task of each sample."""
+    return [batch.tasks[int(example)] for example in batch.example_B]

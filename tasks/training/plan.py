@@ -171,7 +171,9 @@ def flows_of(trained: Collection[Part]) -> dict[str, Flow]:
 
     If one projector learns, both are planned as learning: they are one part of ``models.model_size.PARTS``.
     """
-    learn = {"projectors" if part in _PROJECTORS else part for part in trained} | ({"head"} if "decoder" in trained else set())
+    learn = {"projectors" if part in _PROJECTORS else part for part in trained} | (
+        {"head"} if "decoder" in trained else set()
+    )
     flows: dict[str, Flow] = {}
     for part in PARTS:
         behind = any(flow is not Flow.IDLE for flow in flows.values()) and part not in _ENCODERS
