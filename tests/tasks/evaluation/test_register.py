@@ -114,7 +114,8 @@ def place(tmp_path: Path) -> Place:
     write_table(folder / "correlations.parquet", CORRELATIONS, frame_of(CORRELATIONS, rows))
     write_table(folder / "differences.parquet", DIFFERENCES, frame_of(DIFFERENCES, gaps))
     write_json(tmp_path / "artifacts" / "answer" / "accuracies.json", ANSWERED)
-    sections = {name: {"seed": 1} for name in ("collect", "pretrain", "warm_up", "assistant", "linear_probe", "correlate")}
+    made = ("collect", "pretrain", "warm_up", "assistant", "linear_probe", "correlate")
+    sections = {name: {"seed": 1} for name in made}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**sections, "register": {"gates": GATES}}))
     out = tmp_path / "artifacts" / "register"
     out.mkdir()

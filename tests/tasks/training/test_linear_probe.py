@@ -149,7 +149,7 @@ def _start(root: Path) -> "subprocess.Popen[bytes]":
 def test_a_run_killed_in_training_ends_with_the_same_bytes(place: Place, tmp_path: Path):
     line = place.root
     shutil.rmtree(line / ".work")
-    training = dataclasses.replace(TRAINING, steps=600, checkpoint_every=5)
+    training = dataclasses.replace(TRAINING, steps=120, checkpoint_every=5)
     config = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
     (line / "params.yaml").write_text(yaml.safe_dump({"linear_probe": config | {"layers": [1, 2]}}))
     deps = [f"artifacts/{name}" for name in ("collect", "distort", "score", "base", "pretrain")]
