@@ -1,8 +1,15 @@
 """An exported folder in plain transformers, none of this project's code: the same logits for an image."""
 
+import base64
+import io
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import skimage.data
@@ -90,3 +97,44 @@ def test_a_model_that_sees_fragments_is_not_exported(tmp_path: Path):
     with pytest.raises(ModelError, match="tiles of fragments tiling are made by this project alone"):
         export_plain(make_model(spec=SPEC), tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
+
+
+@pytest.mark.slow
+def test_transformers_own_server_answers_about_an_image_as_the_model_does(model: QualityLMM, tmp_path: Path):
+    folder = tmp_path / "served"
+    export_plain(model, folder)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    program = Path(sys.executable).with_name("transformers")
+    command = [program, "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        _wait_for(f"{base}/health", server)
+        pixels = np.ascontiguousarray(skimage.data.coffee()[:120, :160])
+        picture = io.BytesIO()
+        Image.fromarray(pixels).save(picture, "PNG")
+        url = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
+        shown = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
+        asked = {"model": str(folder), "messages": [{"role": "user", "content": shown}]}
+        asked |= {"max_tokens": 12, "temperature": 0}
+        done = httpx.post(f"{base}/v1/chat/completions", json=asked, timeout=120).raise_for_status().json()
+    finally:
+        server.kill()
+        server.wait()
+    told = done["choices"][0]["message"]["content"].strip()
+    assert told == model.generate([prepare_image(pixels, model.spec)], QUESTION, max_new_tokens=12)[0]
+
+
+def _wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail("the server did not start")
