@@ -164,7 +164,8 @@ class Rows:
 
     def _write(self, cells: Sequence[object]) -> None:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerow(cells)
+        # every text is quoted: the writer of Python 3.11 leaves a carriage return bare where lines end otherwise
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(cells)
         self._stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
         self._stream.flush()
 

@@ -28,7 +28,7 @@ def states(folder: Path, *names: str) -> list[FileState]:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
 
 
 @given(st.text())
@@ -42,7 +42,9 @@ def test_numbers_stay_numbers_whatever_their_sign():
     assert [cell(-0.5), cell(None), cell(3)] == [-0.5, None, 3]
 
 
-@pytest.mark.parametrize("name", ["=1+1.png", "-x.png", "a,b.png", 'say "hi".png', "two\nlines.png", "'quoted.png"])
+@pytest.mark.parametrize(
+    "name", ["=1+1.png", "-x.png", "a,b.png", 'say "hi".png', "two\nlines.png", "re\rturn.png", "'quoted.png"]
+)
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_hostile_names_come_back_and_are_known_again(name: str, ending: str, tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)  # so that names stand at the beginning of their cells
@@ -72,7 +74,7 @@ def test_a_name_that_is_no_text_survives(tmp_path: Path):
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_whatever_a_kill_leaves_the_file_ends_as_if_undisturbed(ending: str, tmp_path: Path):
-    found = states(tmp_path, "a.png", "b,.png", "c\n.png")
+    found = states(tmp_path, "a.png", "b,\r.png", "c\n.png")
 
     def write(out: Path) -> None:
         with ResultFile(out, SHAPE, "run") as file:
