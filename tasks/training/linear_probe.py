@@ -154,6 +154,7 @@ def _probes(config: Config, place: Place) -> dict[str, QualityProbe]:
     for name, parts in encoders.items():
         probes[name] = QualityProbe(*parts, config.layers, config.width, config.readout).eval()
         probes[name].head.start_anew(torch.Generator().manual_seed(config.training.seed))
+        probes[name].to(device_of(config.training))
     return probes
 
 
@@ -229,7 +230,6 @@ def _train(
         return found
     batches = ProbeBatches(samples, features, probe, config.training, own_share())
     course = Course(f"linear_probe {name}", work, place.telemetry("linear_probe") / name)
-    probe.to(device_of(config.training))
     train_only(probe, [probe.head])
     with frozen_stays(probe) as proof:
         history = Trainer(ProbeObjective(probe), batches, config.training, callbacks(config.training, course)).fit()

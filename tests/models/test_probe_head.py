@@ -125,6 +125,17 @@ def test_an_image_has_no_motion_and_neighbours_change_nothing(probe: QualityProb
     assert torch.allclose(mixed.sum(-1), torch.ones(3))
 
 
+def test_many_tiles_go_through_the_encoder_in_bounded_passes(probe: QualityProbe, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("models.probe_head._TILES_A_PASS", 4)
+    sizes: list[int] = []
+    probe.image_encoder.embeddings.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    media = [picture(1), picture(2, tiles=1), picture(3), picture(4, tiles=9), picture(5, tiles=1)]
+    together = probe.gathered(probe.visual_features(media))
+    assert sizes == [4, 3, 9, 1]
+    for number, medium in enumerate(media):
+        assert torch.allclose(together[number], probe.gathered(probe.visual_features([medium]))[0], atol=1e-5)
+
+
 @given(st.floats(0.0, 1.0))
 def test_a_class_is_the_released_codes_counted_from_the_best(quality: float):
     mos = 100 * quality
