@@ -82,10 +82,11 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions.
+    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions, and a probe.
     line.run("pretrain")
     line.run("warm_up")
     line.run("assistant")
+    line.run("linear_probe")
 
     # Evaluation: against opinion that training never saw.
     line.run("predict")

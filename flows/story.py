@@ -19,9 +19,10 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "pretrain": ("steps", "contents", "loss_first.all", "loss_last.all"),
     "warm_up": ("contents", "examples"),
     "assistant": ("conversations", "turns", "loss_first.all", "loss_last.all"),
+    "linear_probe": ("media", "contents", "loss_first.model.all", "loss_last.model.all"),
     "predict": ("held_out_media", "held_out_contents", "rejected"),
     "answer": ("questions", "gain", "gain_over_blind"),
-    "correlate": ("srcc", "srcc_low", "srcc_high", "gain", "warm_up_srcc", "zero_srcc"),
+    "correlate": ("srcc", "srcc_low", "srcc_high", "gain", "warm_up_srcc", "zero_srcc", "probe_srcc"),
     "report": ("models", "pictures"),
     "register": ("candidates", "gate_holds"),
 }
@@ -104,7 +105,7 @@ class StageStory:
         """One line for a terminal or a log."""
         measures = headlines(self.workspace, self.stage)
         told = self.reason or "   ".join(f"{name} {value}" for name, value in measures.items())
-        return f"{self.stage:<10} {self.outcome:<9} {self.seconds:7.1f} s   {told}".rstrip()
+        return f"{self.stage:<12} {self.outcome:<9} {self.seconds:7.1f} s   {told}".rstrip()
 
     def page(self) -> str:
         """Markdown page for the run's artifacts."""

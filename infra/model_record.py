@@ -66,7 +66,8 @@ class Candidate:
 
     Attributes:
         name: name in the registry.
-        kind: ``pretrained``, ``encoder``, ``zero``, ``warm_up`` or ``assistant``; or ``data_set``.
+        kind: ``pretrained``, ``encoder``, ``zero``, ``warm_up``, ``assistant`` or ``probe``; or
+            ``data_set``.
         path: the model's folder, relative to the workspace.
         files: every file of that folder, sorted by path.
         metrics: measure -> value on held-out contents.

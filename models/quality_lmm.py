@@ -353,7 +353,7 @@ class QualityLMM(nn.Module):
     def generate(
         self,
         inputs: Sequence[Medium],
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         prefix: str = "",
         max_new_tokens: int = 32,
         avoid: Sequence[str] = (),
@@ -361,9 +361,14 @@ class QualityLMM(nn.Module):
         """Greedy answers, without the forced ``prefix``; conversations of equal length share a batch.
 
         Args:
+            prompt: of all, or one for each.
             avoid: openings that no answer may have; tells tasks apart that share the empty prompt.
         """
-        heads = [self._head_embeddings(tokens, prompt) for tokens in self.visual_tokens(inputs)]
+        prompts = [prompt] * len(inputs) if isinstance(prompt, str) else prompt
+        heads = [
+            self._head_embeddings(tokens, text)
+            for tokens, text in zip(self.visual_tokens(inputs), prompts, strict=True)
+        ]
         if prefix:
             heads = [torch.cat([head, self._embed(prefix)]) for head in heads]
         return self.continue_texts(heads, max_new_tokens, avoid)

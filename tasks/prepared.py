@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.quality_lmm import QualityLMM, VisualFeatures
+from models.motion import MotionExtractor
+from models.quality_lmm import VisualFeatures
 from models.vision_encoder import VisualInput, VisualSpec, prepare_clip, prepare_image, wanted_frames
 from tasks.errors import MediaError, StageError
 from tasks.media import ADMITTED, Clip, Limits, Pixels, decode_image, decode_video
@@ -35,6 +36,25 @@ Reader = Callable[[Any], bytes]
 """Gives the bytes of one candidate row."""
 TileMotion = tuple[Tensor, Tensor | None]
 """Tiles, and the motion stream of a video: pixels or features."""
+
+
+class FrozenEncoder(Protocol):
+    """What is asked about media: the encoder of a quality LMM, or that of a probe."""
+
+    @property
+    def spec(self) -> VisualSpec:
+        """How it looks at media."""
+        ...
+
+    @property
+    def motion_extractor(self) -> MotionExtractor:
+        """What makes its motion tokens."""
+        ...
+
+    def visual_features(self, inputs: Sequence[VisualInput]) -> list[VisualFeatures]:
+        """Features of each medium."""
+        ...
+
 
 _PART_MEDIA: Final = 64
 _FALLBACK_RATE: Final = 25.0
@@ -189,7 +209,7 @@ def encode_media(
     folder: Path,
     candidates: pd.DataFrame,
     read: Reader,
-    encoders: Mapping[str, QualityLMM],
+    encoders: Mapping[str, FrozenEncoder],
     preparation: Preparation,
 ) -> dict[str, CachedFeatures]:
     """Decode the media of ``candidates`` once and run every frozen encoder on each; finished parts are kept.

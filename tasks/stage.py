@@ -39,6 +39,7 @@ STAGES: Final[dict[str, str]] = {
     "pretrain": "tasks.training.pretrain",
     "warm_up": "tasks.training.warm_up",
     "assistant": "tasks.training.assistant",
+    "linear_probe": "tasks.training.linear_probe",
     "predict": "tasks.evaluation.predict",
     "answer": "tasks.evaluation.answer",
     "correlate": "tasks.evaluation.correlate",

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from models.quality_lmm import QualityLMM
     from tasks.annotation.opinions import ScoreResult
-    from tasks.evaluation.assess import Assessment
+    from tasks.evaluation.assess import Assessment, Judge, Rejected
 
 __version__: Final = "0.1.0"
 
@@ -72,10 +71,12 @@ def assess(path: str | Path, model: str | None = None, question: str | None = No
         question: asked about it; ``vital-assistant`` has learnt to answer.
 
     Returns:
-        Quality in [0, 1], five level probabilities (high to low), level, distortion, description and answer.
+        Quality in [0, 1], five level probabilities (high to low), level, distortion, description and answer; a probe
+        has no texts.
 
     Raises:
         MediaError: the file is missing or broken.
+        ModelError: a probe was asked.
         RegistryError: there is no such model; the message lists what there is.
     """
     from tasks.evaluation.assess import assess_path
@@ -86,7 +87,31 @@ def assess(path: str | Path, model: str | None = None, question: str | None = No
         return assess_path(Path(path), judge, question)
 
 
-def load(model: str | None = None) -> "QualityLMM":
+def assess_many(
+    paths: "Iterable[str | Path]",
+    model: str | None = None,
+    question: str | None = None,
+    *,
+    text: bool = True,
+    batch: int = 8,
+) -> "Iterator[Assessment | Rejected]":
+    """Judgements of many files, in their order, as they come; a broken file is a ``Rejected`` and stops nothing.
+
+    Args:
+        paths, model, question: as in :func:`assess`.
+        text: False leaves out distortion and description, which is much faster.
+        batch: files that the model sees together; at most two batches are in memory.
+
+    Raises:
+        ModelError: a probe was asked.
+        RegistryError: there is no such model; the message lists what there is.
+    """
+    from tasks.evaluation.assess import Wanted, assess_many
+
+    return assess_many(map(Path, paths), load(model), Wanted(question, text, batch))
+
+
+def load(model: str | None = None) -> "Judge":
     """Load a model of the registry; its files are fetched once and kept.
 
     Args:
@@ -96,12 +121,12 @@ def load(model: str | None = None) -> "QualityLMM":
         RegistryError: there is no such model, it is an encoder alone, or its bytes cannot be had.
     """
     from infra.registry import resolve_judge
-    from models.quality_lmm import QualityLMM
+    from tasks.evaluation.assess import load_judge
     from vital.quiet import quiet_libraries
 
     folder = resolve_judge(model)
     with quiet_libraries():
-        return QualityLMM.from_pretrained(folder)
+        return load_judge(folder)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,31 @@
 """``vital assess``: the judgement of photos and clips by a trained model."""
 
 import dataclasses
-import json
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from vital.media_files import find_media, printable, tell_problem, with_progress
+from vital.media_files import Named, find_media, printable, with_progress
+from vital.result_files import (
+    LEVEL_COLUMNS,
+    Collected,
+    FileState,
+    Output,
+    Record,
+    Shape,
+    left_of,
+    open_output,
+    result_options,
+    run_name,
+)
 
 if TYPE_CHECKING:
-    from tasks.evaluation.assess import Assessment
+    from tasks.evaluation.assess import Assessment, Judge, Rejected, Wanted
+
+_TEXTS: Final = ("distortion", "description", "answer")
 
 
 @click.command(short_help="Assess photos and clips with a trained model of the registry.")
@@ -19,63 +34,94 @@ if TYPE_CHECKING:
 @click.option(
     "--ask", "question", metavar="QUESTION", help="Ask this about each; a model that learnt to: vital-assistant."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
+@click.option("--no-text", is_flag=True, help="Leave out distortion and description: much faster.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Media that the model sees together."
+)
+@result_options
 @click.pass_context
-def assess(
-    ctx: click.Context, paths: tuple[str, ...], model: str | None, question: str | None, *, as_json: bool
+def assess(  # noqa: PLR0913 - one argument per option
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    model: str | None,
+    question: str | None,
+    batch: int,
+    out: Path | None,
+    *,
+    no_text: bool,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Assess photos and clips with a trained model of the registry.
 
     Prints the quality in [0, 1] (higher is better), the probabilities of the five levels (high to low), the level, the
     distortion that the model sees, and a description. Without --model the promoted vital-base judges; `vital run`
     makes one. Models of the embedded profile tell distortion and description badly: take their score and level alone.
-    With --ask the model also answers a question, for example
+    A probe (vital-probe) has no words. With --ask the model also answers a question, for example
 
     \b
     vital assess photo.jpg --model vital-assistant#prod --ask "Is the image blurry?
     A. Yes
     B. No"
 
+    --out writes into a file as results come; the same command goes on where that file ends, and leaves out files that
+    have not changed since.
+
     The exit code is 1 if anything could not be assessed.
     """  # noqa: D301 - the mark is click's for lines that stay as they are
     from infra.registry import resolve_judge
 
     folder = resolve_judge(model)  # before the seconds that torch takes: a wrong name is told at once
-    from vital.quiet import quiet_libraries
+    shape = Shape(("score", "level", *LEVEL_COLUMNS, *_TEXTS), _row)
+    run = run_name("assess", folder.name, question, no_text)
+    with open_output(out, shape, run, as_json=as_json, as_csv=as_csv) as output:
+        left, rejected = left_of(find_media(paths), output)
+        if left:
+            from tasks.evaluation.assess import Wanted
+            from vital.quiet import quiet_libraries
 
-    with quiet_libraries():
-        assessed, rejected = _assess_all(folder, paths, question, as_json=as_json)
-    if assessed:
-        _print_table(assessed, asked=question is not None)
+            with quiet_libraries():
+                rejected |= _assess_all(folder, left, Wanted(question, not no_text, batch), output)
+    if isinstance(output, Collected) and output.records:
+        _print_table(output.records)
     ctx.exit(int(rejected))
 
 
-def _assess_all(
-    folder: Path, paths: tuple[str, ...], question: str | None, *, as_json: bool
-) -> "tuple[list[Assessment], bool]":
-    """Assess everything; results go out at once as JSON, or come back. Also says whether anything was rejected."""
-    from models.quality_lmm import QualityLMM
-    from tasks.errors import MediaError
-    from tasks.evaluation.assess import assess_path
+def _assess_all(folder: Path, left: "Sequence[tuple[Named, FileState]]", wanted: "Wanted", output: Output) -> bool:
+    """Assess everything; results go out as they come. Says whether anything was rejected."""
+    from tasks.evaluation.assess import Rejected, load_judge
 
-    judge, assessed, rejected = QualityLMM.from_pretrained(folder), [], False
-    for named in with_progress(find_media(paths), "assess"):
-        try:
-            if named.problem is not None:
-                raise named.problem
-            result = assess_path(named.path, judge, question)
-        except MediaError as error:
+    judge, rejected = load_judge(folder), False
+    outcomes = _outcomes([named for named, _ in left], judge, wanted)
+    for (_, state), outcome in zip(left, with_progress(outcomes, "assess", len(left)), strict=True):
+        if isinstance(outcome, Rejected):
             rejected = True
-            tell_problem(named.path, error, as_json=as_json)
-            continue
-        if as_json:
-            click.echo(json.dumps({**dataclasses.asdict(result), "path": str(named.path)}))
+            output.problem(state, outcome.error)
         else:
-            assessed.append(result)
-    return assessed, rejected
+            output.result(state, _record(outcome))
+    return rejected
 
 
-def _print_table(results: "list[Assessment]", *, asked: bool) -> None:
+def _outcomes(left: Sequence[Named], judge: "Judge", wanted: "Wanted") -> "Iterator[Assessment | Rejected]":
+    """One outcome for each name, in order; what names no file never reaches the model."""
+    from tasks.evaluation.assess import Rejected, assess_many
+
+    assessed = assess_many((named.path for named in left if named.problem is None), judge, wanted)
+    for named in left:
+        yield next(assessed) if named.problem is None else Rejected(named.path, named.problem)
+
+
+def _record(result: "Assessment") -> Record:
+    values = dataclasses.asdict(result)
+    del values["path"]
+    return values
+
+
+def _row(record: Record) -> Record:
+    return {**record, **dict(zip(LEVEL_COLUMNS, record["level_probs"], strict=True))}
+
+
+def _print_table(records: Sequence[tuple[str, Record]]) -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -83,12 +129,11 @@ def _print_table(results: "list[Assessment]", *, asked: bool) -> None:
     from vital.tables import print_table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    names = ("path", "score", "level", "high good fair poor low", "distortion", "description")
-    for name in (*names, "answer") if asked else names:
+    texts = [name for name in _TEXTS if any(record[name] is not None for _, record in records)]
+    for name in itertools.chain(("path", "score", "level", " ".join(LEVEL_COLUMNS)), texts):
         table.add_column(name, overflow="fold")
-    for result in results:
-        levels = " ".join(f"{value:.2f}" for value in result.level_probs)
-        texts = [escape(result.distortion), escape(result.description)]
-        texts += [escape(result.answer or "")] if asked else []
-        table.add_row(escape(printable(str(result.path))), f"{result.score:.3f}", result.level, levels, *texts)
+    for path, record in records:
+        levels = " ".join(f"{value:.2f}" for value in record["level_probs"])
+        told = [escape(str(record[name] or "")) for name in texts]
+        table.add_row(escape(printable(path)), f"{record['score']:.3f}", record["level"], levels, *told)
     print_table(table)

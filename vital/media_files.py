@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from tasks.errors import MediaError
 from tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,20 @@ def _media_in(folder: Path, closed: list[Named]) -> Iterator[Path]:
                 yield Path(place) / name
 
 
-def with_progress(items: Sequence[Named], label: str) -> Iterable[Named]:
-    """The same items, with a progress bar on stderr if a person is watching more than one of them."""
-    if len(items) < 2 or not sys.stderr.isatty():
+def with_progress(items: Iterable[T], label: str, total: int) -> Iterable[T]:
+    """The same items, with a progress bar and the time left on stderr if a person is watching more than one of them."""
+    if total < 2 or not sys.stderr.isatty():
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, unit="file", leave=False)
+    return tqdm(items, desc=label, unit="file", leave=False, total=total)
 
 
 def tell_problem(path: Path, error: Exception, *, as_json: bool) -> None:
     """Say why a medium was rejected: a JSON object among the results, or a line on stderr."""
     if as_json:
-        click.echo(json.dumps({"path": str(path), "error": str(error)}))
+        reason = {"reason": error.reason} if isinstance(error, MediaError) else {}
+        click.echo(json.dumps({"path": str(path), **reason, "error": str(error)}))
     else:
         click.echo(f"vital: {printable(str(path))}: {error}", err=True)
 

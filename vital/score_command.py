@@ -1,11 +1,22 @@
 """``vital score``: the machine opinion of photos and clips."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vital.media_files import find_media, printable, tell_problem, with_progress
+from vital.result_files import (
+    LEVEL_COLUMNS,
+    Collected,
+    Record,
+    Shape,
+    left_of,
+    open_output,
+    result_options,
+    run_name,
+)
 
 if TYPE_CHECKING:
     from tasks.annotation.cache_plan import CachePlan
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Ask this scorer instead of the built-in six (repeat for more): built-in, official or third-party.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of a table.")
+@result_options
 @click.option(
     "--explain-cache",
     is_flag=True,
@@ -29,8 +40,15 @@ if TYPE_CHECKING:
     "these files or, without any, of this checkout's pool.",
 )
 @click.pass_context
-def score(
-    ctx: click.Context, paths: tuple[str, ...], names: tuple[str, ...], *, as_json: bool, explain_cache: bool
+def score(  # noqa: PLR0913 - one argument per option
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    names: tuple[str, ...],
+    out: Path | None,
+    *,
+    as_json: bool,
+    as_csv: bool,
+    explain_cache: bool,
 ) -> None:
     """Score photos and clips with six built-in no-reference scorers.
 
@@ -43,6 +61,9 @@ def score(
     This command computes every file and keeps nothing; opinions are kept by the stage score (`vital run`), with the
     scorers of params.yaml. --explain-cache looks into what it has kept.
 
+    --out writes into a file as results come; the same command goes on where that file ends, and leaves out files that
+    have not changed since.
+
     The exit code is 1 if anything could not be scored.
     """
     if explain_cache:
@@ -53,22 +74,21 @@ def score(
     from tasks.annotation.opinions import load_scorers, score_path
     from tasks.errors import MediaError
 
-    scorers, scored, rejected = load_scorers(list(dict.fromkeys(names)) or None), [], False
-    for named in with_progress(find_media(paths), "score"):
-        try:
-            if named.problem is not None:
-                raise named.problem
-            result = score_path(named.path, scorers)
-        except (MediaError, ModelError) as error:
-            rejected = True
-            tell_problem(named.path, error, as_json=as_json)
-            continue
-        if as_json:
-            click.echo(json.dumps(_record(result)))
-        else:
-            scored.append(result)
-    if scored:
-        _print_table(scored)
+    scorers = load_scorers(list(dict.fromkeys(names)) or None)
+    versions = [(scorer.name, scorer.version) for scorer in scorers]
+    shape = Shape(("mu", "sigma", "level", *LEVEL_COLUMNS, *(name for name, _ in versions)), _row)
+    with open_output(out, shape, run_name("score", versions), as_json=as_json, as_csv=as_csv) as output:
+        left, rejected = left_of(find_media(paths), output)
+        for named, state in with_progress(left, "score", len(left)):
+            try:
+                if named.problem is not None:
+                    raise named.problem
+                output.result(state, _record(score_path(named.path, scorers)))
+            except (MediaError, ModelError) as error:
+                rejected = True
+                output.problem(state, error)
+    if isinstance(output, Collected) and output.records:
+        _print_table(output.records)
     ctx.exit(int(rejected))
 
 
@@ -87,7 +107,8 @@ def _explain(paths: tuple[str, ...], names: tuple[str, ...], *, as_json: bool) -
     if names:
         config = dataclasses.replace(config, scorers=tuple(dict.fromkeys(names)))
     found, rejected = [], False
-    for named in with_progress(find_media(paths), "read"):
+    named_files = find_media(paths)
+    for named in with_progress(named_files, "read", len(named_files)):
         try:
             if named.problem is not None:
                 raise named.problem
@@ -124,9 +145,8 @@ def _print_plans(plans: "list[CachePlan]", *, as_json: bool) -> None:
     print_table(table)
 
 
-def _record(result: "ScoreResult") -> dict[str, object]:
+def _record(result: "ScoreResult") -> Record:
     return {
-        "path": str(result.path),
         "scores": dict(result.scores),
         "mu": result.mu,
         "sigma": result.sigma,
@@ -135,7 +155,11 @@ def _record(result: "ScoreResult") -> dict[str, object]:
     }
 
 
-def _print_table(results: "list[ScoreResult]") -> None:
+def _row(record: Record) -> Record:
+    return {**record, **record["scores"], **dict(zip(LEVEL_COLUMNS, record["pmod"], strict=True))}
+
+
+def _print_table(records: "list[tuple[str, Record]]") -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -144,16 +168,15 @@ def _print_table(results: "list[ScoreResult]") -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("path", overflow="fold", min_width=12)
-    for name in ("mu", "sigma", "level", "high good fair poor low", "scores"):
+    for name in ("mu", "sigma", "level", " ".join(LEVEL_COLUMNS), "scores"):
         table.add_column(name, no_wrap=name != "scores")
-    for result in results:
-        pmod = "  ".join(_two_digits(value) for value in result.pmod)
-        scores = " ".join(_two_digits(value) for value in result.scores.values())
-        table.add_row(
-            escape(printable(str(result.path))), f"{result.mu:.3f}", f"{result.sigma:.3f}", result.level, pmod, scores
-        )
+    for path, record in records:
+        pmod = "  ".join(_two_digits(value) for value in record["pmod"])
+        scores = " ".join(_two_digits(value) for value in record["scores"].values())
+        numbers = f"{record['mu']:.3f}", f"{record['sigma']:.3f}"
+        table.add_row(escape(printable(path)), *numbers, record["level"], pmod, scores)
     print_table(table)
-    click.echo(f"scores: {', '.join(results[0].scores)}")
+    click.echo(f"scores: {', '.join(records[0][1]['scores'])}")
 
 
 def _two_digits(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What the line is compared with: a linear probe of the untouched encoder, and NIQE."""
+"""What the line is compared with: a ridge regression on features of the untouched encoder, and NIQE."""
 
 import logging
 from collections.abc import Iterable

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 ZERO, WARM_UP, CONTROL = "vital-zero-", "vital-warm-up-", "base-warm-up-"
 ASSISTANT = "vital-assistant-"
 """Prefixes of the names that ``predict`` gives to the decoders of the warm-up's matrix, and to the assistant."""
+PROBE, PROBE_CONTROL = "vital-probe", "base-probe"
+"""The paper's linear probe of the pre-trained encoder, and of the encoder before."""
 _PLOT_DIGITS: Final = 5
 
 
@@ -68,7 +70,7 @@ class Report:
 
     A number is None where it is undefined; ``gain`` is model minus base, with its paired interval. Dictionaries are
     keyed by model, ``zero_srcc``, ``warm_up_srcc`` and the like by decoder; ``assistant_gain`` is the assistant's SRCC
-    minus that of the model it was fine-tuned from.
+    minus that of the model it was fine-tuned from; ``probe_gain`` is the probe's minus that of the probe of the base.
     """
 
     samples: int
@@ -97,6 +99,9 @@ class Report:
     control_srcc: dict[str, float | None]
     assistant_srcc: dict[str, float | None]
     assistant_gain: dict[str, float | None]
+    probe_srcc: float | None
+    base_probe_srcc: float | None
+    probe_gain: float | None
 
 
 def run(config: Config, place: Place) -> Report:
@@ -177,7 +182,7 @@ def count_skipped(predictions: pd.DataFrame, readouts: Mapping[str, Readout]) ->
 
 
 def comparisons(predictions: pd.DataFrame, config: Config) -> list[tuple[str, str]]:
-    """Pairs (model, other) that exist: gains of pre-training, of the warm-up, of fine-tuning, and over baselines."""
+    """Pairs (model, other) that exist: gains of pre-training, warm-up, fine-tuning and probe, and over baselines."""
     present = set(predictions["model"])
     decoders = sorted(name.removeprefix(WARM_UP) for name in present if name.startswith(WARM_UP))
     pairs = [(config.model, other) for other in (config.base, *config.baselines)]
@@ -185,6 +190,7 @@ def comparisons(predictions: pd.DataFrame, config: Config) -> list[tuple[str, st
         warm = WARM_UP + decoder
         pairs += [(warm, ZERO + decoder), (warm, CONTROL + decoder), (warm, config.model)]
     pairs += [(name, config.model) for name in sorted(present) if name.startswith(ASSISTANT)]
+    pairs += [(PROBE, other) for other in (PROBE_CONTROL, config.model, *config.baselines)]
     return [pair for pair in pairs if set(pair) <= present]
 
 
@@ -285,4 +291,7 @@ def _report(
         control_srcc=found.by_decoder(CONTROL),
         assistant_srcc=found.by_decoder(ASSISTANT),
         assistant_gain={name: found.gap(ASSISTANT + name, model, "difference") for name in found.by_decoder(ASSISTANT)},
+        probe_srcc=found.value(PROBE),
+        base_probe_srcc=found.value(PROBE_CONTROL),
+        probe_gain=found.gap(PROBE, PROBE_CONTROL, "difference"),
     )

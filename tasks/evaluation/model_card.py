@@ -18,6 +18,9 @@ _PURPOSE: Final = {
     "about quality, with the focal loss. accuracy is its share of right answers to held-out questions with options,\n"
     "by the first character of the greedy answer; accuracy_gain compares with the pre-trained model,\n"
     "accuracy_over_blind with the most frequent training answer of each wording.",
+    "probe": "Two linear layers on pooled features of the pre-trained encoder, which is as it was, bit for bit: the\n"
+    "linear probe of the paper, trained on machine opinion. It tells score and levels and has no words. It lies here\n"
+    "with its encoder; gain_over_control compares with the same layers on the encoder before pre-training.",
 }
 _REFERENCES: Final = {
     "mos": "mean opinion scores of people",

@@ -1,37 +1,45 @@
 """Per-sample predictions of every model on held-out contents, stored before any metric is computed.
 
 Each medium is decoded once and each encoder sees it once; the decoders of the zoo then read the cached features. The
-target is the machine opinion's mean. Beside the models stand a linear probe of the untouched encoder, fitted on the
-training contents, and NIQE.
+target is the machine opinion's mean. The probes' heads read pooled features of their own encoders. Beside the models
+stand a ridge regression on features of the untouched encoder, fitted on the training contents, and NIQE.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from models.levels import LEVELS, expectation
-from models.quality_lmm import QualityLMM
+from models.probe_head import QualityProbe
+from models.quality_lmm import QualityLMM, VisualFeatures
 from models.vision_encoder import encoder_state
 from tasks.errors import StageError
 from tasks.evaluation.baselines import ProbeConfig, niqe_scores, pooled_features, train_probe
-from tasks.pool import load_candidates, read_media
-from tasks.prepared import CachedFeatures, Preparation, encode_media
-from tasks.records import OPINIONS, PREDICTIONS, REJECTS, Split
-from tasks.shards import TableParts, frame_of, read_table, write_json, write_table
+from tasks.pool import read_media
+from tasks.prepared import CachedFeatures, FrozenEncoder, Preparation, encode_media
+from tasks.records import PREDICTIONS, REJECTS, Split
+from tasks.shards import TableParts, frame_of, write_json, write_table
 from tasks.stage import Place
+from tasks.targets import scored_candidates
 
 BASE: Final = "base"
 VITAL: Final = "vital"
 ASSISTANT: Final = "assistant"
 """The encoders: before and after pre-training, and after the fine-tuning on instructions."""
+
+PROBES: Final = {"vital-probe": "model", "base-probe": "control"}
+"""The paper's linear probe and its control -> their folders in ``artifacts/linear_probe``."""
+_PROBE_READOUTS: Final = {"centres": "expectation", "released": "probe_released"}
+"""What a probe's readout is called in the predictions."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def run(config: Config, place: Place) -> Report:
         StageError: too many media do not decode, or an input is missing.
     """
     torch.set_num_threads(config.threads)
-    pool = with_targets(place)
+    pool = scored_candidates(place)
     held_out, train = (pd.DataFrame(pool[pool["split"] == split]) for split in (Split.HELD_OUT, Split.TRAIN))
     zoo = list_zoo(place)
     encoders = {encoder: QualityLMM.from_pretrained(folder) for encoder, folder in _encoder_folders(place).items()}
@@ -98,6 +106,7 @@ def run(config: Config, place: Place) -> Report:
         if not parts.has(entry.name):
             model = load_entry(entry, encoders)
             parts.add(entry.name, level_rows(entry.name, model, media, features[entry.encoder], config))
+    _add_probes(parts, place, media, config)
     if not parts.has("linear-probe"):
         known = encode(place.work / "features", place, train, {BASE: encoders[BASE]}, config)[BASE]
         probe = train_probe(decodable(train, known), known, config.probe)
@@ -161,17 +170,8 @@ def _encoder_folders(place: Place) -> dict[str, Path]:
     }
 
 
-def with_targets(place: Place) -> pd.DataFrame:
-    """Scored candidates with ``target``, the machine opinion's mean."""
-    opinions = read_table(place.artifacts("score") / "opinions.parquet", OPINIONS)
-    targets = dict(zip(opinions["id"], opinions["mu"], strict=True))
-    pool = load_candidates(place)
-    scored = pd.DataFrame(pool[[medium in targets for medium in pool["id"]]])
-    return scored.assign(target=[targets[medium] for medium in scored["id"]])
-
-
 def encode(
-    folder: Path, place: Place, rows: pd.DataFrame, encoders: Mapping[str, QualityLMM], config: Config
+    folder: Path, place: Place, rows: pd.DataFrame, encoders: Mapping[str, FrozenEncoder], config: Config
 ) -> dict[str, CachedFeatures]:
     """Features of some media under every encoder, kept below ``folder``; see ``tasks.prepared.encode_media``."""
     preparation = Preparation("predict", config.threads, config.max_reject_share)
@@ -227,10 +227,37 @@ def level_rows(
     name: str, model: QualityLMM, media: pd.DataFrame, features: CachedFeatures, config: Config
 ) -> pd.DataFrame:
     """Expectation over the five levels, for every medium."""
+    probs_N5 = _level_probs(name, model, media, features, config)
+    return _rows(name, media, expectation(probs_N5), probs_N5, "expectation")
+
+
+def _add_probes(parts: TableParts, place: Place, media: pd.DataFrame, config: Config) -> None:
+    """Predictions of the probes that there are; each encodes once, up to the last layer that it reads."""
+    folder = place.artifacts("linear_probe")
+    for name, where in PROBES.items():
+        if parts.has(name) or not (folder / where).is_dir():
+            continue
+        probe = QualityProbe.from_pretrained(folder / where)
+        features = encode(place.work / "features", place, media, {name: probe}, config)[name]
+        probs_N5 = _level_probs(name, probe, media, features, config)
+        parts.add(name, _rows(name, media, probe.scores(probs_N5), probs_N5, _PROBE_READOUTS[probe.readout]))
+
+
+class _Judge(Protocol):
+    """A model that knows the five levels."""
+
+    def level_probabilities(self, inputs: Sequence[VisualFeatures]) -> Tensor:
+        """Probabilities ``[N, 5]``, best first."""
+        ...
+
+
+def _level_probs(
+    name: str, judge: _Judge, media: pd.DataFrame, features: CachedFeatures, config: Config
+) -> NDArray[np.float64]:
+    """Level probabilities ``[N, 5]`` of every medium, best first."""
     ids = list(media["id"])
     probs: list[NDArray[np.float64]] = []
     for start in tqdm(range(0, len(ids), config.batch), desc=f"predict: {name}", unit="batch"):
         members = [features.read(medium) for medium in ids[start : start + config.batch]]
-        probs.append(model.level_probabilities(members).double().numpy())
-    probs_N5 = np.concatenate(probs) if probs else np.zeros((0, len(LEVELS)))
-    return _rows(name, media, expectation(probs_N5), probs_N5, "expectation")
+        probs.append(judge.level_probabilities(members).double().numpy())
+    return np.concatenate(probs) if probs else np.zeros((0, len(LEVELS)))

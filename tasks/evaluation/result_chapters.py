@@ -34,22 +34,27 @@ _COLUMNS: Final = (
 )
 _LINEAGE: Final = (
     *("collect", "distort", "score", "describe", "review", "assemble", "validate"),
-    *("base", "pretrain", "warm_up", "assistant", "predict", "answer", "correlate"),
+    *("base", "pretrain", "warm_up", "assistant", "linear_probe", "predict", "answer", "correlate"),
 )
 
 
 def training_chapter(place: Place) -> list[dict[str, Any]]:
-    """A chart per loss curve that exists: pre-training, each decoder's warm-ups together, and fine-tuning."""
+    """A chart per loss curve that exists: pre-training, each decoder's warm-ups, fine-tuning, and the probes."""
     curves = _task_curves(place.artifacts("pretrain"), "Pre-training of the encoder", "Loss of pre-training")
     for folder in sorted(path for path in place.artifacts("warm_up").iterdir() if path.is_dir()):
-        found = {variant.name: _history(variant) for variant in sorted(folder.iterdir()) if variant.is_dir()}
-        known = {name: history for name, history in found.items() if history is not None}
-        if known:
-            longest = max(known.values(), key=len)
-            series = {name: numbers(history["loss"]) for name, history in known.items()}
-            title = f"Loss of warming up {folder.name}"
-            curves.append({"name": f"Warm-up of {folder.name}", "chart": _curves(title, longest, series)})
-    return curves + _task_curves(place.artifacts("assistant"), "Fine-tuning on instructions", "Loss of the assistant")
+        curves += _variant_curves(folder, f"Warm-up of {folder.name}", f"Loss of warming up {folder.name}")
+    curves += _task_curves(place.artifacts("assistant"), "Fine-tuning on instructions", "Loss of the assistant")
+    return curves + _variant_curves(place.artifacts("linear_probe"), "Linear probe", "Loss of the linear probe")
+
+
+def _variant_curves(folder: Path, name: str, title: str) -> list[dict[str, Any]]:
+    """The loss curves of all variants of one training, if there are any, in one chart."""
+    found = {variant.name: _history(variant) for variant in sorted(folder.iterdir()) if variant.is_dir()}
+    known = {variant: history for variant, history in found.items() if history is not None}
+    if not known:
+        return []
+    series = {variant: numbers(history["loss"]) for variant, history in known.items()}
+    return [{"name": name, "chart": _curves(title, max(known.values(), key=len), series)}]
 
 
 def _task_curves(folder: Path, name: str, title: str) -> list[dict[str, Any]]:

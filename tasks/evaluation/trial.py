@@ -26,6 +26,7 @@ from tasks.prepared import CachedFeatures
 from tasks.records import Split
 from tasks.shards import write_json
 from tasks.stage import SHARED, Place, read_params, stage_config
+from tasks.targets import scored_candidates
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def measure(root: Path) -> dict[str, Any]:
     config, measured_by = stage_config("predict", params), stage_config("correlate", params)
     torch.set_num_threads(config.threads)
     place = Place(root, root / ".work" / "measure", root / ".work" / "measure" / "out")
-    pool = predict.with_targets(place)
+    pool = scored_candidates(place)
     held_out = pd.DataFrame(pool[pool["split"] == Split.HELD_OUT])
     entries = _entries(place)
     encoders, features = _features(place, held_out, entries, config)

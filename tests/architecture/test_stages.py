@@ -53,7 +53,7 @@ def test_a_stage_has_module_section_command_output_metrics_and_tests_of_its_name
 
 def test_register_declares_the_sections_that_its_candidates_carry(checkout: Path):
     declared = pipeline(checkout, "register")["register"]["params"]
-    made_by_training = list(STAGES)[: list(STAGES).index("assistant") + 1]
+    made_by_training = list(STAGES)[: list(STAGES).index("linear_probe") + 1]
     assert declared == ["register", *made_by_training]
 
 

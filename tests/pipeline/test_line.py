@@ -34,6 +34,8 @@ SETTINGS = (
     "warm_up.training.batch_examples=8",
     "assistant.training.steps=4",
     "assistant.training.batch_examples=8",
+    "linear_probe.training.steps=4",
+    "linear_probe.training.batch_examples=8",
     "answer.sampling.n_bootstrap=50",
     "correlate.sampling.n_bootstrap=50",
     # a few steps teach nothing: what is measured passes, so that promotion is reached
@@ -42,6 +44,7 @@ SETTINGS = (
     "register.gates.zero={srcc: -1.0}",
     "register.gates.warm_up={gain_over_pretrained: -2.0, gain_over_zero: -2.0}",
     "register.gates.assistant={accuracy_gain_low: -1.0, accuracy_over_blind: -1.0, gain_over_pretrained: -2.0}",
+    "register.gates.probe={srcc: -1.0}",
 )
 
 

@@ -51,6 +51,8 @@ NOISE = {
     **{f"vital-warm-up-{name}": 0.08 for name in DECODERS},
     **{f"base-warm-up-{name}": 0.22 for name in DECODERS},
     "vital-assistant-micro": 0.1,
+    "vital-probe": 0.12,
+    "base-probe": 0.18,
 }
 TRUE_TEXT = {
     "gaussian_blur": "Sharpness is low",
@@ -317,6 +319,8 @@ def _write_training(root: Path, rng: np.random.Generator) -> None:
     write_json(root / "artifacts/pretrain/history.json", curve(80))
     write_json(root / "artifacts/pretrain/recipe.json", {"decoder": "micro"})
     write_json(root / "artifacts/assistant/history.json", curve(30))
+    for variant in ("model", "control"):
+        write_json(root / f"artifacts/linear_probe/{variant}/history.json", curve(25))
     write_json(root / "artifacts/answer/accuracies.json", {"accuracies": list(_accuracies()), "differences": []})
     for decoder in DECODERS:
         for variant in ("warm", "control"):

@@ -8,6 +8,7 @@ import torch
 
 from models.levels import CENTRES
 from models.niqe import niqe
+from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import prepare_image
 from tasks.errors import StageError
@@ -41,6 +42,12 @@ def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained:
         for parameter in assistant.parameters():
             parameter.mul_(1.02)
     assistant.save_pretrained(line / "artifacts" / "assistant" / "model")
+    for number, (folder, source) in enumerate({"model": pretrained / "model", "control": base / "small"}.items()):
+        model = QualityLMM.from_pretrained(source)
+        probe = QualityProbe(model.image_encoder, model.motion_extractor, model.spec, (1, 2), 16)
+        probe.head.start_anew(torch.Generator().manual_seed(number))
+        torch.nn.init.normal_(probe.head.outer.bias, generator=torch.Generator().manual_seed(number))
+        probe.save_pretrained(line / "artifacts" / "linear_probe" / folder)
     return place_for(line, "predict")
 
 
@@ -54,6 +61,7 @@ def test_every_model_of_the_zoo_predicts_every_held_out_medium(place: Place):
     predictions = _by_model(place)
     zoo = {f"{kind}-{d}" for kind in ("vital-zero", "vital-warm-up", "base-warm-up") for d in ("small", "large")}
     alone = {"base-small", "vital-base-small", "vital-assistant-small", "linear-probe", "niqe"}
+    alone |= {"vital-probe", "base-probe"}
     assert set(predictions) == zoo | alone
     pool = load_candidates(place)
     held_out = pool[pool["split"] == "held_out"]
@@ -83,6 +91,30 @@ def test_a_score_is_the_expectation_of_the_models_own_levels(place: Place, name:
         assert found["readout"] == "expectation"
 
 
+@pytest.mark.parametrize(("name", "folder"), [("vital-probe", "model"), ("base-probe", "control")])
+def test_a_probe_is_read_out_by_its_own_head_on_its_own_encoder(place: Place, name: str, folder: str):
+    predict.run(CONFIG, place)
+    rows = _by_model(place)[name]
+    probe = QualityProbe.from_pretrained(place.root / "artifacts" / "linear_probe" / folder)
+    pool = load_candidates(place)
+    for _, row in pool[(pool["split"] == "held_out") & (pool["modality"] == "image")].iterrows():
+        medium = prepare_image(decode_image(read_media(place, row)), probe.spec)
+        probs = probe.level_probabilities([medium])[0].double().numpy()
+        assert np.allclose(rows.loc[row["id"]]["level_probs"], probs, atol=1e-5)
+        assert rows.loc[row["id"]]["score"] == pytest.approx(float(probs @ CENTRES), abs=1e-5)
+    assert set(rows["readout"]) == {"expectation"}
+
+
+def test_the_released_readout_is_declared_as_one_of_another_scale(place: Place):
+    layout = place.root / "artifacts" / "linear_probe" / "model" / "quality_probe.json"
+    layout.write_text(layout.read_text().replace('"centres"', '"released"'))
+    predict.run(CONFIG, place)
+    rows = _by_model(place)["vital-probe"]
+    wanted = np.stack(list(rows["level_probs"])) @ np.array([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert np.allclose(rows["score"], wanted)
+    assert set(rows["readout"]) == {"probe_released"}
+
+
 def test_baselines_are_what_they_say(place: Place):
     predict.run(CONFIG, place)
     predictions = _by_model(place)
@@ -102,7 +134,7 @@ def test_a_stage_that_is_run_again_loads_no_finished_model(place: Place, monkeyp
     def never(*_: object) -> None:
         raise AssertionError("predicted again")
 
-    for name in ("_level_rows", "train_probe", "niqe_scores"):
+    for name in ("_level_rows", "_level_probs", "train_probe", "niqe_scores"):
         monkeypatch.setattr(predict, name, never)
     assert predict.run(CONFIG, place) == first
     assert (place.out / "predictions.parquet").read_bytes() == before

@@ -22,6 +22,7 @@ GATES = {
     "zero": {"srcc": 0.4},
     "warm_up": {"gain_over_zero": 0.0, "gain_over_pretrained": -0.05},
     "assistant": {"accuracy_gain_low": 0.0, "accuracy_over_blind": 0.0, "gain_over_pretrained": -0.15},
+    "probe": {"srcc": 0.4, "gain_over_control": 0.0},
 }
 SRCC = {
     "vital-base-micro": 0.61,
@@ -29,6 +30,8 @@ SRCC = {
     "vital-zero-nano": 0.45,
     "vital-warm-up-nano": 0.58,
     "vital-assistant-micro": 0.57,
+    "vital-probe": 0.6,
+    "base-probe": 0.54,
 }
 
 
@@ -86,6 +89,7 @@ def place(tmp_path: Path) -> Place:
         "warm_up/nano/warm/model.safetensors",
         "warm_up/nano/control/model.safetensors",
         "assistant/model/model.safetensors",
+        "linear_probe/model/head.safetensors",
     ):
         file = tmp_path / "artifacts" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -103,12 +107,15 @@ def place(tmp_path: Path) -> Place:
         difference("vital-warm-up-nano", "vital-zero-nano"),
         difference("vital-warm-up-nano", "vital-base-micro"),
         difference("vital-assistant-micro", "vital-base-micro"),
+        difference("vital-probe", "base-probe"),
+        difference("vital-probe", "vital-base-micro"),
     ]
     folder = tmp_path / "artifacts" / "correlate"
     write_table(folder / "correlations.parquet", CORRELATIONS, frame_of(CORRELATIONS, rows))
     write_table(folder / "differences.parquet", DIFFERENCES, frame_of(DIFFERENCES, gaps))
     write_json(tmp_path / "artifacts" / "answer" / "accuracies.json", ANSWERED)
-    sections = {name: {"seed": 1} for name in ("collect", "pretrain", "warm_up", "assistant", "correlate")}
+    made = ("collect", "pretrain", "warm_up", "assistant", "linear_probe", "correlate")
+    sections = {name: {"seed": 1} for name in made}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**sections, "register": {"gates": GATES}}))
     out = tmp_path / "artifacts" / "register"
     out.mkdir()
@@ -125,6 +132,7 @@ def test_every_model_of_the_line_is_offered_with_its_gate(place: Place):
         "vital-assistant": True,
         "vital-base": True,
         "vital-encoder": True,
+        "vital-probe": True,
         "vital-warm-up-nano": True,
         "vital-zero-nano": True,
     }
@@ -133,6 +141,7 @@ def test_every_model_of_the_line_is_offered_with_its_gate(place: Place):
         "vital-assistant": "artifacts/assistant/model",
         "vital-base": "artifacts/pretrain/model",
         "vital-encoder": "artifacts/pretrain/encoder",
+        "vital-probe": "artifacts/linear_probe/model",
         "vital-warm-up-nano": "artifacts/warm_up/nano/warm",
         "vital-zero-nano": "artifacts/warm_up/nano/zero",
     }
@@ -170,6 +179,18 @@ def test_the_assistant_is_measured_by_its_scores_and_by_its_answers_to_the_lines
     assert "| accuracy | 0.6600 | 0.6400 to 0.6800 |" in assistant.card
     report = run(config(assistant={"accuracy": 0.7}), place)
     assert report.gate_holds["vital-assistant"] is False
+
+
+def test_the_probe_is_measured_beside_the_probe_of_the_untouched_encoder(place: Place):
+    run(config(), place)
+    probe = read_candidates(place.root)["vital-probe"]
+    assert (probe.kind, probe.parents) == ("probe", ("vital-encoder",))
+    assert set(probe.params) == {"collect", "pretrain", "warm_up", "assistant", "linear_probe"}
+    assert probe.metrics["gain_over_control"] == pytest.approx(0.06)
+    assert probe.metrics["gain_over_pretrained"] == pytest.approx(-0.01)
+    assert 'vital.load("vital-probe#prod")' in probe.card
+    report = run(config(probe={"gain_over_control": 0.1}), place)
+    assert report.gate_holds["vital-probe"] is False
 
 
 def test_an_assistant_that_was_asked_benchmarks_alone_is_measured_by_them_and_one_never_asked_is_an_error(place: Place):

@@ -153,8 +153,9 @@ def test_empty_tables_leave_a_page(planted: Path, tmp_path: Path, config: report
         ("assemble", "examples", EXAMPLES),
     ):
         plant.write(root, stage, name, schema, frame_of(schema, []))
-    shutil.rmtree(root / "artifacts/warm_up")
-    (root / "artifacts/warm_up").mkdir()
+    for stage in ("warm_up", "linear_probe"):
+        shutil.rmtree(root / f"artifacts/{stage}")
+        (root / f"artifacts/{stage}").mkdir()
     for stage in ("pretrain", "assistant"):
         (root / f"artifacts/{stage}/history.json").unlink()
     text = run_on(root, config, tmp_path / "out")

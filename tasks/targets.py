@@ -1,0 +1,21 @@
+"""What media are worth by machine opinion: the scored candidates of the pool, each with its target."""
+
+import pandas as pd
+
+from tasks.pool import load_candidates
+from tasks.records import OPINIONS
+from tasks.shards import read_table
+from tasks.stage import Place
+
+
+def scored_candidates(place: Place) -> pd.DataFrame:
+    """Rows of CANDIDATES that have an opinion, with ``target``: the machine opinion's mean, [0, 1], higher is better.
+
+    Raises:
+        StageError: ``collect``, ``distort`` or ``score`` has not been published.
+    """
+    opinions = read_table(place.artifacts("score") / "opinions.parquet", OPINIONS)
+    targets = dict(zip(opinions["id"], opinions["mu"], strict=True))
+    pool = load_candidates(place)
+    scored = pd.DataFrame(pool[[medium in targets for medium in pool["id"]]])
+    return scored.assign(target=[targets[medium] for medium in scored["id"]])

@@ -1,0 +1,172 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from models.probe_head import QualityProbe
+from models.quality_lmm import QualityLMM
+from models.vision_encoder import encoder_state
+from tasks.errors import ConfigError, StageError
+from tasks.pool import load_candidates
+from tasks.records import OPINIONS, REJECTS
+from tasks.shards import frame_of, read_table, write_table
+from tasks.stage import Place, build_config
+from tasks.training import linear_probe
+from tasks.training.freezing import bits_of
+from tasks.training.trainer import TrainingConfig
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+TRAINING = TrainingConfig(
+    engine="single", seed=5, threads=1, precision="float32", steps=6, batch_examples=8, micro_batches=2,
+    learning_rate=1e-2, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2, peak_flops=1e9,
+)  # fmt: skip
+CONFIG = linear_probe.Config(
+    layers=(1, 2), width=16, readout="centres", control=True, max_reject_share=0.1, training=TRAINING
+)
+
+
+@pytest.fixture
+def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained: Callable[[Path], None]) -> Place:
+    write_pretrained(line)
+    return place_for(line, "linear_probe")
+
+
+def test_heads_learn_and_encoders_keep_their_bits(place: Place):
+    report = linear_probe.run(CONFIG, place)
+    pretrained = QualityLMM.from_pretrained(place.root / "artifacts" / "pretrain" / "model")
+    base = QualityLMM.from_pretrained(place.root / "artifacts" / "base" / "small")
+    start = torch.Generator().manual_seed(TRAINING.seed)
+    for name, source in (("model", pretrained), ("control", base)):
+        probe = QualityProbe.from_pretrained(place.out / name)
+        assert bits_of(encoder_state(probe)) == bits_of(encoder_state(source))
+        assert probe.spec == source.spec
+        fresh = QualityProbe(source.image_encoder, source.motion_extractor, source.spec, (1, 2), 16)
+        fresh.head.start_anew(start.manual_seed(TRAINING.seed))
+        assert not torch.equal(probe.head.inner.weight, fresh.head.inner.weight)
+        assert len(json.loads((place.out / name / "history.json").read_text())) == 6
+        assert len(report.frozen_sha256[name]) == 64
+    assert report.frozen_sha256["model"] != report.frozen_sha256["control"]
+    assert (report.features, report.parameters) == (4 * 48 * 2 + 64, (448 * 16 + 16) + (16 * 5 + 5))
+    assert report.loss_first["model"]["all"] == pytest.approx(np.log(5), abs=0.1)  # a new head knows nothing
+
+
+def test_only_the_head_has_gradients_and_optimizer_state(place: Place):
+    linear_probe.run(CONFIG, place)
+    stored = load_file(place.work / "model" / "checkpoint.safetensors")
+    names = {name for name in stored if name.startswith(("model.", "optimizer."))}
+    parts = ("inner.weight", "inner.bias", "outer.weight", "outer.bias")
+    assert {name for name in names if name.startswith("model.")} == {f"model.head.{part}" for part in parts}
+    moments = {f"optimizer.{key}.head.{part}" for part in parts for key in ("exp_avg", "exp_avg_sq", "step")}
+    assert {name for name in names if name.startswith("optimizer.")} == moments
+
+
+def test_it_learns_from_opinions_of_the_training_contents_alone(place: Place):
+    pool = load_candidates(place)
+    opinions = read_table(place.root / "artifacts" / "score" / "opinions.parquet", OPINIONS)
+    train = pool[pool["split"] == "train"]
+    report = linear_probe.run(CONFIG, place)
+    assert report.media == len(train) == 21
+    assert report.contents == train["content_id"].nunique()
+    mu = opinions.set_index("id").loc[train["id"], "mu"]
+    wanted = np.histogram(mu, [0, 0.2, 0.4, 0.6, 0.8, 1.0])[0][::-1]
+    assert list(report.levels.values()) == wanted.tolist()
+    assert list(report.levels) == ["high", "good", "fair", "poor", "low"]
+    assert read_table(place.out / "rejects.parquet", REJECTS).empty
+
+
+def test_a_medium_of_the_best_quality_possible_is_learnt(place: Place):
+    file = place.root / "artifacts" / "score" / "opinions.parquet"
+    opinions = read_table(file, OPINIONS)
+    write_table(file, OPINIONS, opinions.assign(mu=1.0))  # mos 100: the released code's label has no class
+    report = linear_probe.run(dataclasses.replace(CONFIG, control=False), place)
+    assert report.levels == {"high": 21, "good": 0, "fair": 0, "poor": 0, "low": 0}
+    assert not (place.out / "control").exists()
+
+
+def test_a_long_training_learns_its_own_media(place: Place):
+    training = dataclasses.replace(TRAINING, steps=400, checkpoint_every=400, batch_examples=21, micro_batches=1)
+    report = linear_probe.run(dataclasses.replace(CONFIG, control=False, training=training), place)
+    # the least that a head can know is how often each level occurs: the entropy of the level counts
+    shares = np.array([count for count in report.levels.values() if count]) / report.media
+    assert report.loss_last["model"]["all"] < 0.6 * float(-(shares * np.log(shares)).sum())
+
+
+def test_without_opinions_there_is_nothing_to_learn(place: Place):
+    write_table(place.root / "artifacts" / "score" / "opinions.parquet", OPINIONS, frame_of(OPINIONS, []))
+    with pytest.raises(StageError, match="no medium of the split train has an opinion"):
+        linear_probe.run(CONFIG, place)
+
+
+def test_every_medium_is_shown_once_before_any_again():
+    config = dataclasses.replace(TRAINING, batch_examples=7)
+    samples = linear_probe.Samples([f"m{n}" for n in range(21)], np.zeros(21, np.int64))
+
+    class Features:
+        def read(self, medium: str) -> Any:
+            return medium
+
+    class Probe:
+        def gathered(self, features: list[str]) -> torch.Tensor:
+            return torch.zeros(len(features), 1)
+
+    features: Any = Features()
+    probe: Any = Probe()
+    batches = linear_probe.ProbeBatches(samples, features, probe, config)
+    epochs = [[name for step in steps for part in batches.step(step) for name in part.example_ids]
+              for steps in (range(3), range(3, 6))]  # fmt: skip
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(samples.ids)
+    assert epochs[0] != epochs[1]
+    assert len(batches.step(0)) == 2
+
+
+@pytest.mark.parametrize("layers", [[], [0, 1], [1, 1]])
+def test_layers_are_different_and_counted_from_one(layers: list[int]):
+    values = dataclasses.asdict(CONFIG) | {"layers": layers}
+    with pytest.raises(ConfigError, match="layers must name different layers"):
+        build_config(linear_probe.Config, "linear_probe", values)
+
+
+def _start(root: Path) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tasks", "linear_probe"]
+    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_ends_with_the_same_bytes(place: Place, tmp_path: Path):
+    line = place.root
+    shutil.rmtree(line / ".work")
+    training = dataclasses.replace(TRAINING, steps=120, checkpoint_every=5)
+    config = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
+    (line / "params.yaml").write_text(yaml.safe_dump({"linear_probe": config | {"layers": [1, 2]}}))
+    deps = [f"artifacts/{name}" for name in ("collect", "distort", "score", "base", "pretrain")]
+    (line / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"linear_probe": {"cmd": "", "deps": deps}}}))
+    whole = tmp_path / "whole"
+    shutil.copytree(line, whole)
+    process = _start(line)
+    deadline = time.monotonic() + 120
+    while not list(line.glob(".work/linear_probe/*/model/checkpoint.safetensors")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (line / "artifacts" / "linear_probe").exists()
+    assert _start(line).wait(timeout=300) == 0
+    assert _start(whole).wait(timeout=300) == 0
+    files = sorted(p.relative_to(whole) for p in (whole / "artifacts" / "linear_probe").rglob("*") if p.is_file())
+    assert Path("artifacts/linear_probe/control/history.json") in files
+    for file in (*files, Path("metrics/linear_probe.json")):
+        assert (line / file).read_bytes() == (whole / file).read_bytes(), file
