@@ -56,7 +56,7 @@ def test_a_study_is_a_queue_that_remembers_keeps_what_is_started_from_and_notice
     assert found["full-seed0"]["steps"] == {"pretrain": 3}
     assert found["full-seed0"]["frozen_sha256"] == found["level-seed0"]["frozen_sha256"]
     assert found["full-seed0"]["models"] != found["level-seed0"]["models"]
-    assert found["zoo-seed0"]["sizes"]["warm_up_examples"] <= 8
+    assert found["zoo-seed0"]["sizes"]["warm_up_examples"] in range(6, 11)  # 8 in their shares, rounded per task
     media = json.loads((root / f"metrics/studies/tiny/media-{found['full-seed0']['media']}.json").read_text())
     assert media["id"] == sorted(media["id"])
     told = found["zoo-seed0"]["models"]["vital-zero-large"]
@@ -114,10 +114,9 @@ def test_a_killed_study_goes_on_at_its_checkpoint_to_the_result_of_one_that_was_
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not results(root)
-    time.sleep(1.0)  # the leash ends the stage that was running
-    (before,) = [path.stat().st_ino for path in work.glob("*")]
+    time.sleep(8.0)  # the leash ends the stage that was running
+    assert list(work.glob("*/checkpoint.safetensors"))
     assert study("tiny", checkout=root) == {"full-seed0": "done"}
-    assert before
     assert study("tiny", checkout=whole) == {"full-seed0": "done"}
     ours, theirs = results(root)["full-seed0"], results(whole)["full-seed0"]
     timed = {"seconds", "commit"}
