@@ -88,10 +88,10 @@ def test_a_trial_that_fails_says_why_and_costs_nothing_that_was_finished(root: P
     assert set(results(root)) == {"full-seed0"}
 
 
-def _start(root: Path) -> "subprocess.Popen[bytes]":
+def _start(root: Path, prefect_url: str) -> "subprocess.Popen[bytes]":
     script = f"from pathlib import Path; from flows.study import study; study('tiny', checkout=Path({str(root)!r}))"
     checkout = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "PREFECT_API_URL": prefect_url, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -103,12 +103,14 @@ def _wait(condition: Callable[[], Any], process: "subprocess.Popen[bytes]") -> N
         time.sleep(0.02)
 
 
-def test_a_killed_study_goes_on_at_its_checkpoint_to_the_result_of_one_that_was_not(root: Path, tmp_path: Path):
+def test_a_killed_study_goes_on_at_its_checkpoint_to_the_result_of_one_that_was_not(
+    root: Path, tmp_path: Path, prefect_url: str
+):
     one = json.loads(json.dumps(STUDY)) | {"seeds": [0], "variants": {"full": {}}}
     one["settings"]["pretrain"]["training"]["steps"] = 40
     write_study(root, one)
     whole = Path(shutil.copytree(root, tmp_path / "whole", symlinks=True))
-    killed = _start(root)
+    killed = _start(root, prefect_url)
     work = studies_home(root) / "tiny" / "full-seed0" / ".work" / "pretrain"
     _wait(lambda: list(work.glob("*/checkpoint.safetensors")), killed)
     killed.send_signal(signal.SIGKILL)
