@@ -67,6 +67,7 @@ def measure(root: Path) -> dict[str, Any]:
     predictions = pd.concat(rows, ignore_index=True)
     if len(predictions) != len(entries) * len(media):
         raise StageError("a model gave a medium no finite score: its weights are broken")
+    predictions["score"] = predictions["score"].round(DIGITS)  # measures are those of the scores that are kept
     measurements = Measurements(orient(predictions, measured_by.readouts), measured_by.sampling)
     return {
         "media": _columns(media),

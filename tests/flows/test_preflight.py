@@ -42,7 +42,7 @@ def test_sections_that_a_stage_ran_with_are_not_checked_again(
     params: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[dict] = []
-    monkeypatch.setattr(preflight, "_problem", lambda text: asked.append(json.loads(text)) or "")
+    monkeypatch.setattr(preflight, "_problem", lambda text: asked.extend(json.loads(text)) or "")
     stages = {name: {"params": {"params.yaml": {name: params[name]}}} for name in STAGES}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     check_configs(params, list(STAGES), tmp_path)
@@ -80,3 +80,11 @@ def test_what_may_run_is_what_is_stale_and_what_reads_from_it(monkeypatch: pytes
     monkeypatch.setattr(stages, "upstream_stages", lambda _root: {name: upstream.get(name, set()) for name in STAGES})
     assert stages.Line(tmp_path, list(STAGES)).due() == ["score", "describe", "review"]
     assert stages.Line(tmp_path, ["collect", "review"]).due() == []
+
+
+def test_sections_of_several_runs_are_checked_in_one_process_and_each_wrong_one_is_named(params: dict):
+    good, bad = params["pretrain"], params["pretrain"] | {"trained": []}
+    preflight.check_sections([])
+    preflight.check_sections([{"pretrain": good}, {"pretrain": good}])
+    with pytest.raises(ConfigError, match=r"trained must name.*warm_up.*unknown key 'colour'"):
+        preflight.check_sections([{"pretrain": bad}, {"pretrain": good, "warm_up": params["warm_up"] | {"colour": 1}}])

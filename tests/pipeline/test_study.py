@@ -56,7 +56,7 @@ def test_a_study_is_a_queue_that_remembers_keeps_what_is_started_from_and_notice
     assert found["full-seed0"]["steps"] == {"pretrain": 3}
     assert found["full-seed0"]["frozen_sha256"] == found["level-seed0"]["frozen_sha256"]
     assert found["full-seed0"]["models"] != found["level-seed0"]["models"]
-    assert found["zoo-seed0"]["sizes"]["warm_up_examples"] <= 8
+    assert found["zoo-seed0"]["sizes"]["warm_up_examples"] in range(6, 11)  # 8 in their shares, rounded per task
     media = json.loads((root / f"metrics/studies/tiny/media-{found['full-seed0']['media']}.json").read_text())
     assert media["id"] == sorted(media["id"])
     told = found["zoo-seed0"]["models"]["vital-zero-large"]
@@ -88,10 +88,10 @@ def test_a_trial_that_fails_says_why_and_costs_nothing_that_was_finished(root: P
     assert set(results(root)) == {"full-seed0"}
 
 
-def _start(root: Path) -> "subprocess.Popen[bytes]":
+def _start(root: Path, prefect_url: str) -> "subprocess.Popen[bytes]":
     script = f"from pathlib import Path; from flows.study import study; study('tiny', checkout=Path({str(root)!r}))"
     checkout = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "PREFECT_API_URL": prefect_url, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -103,21 +103,22 @@ def _wait(condition: Callable[[], Any], process: "subprocess.Popen[bytes]") -> N
         time.sleep(0.02)
 
 
-def test_a_killed_study_goes_on_at_its_checkpoint_to_the_result_of_one_that_was_not(root: Path, tmp_path: Path):
+def test_a_killed_study_goes_on_at_its_checkpoint_to_the_result_of_one_that_was_not(
+    root: Path, tmp_path: Path, prefect_url: str
+):
     one = json.loads(json.dumps(STUDY)) | {"seeds": [0], "variants": {"full": {}}}
     one["settings"]["pretrain"]["training"]["steps"] = 40
     write_study(root, one)
     whole = Path(shutil.copytree(root, tmp_path / "whole", symlinks=True))
-    killed = _start(root)
+    killed = _start(root, prefect_url)
     work = studies_home(root) / "tiny" / "full-seed0" / ".work" / "pretrain"
     _wait(lambda: list(work.glob("*/checkpoint.safetensors")), killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not results(root)
-    time.sleep(1.0)  # the leash ends the stage that was running
-    (before,) = [path.stat().st_ino for path in work.glob("*")]
+    time.sleep(8.0)  # the leash ends the stage that was running
+    assert list(work.glob("*/checkpoint.safetensors"))
     assert study("tiny", checkout=root) == {"full-seed0": "done"}
-    assert before
     assert study("tiny", checkout=whole) == {"full-seed0": "done"}
     ours, theirs = results(root)["full-seed0"], results(whole)["full-seed0"]
     timed = {"seconds", "commit"}

@@ -327,6 +327,17 @@ def test_a_part_of_the_contents_alone_is_trained_on(place: Place, read_json: Cal
     assert read_json(place.out / "recipe.json")["examples"] == report.examples
 
 
+def test_workspaces_that_share_prepared_media_decode_them_once(line: Path, place_for: PlaceFor):
+    (line / ".work" / "shared").mkdir(parents=True)
+    first, second = place_for(line, "first"), place_for(line, "second")
+    pretrain.run(CONFIG, first)
+    assert list((line / ".work" / "shared" / "media").iterdir())
+    _break_media(line, 4)
+    report = pretrain.run(CONFIG, second)  # nothing is decoded again
+    assert report.rejected == 0
+    assert (first.out / "history.json").read_bytes() == (second.out / "history.json").read_bytes()
+
+
 def test_what_was_asked_in_training_is_written_into_the_model(place: Place):
     pretrain.run(dataclasses.replace(CONFIG, question="asked"), place)
     assert QualityLMM.from_pretrained(place.out / "model").question == "asked"

@@ -1,0 +1,75 @@
+"""The measuring step of a trial: its scores are the models' own, its measures those of the scores."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from tiny_study import make_frame
+
+from models.levels import CENTRES
+from models.quality_lmm import QualityLMM
+from models.vision_encoder import prepare_image, swap_encoder
+from tasks.evaluation.trial import measure
+from tasks.media import decode_image
+from tasks.pool import load_candidates, read_media
+from tasks.records import OPINIONS
+from tasks.shards import read_table
+from tasks.stage import Place
+
+
+@pytest.fixture
+def root(line: Path, write_pretrained: Callable[[Path], None]) -> Path:
+    write_pretrained(line)
+    return make_frame(line)
+
+
+def test_scores_are_those_of_the_model_asked_as_it_was_trained(root: Path):
+    folder = root / "artifacts" / "pretrain" / "model"
+    empty = measure(root)["models"]["vital-base-small"]
+    model = QualityLMM.from_pretrained(folder)
+    model.question = "asked"
+    model.save_pretrained(folder)
+    found = measure(root)
+    told = found["models"]["vital-base-small"]
+    assert set(found["models"]) == {"vital-base-small"}
+    assert told["readout"] == "expectation"
+    assert told["scores"] != empty["scores"]
+    scores = dict(zip(found["media"]["id"], map(float, told["scores"].split()), strict=True))
+    pool = load_candidates(Place(root, root, root))
+    held_out = pool[pool["split"] == "held_out"]
+    assert set(scores) == set(held_out["id"])
+    for _, row in held_out[held_out["modality"] == "image"].iterrows():
+        medium = prepare_image(decode_image(read_media(Place(root, root, root), row)), model.spec)
+        probs = model.level_probabilities([medium])[0].double().numpy()
+        assert scores[row["id"]] == pytest.approx(float(probs @ CENTRES), abs=2e-5)
+
+
+def test_measures_are_those_of_the_scores_against_the_opinions(root: Path):
+    found = measure(root)
+    told = found["models"]["vital-base-small"]
+    opinions = read_table(root / "artifacts/score/opinions.parquet", OPINIONS).set_index("id")["mu"]
+    assert np.allclose(found["media"]["target"], opinions.loc[found["media"]["id"]])
+    scores = np.array(told["scores"].split(), dtype=np.float64)
+    target = np.array(found["media"]["target"])
+    assert told["measures"]["srcc"]["value"] == pytest.approx(spearmanr(scores, target).statistic, abs=1e-5)
+    assert told["measures"]["plcc"]["value"] == pytest.approx(pearsonr(scores, target).statistic, abs=1e-5)
+    assert set(told["measures"]) == {"srcc", "plcc", "undistorted_srcc", "severity_srcc"}
+
+
+def test_a_trial_that_only_warms_up_is_measured_by_what_it_made(root: Path, tmp_path: Path):
+    pretrained = root / "artifacts" / "pretrain"
+    moved = pretrained.rename(tmp_path / "start")
+    pretrained.symlink_to(moved)
+    base = QualityLMM.from_pretrained(root / "artifacts" / "base" / "large")
+    base.save_pretrained(root / "artifacts" / "warm_up" / "large" / "control")
+    swap_encoder(base, pretrained / "encoder")
+    base.save_pretrained(root / "artifacts" / "warm_up" / "large" / "zero")
+    (root / ".work" / "shared").mkdir(parents=True)
+    found: dict[str, Any] = measure(root)["models"]
+    assert set(found) == {"vital-zero-large", "base-warm-up-large"}
+    assert found["vital-zero-large"]["scores"] != found["base-warm-up-large"]["scores"]
+    kept = list((root / ".work" / "shared" / "base_features").iterdir())
+    assert kept, "the base encoder's features are kept for the other trials"
