@@ -10,7 +10,8 @@ say); on a GPU a decoder of InternVL3's sizes does, with random weights. Compare
     FLOPs        of forward and backward, against torch's FlopCounterMode: both must be equal
     kept         bytes that forward keeps for backward, against the storages that autograd saves
     optimizer    bytes of AdamW's state
-    peak         most memory of a step above what it began with: resident memory, or torch.cuda.max_memory_allocated
+    peak         most memory of a step of two micro-batches above what it began with: resident memory, or
+                 torch.cuda.max_memory_allocated; gradients of the first are there while the second is computed
     seconds      of a step, from the FLOPs a second of its group's first case: processor seconds, or wall seconds on
                  a GPU
 
@@ -183,9 +184,13 @@ class Subject:
             focal_N = losses.focal(model.logits(hidden_BLD[text_BL]), ids_BL[text_BL])
         return divergence_N.sum() + focal_N.sum()
 
-    def step(self) -> None:
-        """One optimizer step."""
-        self.loss().backward()
+    def step(self, micro_batches: int = 1) -> None:
+        """One optimizer step; as in the engines, a parameter that nothing used has a zero gradient."""
+        for _ in range(micro_batches):
+            self.loss().backward()
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -338,8 +343,10 @@ def examine(case: Case, setting: Setting) -> Outcome:
     kept = saved_bytes(subject.loss, subject.model)
     subject.step()
     step = Step(subject.flows, subject.numerics)
-    memory = device_memory(subject.size.parameters, step, Sharding(0, 1), peak_bytes(costs))
-    peak = peak_increase(subject.step, setting.device)
+    trained = [part for part, flow in subject.flows.items() if flow is Flow.TRAINED]
+    largest = None if setting.device.type == "cuda" else max(subject.size.largest[part] for part in trained)
+    memory = device_memory(subject.size.parameters, step, Sharding(0, 1), peak_bytes(costs), largest)
+    peak = peak_increase(lambda: subject.step(2), setting.device)
     seconds = seconds_of(subject.step, setting.device, setting.runs)
     flops = sum(cost.flops for cost in costs.values())
     parameters = sum(parameter.numel() for parameter in subject.model.parameters())
@@ -348,7 +355,7 @@ def examine(case: Case, setting: Setting) -> Outcome:
         "FLOPs": (forward + backward, flops),
         "kept": (kept, kept_bytes(costs)),
         "optimizer": (optimizer_bytes(subject.optimizer), memory.optimizer),
-        "peak": (peak, max(memory.activations, memory.gradients + memory.update)),
+        "peak": (peak, memory.gradients + max(memory.activations, memory.update)),
     }
     return Outcome(case, {name: (float(a), float(b)) for name, (a, b) in figures.items()}, flops, seconds)
 

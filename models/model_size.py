@@ -45,12 +45,14 @@ class ModelSize:
         frame: what a motion frame costs.
         parameters: part -> number of parameters. An output table that is tied to the embeddings is one tensor, counted
             under ``decoder``; ``head`` is then 0.
+        largest: part -> parameters in its largest tensor.
     """
 
     config: InternVLConfig
     channels: int
     frame: FrameWork
     parameters: dict[str, int]
+    largest: dict[str, int]
 
     @property
     def tied(self) -> bool:
@@ -85,18 +87,25 @@ def measure_model(config: InternVLConfig, motion: MotionConfig, motion_px: int) 
         "decoder": [internvl.model.language_model],
         "head": [internvl.lm_head],
     }
-    return ModelSize(config, motion.channels, frame_work(extractor, motion_px), _count(modules))
+    tensors = _tensors(modules)
+    return ModelSize(
+        config=config,
+        channels=motion.channels,
+        frame=frame_work(extractor, motion_px),
+        parameters={part: sum(sizes) for part, sizes in tensors.items()},
+        largest={part: max(sizes, default=0) for part, sizes in tensors.items()},
+    )
 
 
-def _count(modules: dict[str, list[nn.Module]]) -> dict[str, int]:
-    """Parameters per part; one that two parts share belongs to the first."""
+def _tensors(modules: dict[str, list[nn.Module]]) -> dict[str, list[int]]:
+    """Sizes of the tensors of each part; one that two parts share belongs to the first."""
     seen: set[int] = set()
-    counts: dict[str, int] = {}
+    sizes: dict[str, list[int]] = {}
     for part, members in modules.items():
         new = {id(p): p.numel() for module in members for p in module.parameters() if id(p) not in seen}
         seen |= new.keys()
-        counts[part] = sum(new.values())
-    return counts
+        sizes[part] = list(new.values())
+    return sizes
 
 
 def frame_work(extractor: MotionExtractor, px: int) -> FrameWork:

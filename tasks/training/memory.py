@@ -94,6 +94,7 @@ class Load:
         longest: the largest examples that come.
         most: examples of a device in a step: no micro batch needs more.
         runs: parts that run.
+        one_by_one: whether AdamW updates one tensor after the other, as torch does on a processor.
     """
 
     size: ModelSize
@@ -101,6 +102,7 @@ class Load:
     longest: tuple[tuple[Sample, ...], ...]
     most: int
     runs: tuple[str, ...] = PARTS
+    one_by_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,16 @@ def numerics_of(flows: Mapping[str, Flow], precision: str, weights: str) -> dict
     return {part: frozen if part in _DECODING and flow is not Flow.TRAINED else most for part, flow in flows.items()}
 
 
-def device_memory(parameters: Mapping[str, int], step: Step, sharding: Sharding, activations: float) -> DeviceMemory:
+def device_memory(
+    parameters: Mapping[str, int], step: Step, sharding: Sharding, activations: float, largest: int | None = None
+) -> DeviceMemory:
     """Memory of one device.
 
     Args:
         parameters: part -> number of parameters.
         activations: most bytes of activations at one time.
+        largest: numbers in the largest trained tensor, where AdamW updates one after the other; None where it updates
+            all together.
     """
     held = {part: count * step.numerics[part].weights for part, count in parameters.items()}
     trained = [part for part, flow in step.flows.items() if flow is Flow.TRAINED]
@@ -178,7 +184,8 @@ def device_memory(parameters: Mapping[str, int], step: Step, sharding: Sharding,
         optimizer=share * _FLOAT32 * numbers,
         buffers=float(min(sharding.buffer, learning) * sharding.buffers * number),
         activations=activations,
-        update=share * _FLOAT32 * (2 if cut >= 1 else 1),  # the root of a moment; and DeepSpeed's flat gradient
+        update=_FLOAT32 * (share * (2 if cut >= 1 else 1) if largest is None or cut >= 1 else 2.0 * largest),
+        # together: the root of a moment, and DeepSpeed's flat gradient; one by one: the root and its quotient
     )
 
 
@@ -187,7 +194,9 @@ def memory_of(load: Load, sharding: Sharding, checkpointed: frozenset[str], exam
     step = replace(load.step, checkpointed=checkpointed)
     costs = (footprint(load.size, list(example) * examples, step) for example in load.longest)
     activations = max(peak_bytes({part: cost[part] for part in load.runs}) for cost in costs)
-    return device_memory(load.size.parameters, step, sharding, activations)
+    trained = [part for part, flow in step.flows.items() if flow is Flow.TRAINED]
+    largest = max((load.size.largest[part] for part in trained), default=0) if load.one_by_one else None
+    return device_memory(load.size.parameters, step, sharding, activations, largest)
 
 
 def fit(load: Load, sharding: Sharding, capacity: float, checkpointing: str | None = None) -> Fit:

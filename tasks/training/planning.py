@@ -39,11 +39,13 @@ class Device:
     Attributes:
         tflops: precision -> dense peak, 1e12 FLOPs a second.
         dollars_per_hour: declared by whoever plans; no quotation.
+        processor: whether it is one, and no GPU.
     """
 
     memory_mib: int
     tflops: dict[str, float]
     dollars_per_hour: float
+    processor: bool = False
 
 
 @dataclass(frozen=True)

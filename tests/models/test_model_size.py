@@ -25,7 +25,8 @@ def test_internvl3_has_the_published_number_of_parameters(name: str, millions: f
     size = measure_model(config, SLOWFAST_R50, 224)
     motion = size.parameters["motion_extractor"] + _motion_projector(256, config.get_text_config().hidden_size)
     assert (sum(size.parameters.values()) - motion) / 1e6 == pytest.approx(millions, abs=0.01)
-    assert tuple(size.parameters) == PARTS
+    assert tuple(size.parameters) == tuple(size.largest) == PARTS
+    assert size.largest["head"] == size.largest["decoder"] == VOCABULARY * config.get_text_config().hidden_size
     assert not size.tied
 
 

@@ -44,6 +44,14 @@ def test_one_process_in_float32_holds_four_bytes_a_weight_and_twelve_more_a_trai
     assert memory.peak == 4 * 8000 + 12 * 320 + 4 * 320  # the step's temporary is larger than these activations
 
 
+def test_a_processor_updates_one_tensor_after_the_other_and_needs_no_copy_of_all():
+    """AdamW's loop over tensors holds the root of a second moment and its quotient, of one tensor at a time."""
+    memory = device_memory(PARAMETERS, step(FLOAT32), Sharding(0, 1), 0.0, largest=50)
+    assert memory.update == 2 * 4 * 50
+    assert device_memory(PARAMETERS, step(FLOAT32), Sharding(0, 1), 0.0).update == 4 * 320
+    assert device_memory(PARAMETERS, step(FLOAT32), Sharding(1, 1), 0.0, largest=50).update == 2 * 4 * 320  # flat
+
+
 def test_zero_one_in_bfloat16_is_the_papers_two_and_two_and_twelve_over_devices():
     """ZeRO, section 3.1: 2 bytes of weights, 2 of gradients, 12 of state per weight; stage 1 cuts the state."""
     everything = dict.fromkeys(PARTS, Flow.TRAINED)
