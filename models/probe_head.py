@@ -9,7 +9,7 @@ between the two layers. Not to be confused with ``models/linear_probe.py``, the 
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -24,6 +24,7 @@ from models.checkpoint import require_files, require_same_tensors, shapes_of
 from models.errors import ModelError
 from models.levels import CENTRES, LEVELS, level_of
 from models.motion import MotionExtractor
+from models.passes import passes
 from models.quality_lmm import VisualFeatures
 from models.vision_encoder import VisualInput, VisualSpec, load_motion_extractor, save_encoder
 
@@ -38,8 +39,6 @@ READOUTS: Final[dict[ReadoutName, NDArray[np.float64]]] = {
 
 _LAYOUT_FILE: Final = "quality_probe.json"
 _HEAD_FILE: Final = "head.safetensors"
-_TILES_A_PASS: Final = 64
-"""Bounds memory: hidden states of three layers are kept for that many tiles (.8 GB at the paper's size, float32)."""
 _SHUFFLED: Final = 4
 """Pixel shuffle by one half: four patches become one token."""
 
@@ -133,7 +132,7 @@ class QualityProbe(nn.Module):
     def visual_features(self, inputs: Sequence[VisualInput]) -> list[VisualFeatures]:
         """Pooled features of media, on the CPU: one token for all tiles, and one for all motion frames."""
         pooled: list[VisualFeatures] = []
-        for media in _passes(inputs):
+        for media in passes(inputs):
             tiles = torch.cat([medium.tiles_TCHW for medium in media]).to(self.image_encoder.device, self.dtype)
             per_medium = self._hidden(tiles).split([len(medium.tiles_TCHW) for medium in media])
             for part_PQC, medium in zip(per_medium, media, strict=True):
@@ -236,20 +235,6 @@ def load_encoder(folder: Path) -> tuple[InternVLVisionModel, MotionExtractor]:
 def pooled_width(image_encoder: InternVLVisionModel, motion_extractor: MotionExtractor, layers: Sequence[int]) -> int:
     """Length of a pooled vector: four times the encoder's width for every layer, and the motion channels."""
     return _SHUFFLED * int(image_encoder.config.hidden_size) * len(layers) + motion_extractor.config.channels
-
-
-def _passes(inputs: Sequence[VisualInput]) -> Iterator[list[VisualInput]]:
-    """Media in groups that go through the encoder together; one of more tiles than a pass should have goes alone."""
-    group: list[VisualInput] = []
-    room = _TILES_A_PASS
-    for medium in inputs:
-        if group and len(medium.tiles_TCHW) > room:
-            yield group
-            group, room = [], _TILES_A_PASS
-        group.append(medium)
-        room -= len(medium.tiles_TCHW)
-    if group:
-        yield group
 
 
 def shuffled_mean(patches_PQC: Tensor) -> Tensor:

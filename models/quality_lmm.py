@@ -188,7 +188,7 @@ class QualityLMM(nn.Module):
 
         All tiles of the batch go through the image encoder together; clips of equal shape through the motion extractor.
         """
-        tiles = torch.cat([medium.tiles_TCHW for medium in inputs]).to(self.device)
+        tiles = torch.cat([medium.tiles_TCHW for medium in inputs]).to(self.image_encoder.device)
         tiles_PSC = self.shuffled(self.image_encoder(pixel_values=tiles).last_hidden_state[:, 1:])
         per_medium = tiles_PSC.split([len(medium.tiles_TCHW) for medium in inputs])
         motion = self._motion_tokens(inputs)
@@ -209,7 +209,8 @@ class QualityLMM(nn.Module):
         tokens: dict[int, Tensor] = {}
         for members in shapes.values():
             clips = torch.stack([cast("Tensor", inputs[i].motion_CTHW) for i in members])
-            clips = clips.to(self.device, next(self.motion_extractor.parameters()).dtype)
+            weight = next(self.motion_extractor.parameters())
+            clips = clips.to(weight.device, weight.dtype)
             tokens.update(zip(members, self.motion_extractor(clips), strict=True))
         return tokens
 
@@ -219,9 +220,12 @@ class QualityLMM(nn.Module):
         With ``frame_labels`` a sample has its whole part of the prompt instead, ``<img>`` and ``</img>`` included: a
         video is one such image per key frame and one for its motion stream, each after its label.
         """
-        projected = self.projector(torch.cat([item.tiles_PSC for item in features]).to(self.dtype))
+        projected = self.projector(torch.cat([item.tiles_PSC for item in features]).to(self.device, self.dtype))
         parts = projected.split([len(item.tiles_PSC) for item in features])
-        motion = [None if m.motion_TM is None else self.motion_projector(m.motion_TM.to(self.dtype)) for m in features]
+        motion = [
+            None if m.motion_TM is None else self.motion_projector(m.motion_TM.to(self.device, self.dtype))
+            for m in features
+        ]
         if self.spec.compatibility.frame_labels:
             return [self._labelled_block(*pair) for pair in zip(parts, motion, strict=True)]
         flat = [part_PSD.flatten(0, 1) for part_PSD in parts]

@@ -8,8 +8,9 @@ what it finished. A medium that does not decode becomes a reject; too many of th
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -19,10 +20,11 @@ import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.motion import MotionExtractor
+from models.passes import passes
 from models.quality_lmm import VisualFeatures
 from models.vision_encoder import VisualInput, VisualSpec, prepare_clip, prepare_image, wanted_frames
 from tasks.errors import MediaError, StageError
@@ -47,6 +49,11 @@ class FrozenEncoder(Protocol):
         ...
 
     @property
+    def image_encoder(self) -> nn.Module:
+        """What makes its visual tokens."""
+        ...
+
+    @property
     def motion_extractor(self) -> MotionExtractor:
         """What makes its motion tokens."""
         ...
@@ -56,6 +63,7 @@ class FrozenEncoder(Protocol):
         ...
 
 
+_CPU: Final = torch.device("cpu")
 _PART_MEDIA: Final = 64
 _FALLBACK_RATE: Final = 25.0
 """Frames per second of a clip that declares none (as in tasks.media)."""
@@ -71,11 +79,13 @@ class Preparation:
         stage: name of the stage, for its rejects and its progress bar.
         threads: decoding threads; they do not change the result.
         max_reject_share: share of broken media above which the run fails.
+        device: where frozen encoders look at them; nothing else of a model has to be there.
     """
 
     stage: str
     threads: int
     max_reject_share: float
+    device: torch.device = _CPU
 
 
 def decode_medium(
@@ -228,17 +238,32 @@ def encode_media(
     def tensors_of(media: Mapping[str, list[VisualInput]]) -> dict[str, TileMotion]:
         found: dict[str, TileMotion] = {}
         for encoder, model in encoders.items():
-            features = model.visual_features([shown[0] for shown in media.values()]) if media else []
+            looks = passes([shown[0] for shown in media.values()])
+            features = [item for some in looks for item in model.visual_features(some)]
             for name, item in zip(media, features, strict=True):
-                found[f"{name}/{encoder}"] = item.tiles_PSC, item.motion_TM
+                motion = None if item.motion_TM is None else item.motion_TM.cpu()
+                found[f"{name}/{encoder}"] = item.tiles_PSC.cpu(), motion
         return found
 
     views = Views(specs.pop(), 1, 0)
-    parts = _fill(folder, candidates, Preparer(read, views, preparation, tuple(encoders)), tensors_of)
+    with _encoders_on(preparation.device, encoders.values()):
+        parts = _fill(folder, candidates, Preparer(read, views, preparation, tuple(encoders)), tensors_of)
     return {
         encoder: CachedFeatures(parts, encoder, model.motion_extractor.config.channels)
         for encoder, model in encoders.items()
     }
+
+
+@contextmanager
+def _encoders_on(device: torch.device, models: Iterable[FrozenEncoder]) -> Iterator[None]:
+    """Image encoders and motion extractors on a device; afterwards they are where they were."""
+    parts: list[nn.Module] = [part for model in models for part in (model.image_encoder, model.motion_extractor)]
+    homes = [next(part.parameters()).device for part in parts]
+    for part in parts:
+        part.to(device)
+    yield
+    for part, home in zip(parts, homes, strict=True):
+        part.to(home)
 
 
 @dataclass(frozen=True)

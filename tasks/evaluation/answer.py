@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from models.conversations import heads, opening_logits
 from models.quality_lmm import QualityLMM
+from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.evaluation.choices import (
     ALL,
@@ -62,6 +63,7 @@ class Config:
         benchmarks: imported question tables (Q-Bench, Q-Bench-Video), asked beside the line's own held-out questions.
         batch: questions that go through the decoder together; it does not change answers.
         threads: CPU threads.
+        device: where models compute, one after the other; ``cuda`` is the first GPU.
         max_reject_share: share of undecodable media above which the stage fails.
         sampling: how uncertainty is measured.
     """
@@ -69,6 +71,7 @@ class Config:
     benchmarks: tuple[ImportedSource, ...]
     batch: int
     threads: int
+    device: DeviceName
     max_reject_share: float
     sampling: Resampling
 
@@ -115,6 +118,12 @@ class _Asked:
     blind: BlindAnswers
 
 
+def missing(config: Config, root: Path) -> list[str]:
+    """What this machine lacks for the stage, one line each."""
+    del root
+    return lacking(config.device)
+
+
 def run(config: Config, place: Place) -> Report:
     """Ask; outputs ``answers.parquet``, ``accuracies.json`` and ``rejects.parquet``.
 
@@ -130,14 +139,15 @@ def run(config: Config, place: Place) -> Report:
         asked.media,
         lambda row: read_any_media(place, row),
         loaded,
-        Preparation("answer", config.threads, config.max_reject_share),
+        Preparation("answer", config.threads, config.max_reject_share, device_named(config.device)),
     )
     known = next(iter(features.values()))
     usable = [one for one in asked.questions if known.ids.issuperset(one.media)]
     parts = TableParts(place.work / "answers", ANSWERS)
     for name, model in loaded.items():
         if not parts.has(name):
-            rows = _answers(name, model, usable, features[name], config.batch)
+            rows = _answers(name, model.to(device_named(config.device)), usable, features[name], config.batch)
+            model.to("cpu")
             blind = {one.instruction_id: asked.blind.letter(one.questions[-1]) for one in usable}
             parts.add(name, frame_of(ANSWERS, [row | {"blind": blind[row["instruction_id"]]} for row in rows]))
     answers = parts.read()

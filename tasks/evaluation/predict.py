@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from models.levels import LEVELS, expectation
 from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM, VisualFeatures
 from models.vision_encoder import encoder_state
+from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.evaluation.baselines import ProbeConfig, niqe_scores, pooled_features, train_probe
 from tasks.pool import read_media
@@ -49,6 +50,7 @@ class Config:
     Attributes:
         batch: media whose level logits are computed together; it does not change them beyond 1e-5.
         threads: CPU threads.
+        device: where encoders and decoders compute, one decoder after the other; ``cuda`` is the first GPU.
         max_reject_share: share of undecodable media above which the stage fails.
         probe: how the linear probe is fitted.
         niqe_frames: frames of a video over which NIQE is averaged.
@@ -56,6 +58,7 @@ class Config:
 
     batch: int
     threads: int
+    device: DeviceName
     max_reject_share: float
     probe: ProbeConfig
     niqe_frames: int
@@ -86,6 +89,12 @@ class Entry:
     name: str
     folder: Path
     encoder: str
+
+
+def missing(config: Config, root: Path) -> list[str]:
+    """What this machine lacks for the stage, one line each."""
+    del root
+    return lacking(config.device)
 
 
 def run(config: Config, place: Place) -> Report:
@@ -174,7 +183,7 @@ def encode(
     folder: Path, place: Place, rows: pd.DataFrame, encoders: Mapping[str, FrozenEncoder], config: Config
 ) -> dict[str, CachedFeatures]:
     """Features of some media under every encoder, kept below ``folder``; see ``tasks.prepared.encode_media``."""
-    preparation = Preparation("predict", config.threads, config.max_reject_share)
+    preparation = Preparation("predict", config.threads, config.max_reject_share, device_named(config.device))
     return encode_media(folder, rows, lambda row: read_media(place, row), encoders, preparation)
 
 
@@ -250,14 +259,19 @@ class _Judge(Protocol):
         """Probabilities ``[N, 5]``, best first."""
         ...
 
+    def to(self, device: torch.device) -> Self:
+        """Move it."""
+        ...
+
 
 def _level_probs(
     name: str, judge: _Judge, media: pd.DataFrame, features: CachedFeatures, config: Config
 ) -> NDArray[np.float64]:
     """Level probabilities ``[N, 5]`` of every medium, best first."""
     ids = list(media["id"])
+    judge = judge.to(device_named(config.device))
     probs: list[NDArray[np.float64]] = []
     for start in tqdm(range(0, len(ids), config.batch), desc=f"predict: {name}", unit="batch"):
         members = [features.read(medium) for medium in ids[start : start + config.batch]]
-        probs.append(judge.level_probabilities(members).double().numpy())
+        probs.append(judge.level_probabilities(members).double().cpu().numpy())
     return np.concatenate(probs) if probs else np.zeros((0, len(LEVELS)))

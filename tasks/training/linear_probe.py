@@ -154,14 +154,14 @@ def _probes(config: Config, place: Place) -> dict[str, QualityProbe]:
     for name, parts in encoders.items():
         probes[name] = QualityProbe(*parts, config.layers, config.width, config.readout).eval()
         probes[name].head.start_anew(torch.Generator().manual_seed(config.training.seed))
-        probes[name].to(device_of(config.training))
     return probes
 
 
 def _encode(
     config: Config, place: Place, rows: pd.DataFrame, probes: Mapping[str, QualityProbe]
 ) -> dict[str, CachedFeatures]:
-    preparation = Preparation("linear_probe", config.training.threads, config.max_reject_share)
+    device = device_of(config.training)
+    preparation = Preparation("linear_probe", config.training.threads, config.max_reject_share, device)
     return encode_media(place.work / "features", rows, lambda row: read_media(place, row), probes, preparation)
 
 
@@ -230,7 +230,7 @@ def _train(
         return found
     batches = ProbeBatches(samples, features, probe, config.training, own_share())
     course = Course(f"linear_probe {name}", work, place.telemetry("linear_probe") / name)
-    train_only(probe, [probe.head])
+    train_only(probe.to(device_of(config.training)), [probe.head])
     with frozen_stays(probe) as proof:
         history = Trainer(ProbeObjective(probe), batches, config.training, callbacks(config.training, course)).fit()
     first, last = curve_ends(history)

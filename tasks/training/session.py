@@ -123,7 +123,7 @@ def lacking_gpus(config: TrainingConfig) -> list[str]:
     if config.device != "cuda" or found >= config.processes:
         return []
     return [
-        f"{config.processes} GPUs for training.processes on this machine, {found} found; torchrun can join machines"
+        f"{config.processes} GPU{'' if config.processes == 1 else 's'} for training.processes on this machine, {found} found; torchrun can join machines"
     ]
 
 

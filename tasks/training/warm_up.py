@@ -135,7 +135,7 @@ def _encode(
         shown,
         lambda row: read_media(place, row),
         encoders,
-        Preparation("warm_up", config.training.threads, config.max_reject_share),
+        Preparation("warm_up", config.training.threads, config.max_reject_share, device_of(config.training)),
     )
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import InternVLConfig, InternVLModel, InternVLVisionConfig, In
 from models.errors import MissingWeightsError, ModelError
 from models.levels import LEVELS
 from models.motion import SLOWFAST_R50, MotionConfig, MotionExtractor
+from models.passes import passes
 from models.probe_head import (
     READOUTS,
     ProbeHead,
@@ -126,7 +128,7 @@ def test_an_image_has_no_motion_and_neighbours_change_nothing(probe: QualityProb
 
 
 def test_many_tiles_go_through_the_encoder_in_bounded_passes(probe: QualityProbe, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("models.probe_head._TILES_A_PASS", 4)
+    monkeypatch.setattr("models.probe_head.passes", partial(passes, tiles=4))
     sizes: list[int] = []
     probe.image_encoder.embeddings.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     media = [picture(1), picture(2, tiles=1), picture(3), picture(4, tiles=9), picture(5, tiles=1)]

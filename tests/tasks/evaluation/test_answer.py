@@ -23,6 +23,7 @@ CONFIG = answer.Config(
     benchmarks=(),
     batch=4,
     threads=1,
+    device="cpu",
     max_reject_share=0.0,
     sampling=Resampling(n_bootstrap=50, seed=1, confidence=0.9, min_contents=2),
 )

@@ -21,7 +21,12 @@ from tasks.shards import read_table
 from tasks.stage import Place
 
 CONFIG = predict.Config(
-    batch=4, threads=1, max_reject_share=0.05, probe=ProbeConfig(penalties=(0.01, 1.0), folds=2), niqe_frames=2
+    batch=4,
+    threads=1,
+    device="cpu",
+    max_reject_share=0.05,
+    probe=ProbeConfig(penalties=(0.01, 1.0), folds=2),
+    niqe_frames=2,
 )
 
 
@@ -134,7 +139,7 @@ def test_a_stage_that_is_run_again_loads_no_finished_model(place: Place, monkeyp
     def never(*_: object) -> None:
         raise AssertionError("predicted again")
 
-    for name in ("_level_rows", "_level_probs", "train_probe", "niqe_scores"):
+    for name in ("level_rows", "_level_probs", "train_probe", "niqe_scores"):
         monkeypatch.setattr(predict, name, never)
     assert predict.run(CONFIG, place) == first
     assert (place.out / "predictions.parquet").read_bytes() == before
