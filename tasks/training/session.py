@@ -122,9 +122,8 @@ def lacking_gpus(config: TrainingConfig) -> list[str]:
     found = len(gpu_memories_gb())
     if config.device != "cuda" or found >= config.processes:
         return []
-    return [
-        f"{config.processes} GPU{'' if config.processes == 1 else 's'} for training.processes on this machine, {found} found; torchrun can join machines"
-    ]
+    wanted = f"{config.processes} GPU{'' if config.processes == 1 else 's'} for training.processes"
+    return [f"{wanted} on this machine, {found} found; torchrun can join machines"]
 
 
 def without_rejects(examples: Sequence[Example], media: MediumSource) -> Sequence[Example]:
