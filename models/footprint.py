@@ -125,7 +125,12 @@ class Cost:
     @property
     def flops(self) -> float:
         """All FLOPs that are executed."""
-        return self.forward + self.backward + self.again
+        return self.model_flops + self.again
+
+    @property
+    def model_flops(self) -> float:
+        """Those that the model asks for: what an MFU counts."""
+        return self.forward + self.backward
 
     def plus(self, other: "Cost", times: float = 1.0) -> "Cost":
         """This and ``times`` another; of working memory, which is freed between them, the larger."""

@@ -51,6 +51,9 @@ def export_plain(model: QualityLMM, folder: Path) -> None:
         ModelError: plain transformers cannot see images as this model does.
     """
     spec = model.spec
+    if model.question != "empty":
+        msg = f"this model was trained with question: {model.question}; a server would leave its questions out"
+        raise ModelError(msg)
     if spec.tiling != "dynamic" or spec.compatibility != OFF:
         msg = (
             f"tiles of {spec.tiling} tiling{'' if spec.compatibility == OFF else ' with departures'} are made by this "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+from models.frames import whole_seconds
 from models.quality_lmm import QualityLMM
 from models.questions import question_of
 from models.vision_encoder import VisualSpec
@@ -64,8 +65,7 @@ def view_size(row: MediumRow, spec: VisualSpec) -> tuple[int, int]:
         return (_grid_tiles(row, spec) if dynamic else 1 + spec.native_tiles), 0
     key_frames = min(spec.key_frames, row.frames)
     if dynamic:
-        seconds = (row.frames - 1) / (row.fps or _FALLBACK_RATE)
-        key_frames = min(key_frames, max(1, int(seconds) + 1))
+        key_frames = min(key_frames, whole_seconds(row.frames, row.fps or _FALLBACK_RATE))
     motion = min(spec.motion_frames or row.frames, row.frames)
     return key_frames * (1 if dynamic else 1 + spec.frame_native_tiles), motion
 

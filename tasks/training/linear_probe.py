@@ -49,7 +49,8 @@ class Config:
     """What the head reads, and how it learns.
 
     Attributes:
-        layers: the image encoder's layers whose hidden states are read, counted from 1 (6, 12, 18 of 24 in the paper).
+        layers: the image encoder's layers whose hidden states are read, counted from 1 (7, 13, 19 of 24 in
+            the released code, which counts from 0).
         width: of the layer between.
         readout: what levels count in a score; stored with the model.
         control: whether to train the same head on the encoder before pre-training too.

@@ -1,7 +1,8 @@
 """The plan of a profile's training before any of it runs: sizes, memory, FLOPs, time and cost of each stage.
 
-Throughput is arithmetic: FLOPs that are executed, divided by a stated share (MFU) of the device's peak. Whatever keeps
-a device from its peak, communication, waiting for data and padding among them, has to be in that share.
+Throughput is arithmetic: FLOPs of the model, divided by a stated share (MFU) of the device's peak. Whatever keeps a
+device from its peak, communication, waiting for data, padding and recomputation among them, has to be in that share,
+as it is in the MFU that runs print.
 """
 
 import math
@@ -69,7 +70,7 @@ class StagePlan:
     Attributes:
         parts: part that runs -> its plan.
         tasks: task, or kind of media, -> FLOPs of an average example of it.
-        flops: of an average example, what checkpointing runs again included.
+        flops: of an average example, what checkpointing runs again included; ``model_flops`` without it.
         precision: of products. zero: ZeRO stage. devices: how many have work.
         memory: bytes on one device with ``micro_batch`` examples of the largest kind (with one, if none fits).
         capacity: bytes that there are, without the reserve.
@@ -86,6 +87,7 @@ class StagePlan:
     parts: dict[str, PartPlan]
     tasks: dict[str, float]
     flops: float
+    model_flops: float
     precision: str
     zero: int
     devices: int
@@ -264,7 +266,8 @@ class _Planner:
         step = replace(step, checkpointed=CHECKPOINTING[found.checkpointing])
         costs, tasks = _average(work, size, step)
         flops = sum(cost.flops for cost in costs.values())
-        per_second = self.mfu * self._peak(work.precision) * busy / flops
+        model_flops = sum(cost.model_flops for cost in costs.values())
+        per_second = self.mfu * self._peak(work.precision) * busy / model_flops
         hours = work.examples / per_second / _HOUR
         return StagePlan(
             stage=work.stage,
@@ -272,6 +275,7 @@ class _Planner:
             parts={part: _part_plan(part, size, work.flows[part], costs[part]) for part in work.runs},
             tasks=tasks,
             flops=flops,
+            model_flops=model_flops,
             precision=work.precision,
             zero=work.zero,
             devices=busy,
@@ -312,7 +316,7 @@ class _Planner:
     def compare(self, pretrain: StagePlan) -> Comparison:
         """Pre-training beside the published run."""
         published, peak = self._planning.published, self._peak(pretrain.precision)
-        work = pretrain.flops * published.samples / _HOUR / peak  # device hours at the full peak
+        work = pretrain.model_flops * published.samples / _HOUR / peak  # device hours at the full peak
         return Comparison(
             per_second=published.samples / published.gpu_hours / _HOUR,
             implied_mfu=work / published.gpu_hours,

@@ -1,6 +1,7 @@
 """An exported folder in plain transformers, none of this project's code: the same logits for an image."""
 
 import base64
+import copy
 import io
 import socket
 import subprocess
@@ -96,6 +97,14 @@ def test_a_video_is_refused(plain: tuple[Any, Any]):
 def test_a_model_that_sees_fragments_is_not_exported(tmp_path: Path):
     with pytest.raises(ModelError, match="tiles of fragments tiling are made by this project alone"):
         export_plain(make_model(spec=SPEC), tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_a_model_that_was_asked_in_training_is_not_exported(model: QualityLMM, tmp_path: Path):
+    asked = copy.copy(model)
+    asked.question = "asked"
+    with pytest.raises(ModelError, match="a server would leave its questions out"):
+        export_plain(asked, tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
 
 

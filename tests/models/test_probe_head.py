@@ -60,7 +60,7 @@ def test_at_the_papers_size_the_head_reads_12544_features_and_has_1606405_parame
                 image_size=[448, 448], patch_size=[14, 14],
             )
         )  # fmt: skip
-        full = QualityProbe(encoder, MotionExtractor(SLOWFAST_R50), PAPER_SPEC, (6, 12, 18), 128)
+        full = QualityProbe(encoder, MotionExtractor(SLOWFAST_R50), PAPER_SPEC, (7, 13, 19), 128)
     assert pooled_width(full.image_encoder, full.motion_extractor, full.layers) == 12288 + 256 == 12544
     assert sum(parameter.numel() for parameter in full.head.parameters()) == 1_606_405
     assert [type(part).__name__ for part in full.head.children()] == ["Linear", "Linear"]

@@ -10,7 +10,7 @@ from tasks.errors import ConfigError
 
 def test_a_missing_gpu_is_told_by_the_plan_and_refused_by_the_stage(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(devices, "gpu_memories_gb", lambda: [])
+    monkeypatch.setattr(devices, "gpu_memories_gb", list)
     assert lacking("cuda") == ["1 GPU for device: cuda, none found"]
     with pytest.raises(ConfigError, match="this machine shows no GPU: say device: cpu"):
         device_named("cuda")

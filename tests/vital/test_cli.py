@@ -144,7 +144,8 @@ def test_json_has_one_object_a_line_and_broken_media_among_them(media: Path, vit
         assert record["sigma"] == pytest.approx(scores.std(), abs=1e-9)
         assert sum(record["pmod"]) == pytest.approx(1.0, abs=1e-6)
         assert record["level"] == LEVELS[4 - min(int(record["mu"] * 5), 4)]
-    assert all(set(record) == {"path", "error"} for record in records[2:])
+    assert all(set(record) == {"path", "reason", "error"} for record in records[2:])
+    assert [record["reason"] for record in records[2:]] == ["truncated", "missing"]
 
 
 def test_named_scorers_alone_are_asked(media: Path, vital: Vital):

@@ -123,8 +123,8 @@ def test_time_is_work_over_speed_and_cost_is_time_times_price(checkout: Path):
     plan = planned("paper", checkout, Choices(device="a100", devices=4, mfu=0.5, price=2.5, weights="bfloat16"))
     for stage in plan.stages:
         speed = 0.5 * 312e12 * stage.devices
-        assert stage.per_second == pytest.approx(speed / stage.flops)
-        assert stage.hours == pytest.approx(stage.examples * stage.flops / speed / 3600)
+        assert stage.per_second == pytest.approx(speed / stage.model_flops)
+        assert stage.hours == pytest.approx(stage.examples * stage.model_flops / speed / 3600)
         assert stage.cost == pytest.approx(stage.hours * stage.devices * 2.5)
     assert (plan.device, plan.devices, plan.dollars_per_hour) == ("a100", 4, 2.5)
 
@@ -135,6 +135,9 @@ def test_a_task_costs_what_its_samples_do_and_the_mixture_is_their_average(paper
     shares = {"single": 0.35, "pair": 0.3, "distortion": 0.25, "description": 0.1}
     assert stage.flops == pytest.approx(sum(share * stage.tasks[task] for task, share in shares.items()))
     assert stage.flops == pytest.approx(sum(p.forward + p.backward + p.again for p in stage.parts.values()))
+    assert stage.model_flops == pytest.approx(sum(p.forward + p.backward for p in stage.parts.values()))
+    large = stage_of(paper, "warm_up", "internvl3-14b")  # whose decoder runs again
+    assert large.model_flops < large.flops
 
 
 def test_a_large_decoder_needs_checkpointing_and_a_small_one_does_not(paper: Plan):
