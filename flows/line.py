@@ -96,8 +96,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("register")
 
     told = {stage: str(outcome) for stage, outcome in line.outcomes.items()} | recorded
-    wanted = promotes_by_default(root, chosen) if promote is None else promote
-    return {**told, "promote": _offer(root, told)} if wanted else told
+    return told | _offer(root, told, wanted=promotes_by_default(root, chosen) if promote is None else promote)
 
 
 def _open(root: Path, spec: WorkspaceSpec, stages: Sequence[str], *, record: bool, pull: bool) -> Line:
@@ -112,10 +111,10 @@ def _open(root: Path, spec: WorkspaceSpec, stages: Sequence[str], *, record: boo
     return line
 
 
-def _offer(workspace: Path, outcomes: dict[str, str]) -> str:
+def _offer(workspace: Path, outcomes: dict[str, str], *, wanted: bool) -> dict[str, str]:
     """What became of the candidates; a registry that does not work takes nothing from what the stages have done."""
     try:
-        return promote_candidate(workspace)
+        return {"promote": promote_candidate(workspace)} if wanted else {}
     except InfraError as error:
         raise PromotionFailedError(str(error), outcomes) from error
 

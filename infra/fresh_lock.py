@@ -60,7 +60,7 @@ def write_fresh_lock(root: Path) -> None:
 
 
 def left_behind(root: Path, commit: str = "HEAD") -> list[str]:
-    """Outputs that a commit's ``dvc.lock`` names and a clone of that commit cannot pull.
+    """Outputs that a clone of a commit cannot pull: its ``dvc.lock`` has no entry for them, or names absent bytes.
 
     Bytes travel with the repository in the seed remote and in what is tracked of the default store. A store that
     somebody chose (``vital store use``) is taken to hold what was pushed to it: it may be out of reach now.
@@ -77,7 +77,10 @@ def left_behind(root: Path, commit: str = "HEAD") -> list[str]:
         return []
     tracked = set(git.run("ls-tree", "-r", "--name-only", commit).splitlines())
     outs = [out for stage in yaml.safe_load(content)["stages"].values() for out in stage.get("outs", [])]
-    return [
+    entered = {out["path"] for out in outs}
+    pipeline = yaml.safe_load(git.show(commit, "dvc.yaml") or "stages: {}")["stages"]
+    missing = [out for stage in pipeline.values() for out in stage.get("outs", []) if out not in entered]
+    return missing + [
         out["path"] for out in outs if out["path"] not in tracked and not _travels(out["md5"], git, commit, tracked)
     ]
 
@@ -111,8 +114,9 @@ def main() -> int:
         return 1
     if lost:
         log.error(
-            "dvc.lock of HEAD names %d outputs whose bytes are not in the repository (%s ...): move the store and push "
-            "(vital store use, dvc push), or commit the lock of a fresh clone (python -m infra.fresh_lock)",
+            "a clone of HEAD cannot pull %d outputs (%s ...): dvc.lock does not know them, or their bytes are not in "
+            "the repository; move the store and push (vital store use, dvc push), or commit the lock of a fresh clone "
+            "(python -m infra.fresh_lock)",
             len(lost),
             lost[0],
         )

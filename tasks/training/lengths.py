@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from models.frames import whole_seconds
 from models.quality_lmm import QualityLMM
 from models.questions import question_of
+from models.view_shape import clip_shape, image_tiles
 from models.vision_encoder import VisualSpec
 from tasks.records import Modality, Task
 from tasks.training.examples import Example
@@ -59,22 +59,7 @@ class SequenceLengths:
 
 
 def view_size(row: MediumRow, spec: VisualSpec) -> tuple[int, int]:
-    """Numbers of tiles and of motion frames that the views of a medium have (models.vision_encoder)."""
-    dynamic = spec.tiling == "dynamic"
+    """Numbers of tiles and of motion frames that the views of a medium have."""
     if row.modality != Modality.VIDEO:
-        return (_grid_tiles(row, spec) if dynamic else 1 + spec.native_tiles), 0
-    key_frames = min(spec.key_frames, row.frames)
-    if dynamic:
-        key_frames = min(key_frames, whole_seconds(row.frames, row.fps or _FALLBACK_RATE))
-    motion = min(spec.motion_frames or row.frames, row.frames)
-    return key_frames * (1 if dynamic else 1 + spec.frame_native_tiles), motion
-
-
-def _grid_tiles(row: MediumRow, spec: VisualSpec) -> int:
-    from transformers.models.got_ocr2.image_processing_got_ocr2 import (  # noqa: PLC0415 - paper profile only
-        get_optimal_tiled_canvas,
-    )
-
-    size = spec.tile_px
-    columns, rows = get_optimal_tiled_canvas((row.height, row.width), (size, size), 1, spec.max_tiles)
-    return columns * rows + (columns * rows > 1)
+        return image_tiles(row.height, row.width, spec), 0
+    return clip_shape(row.frames, row.fps or _FALLBACK_RATE, spec)

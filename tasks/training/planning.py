@@ -13,8 +13,8 @@ import yaml
 from infra.params import merge
 from models.decoders import INTERNVIT_300M, TINY_ENCODER, EncoderSize
 from models.footprint import Sample
-from models.frames import whole_seconds
 from models.motion import SLOWFAST_R50, TINY_MOTION, MotionConfig
+from models.view_shape import clip_shape, image_tiles
 from models.vision_encoder import EMBEDDED_SPEC, PAPER_SPEC, VisualSpec
 from tasks.errors import ConfigError
 from tasks.records import Task
@@ -182,26 +182,10 @@ def read_planning(checkout: Path, changes: dict[str, Any]) -> Planning:
 
 
 def medium_shape(kind: MediumKind, spec: VisualSpec) -> tuple[int, int]:
-    """Tiles and motion frames of a medium, as ``models.vision_encoder`` prepares it."""
+    """Tiles and motion frames of a medium."""
     if kind.seconds == 0:
-        return _image_tiles(kind, spec), 0
-    total = max(1, round(kind.seconds * kind.frames_per_second))
-    motion = total if spec.motion_frames == 0 else min(spec.motion_frames, total)
-    if spec.tiling == "fragments":
-        return min(spec.key_frames, total) * (1 + spec.frame_native_tiles), motion
-    return min(spec.key_frames, total, whole_seconds(total, kind.frames_per_second)), motion
-
-
-def _image_tiles(kind: MediumKind, spec: VisualSpec) -> int:
-    if spec.tiling == "fragments":
-        return 1 + spec.native_tiles
-    from transformers.models.got_ocr2.image_processing_got_ocr2 import (  # noqa: PLC0415 - paper profile only
-        get_optimal_tiled_canvas,
-    )
-
-    columns, rows = get_optimal_tiled_canvas((kind.height, kind.width), (spec.tile_px,) * 2, 1, spec.max_tiles)
-    grid = columns * rows
-    return grid + 1 if grid > 1 else 1
+        return image_tiles(kind.height, kind.width, spec), 0
+    return clip_shape(max(1, round(kind.seconds * kind.frames_per_second)), kind.frames_per_second, spec)
 
 
 @dataclass(frozen=True)

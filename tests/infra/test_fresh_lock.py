@@ -73,6 +73,17 @@ def test_a_lock_of_a_line_that_never_ran_leaves_nothing_behind(committed: Path):
     assert left_behind(committed) == []
 
 
+def test_a_stage_that_the_lock_does_not_know_leaves_its_output_behind(committed: Path):
+    pipeline = yaml.safe_load((committed / "dvc.yaml").read_text())
+    pipeline["stages"]["three"] = {"cmd": "mkdir three", "outs": ["three"]}
+    (committed / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    git(committed, "commit", "--quiet", "--message", "A third stage", "dvc.yaml")
+    assert left_behind(committed) == ["three"]
+    write_fresh_lock(committed)
+    git(committed, "commit", "--quiet", "--message", "The lock knows it", "dvc.lock")
+    assert left_behind(committed) == []
+
+
 def test_a_committed_run_leaves_behind_what_lies_in_the_local_store(committed: Path):
     pipeline = yaml.safe_load((committed / "dvc.yaml").read_text())
     pipeline["stages"]["one"]["cmd"] += " && echo 5 > measured.json"

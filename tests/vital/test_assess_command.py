@@ -104,7 +104,7 @@ def test_a_table_has_texts_only_where_there_are_any(models: Path, photos: Path):
     ]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_a_run_that_was_killed_goes_on_and_a_finished_one_does_nothing(
     models: Path, photos: Path, ending: str, tmp_path: Path
