@@ -1,18 +1,11 @@
 import dataclasses
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from models.quality_lmm import QualityLMM
@@ -27,6 +20,7 @@ from tasks.training.instruction_batches import FocalConfig
 from tasks.training.line_questions import QuestionRule
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
+from tests.tasks.killed import Course, assert_kill_changes_no_byte
 
 TRAINING = TrainingConfig(
     engine="single", seed=5, threads=1, precision="float32", steps=4, batch_examples=6, micro_batches=2,
@@ -195,35 +189,13 @@ def test_a_content_in_two_splits_is_refused(place: Place):
         assistant.run(CONFIG, place)
 
 
-def _start(root: Path, checkout: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    command = [sys.executable, "-m", "tasks", "assistant"]
-    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.slow
 def test_a_run_killed_in_training_ends_with_the_same_bytes(
-    line: Path, write_pretrained: Callable[[Path], None], tmp_path: Path, checkout: Path
+    line: Path, write_pretrained: Callable[[Path], None], tmp_path: Path
 ):
     write_pretrained(line)
     training = dataclasses.replace(TRAINING, steps=40, checkpoint_every=5)
-    params = {"assistant": dataclasses.asdict(dataclasses.replace(CONFIG, training=training))}
-    (line / "params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(params))))
-    deps = [f"artifacts/{name}" for name in ("collect", "distort", "review", "assemble", "validate", "pretrain")]
-    (line / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"assistant": {"cmd": "", "deps": deps}}}))
-    whole = tmp_path / "whole"
-    shutil.copytree(line, whole)
-    process = _start(line, checkout)
-    deadline = time.monotonic() + 120
-    while not list(line.glob(".work/assistant/*/checkpoint.safetensors")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (line / "artifacts" / "assistant").exists()
-    assert _start(line, checkout).wait(timeout=300) == 0
-    assert _start(whole, checkout).wait(timeout=300) == 0
-    files = sorted(p.relative_to(whole) for p in (whole / "artifacts" / "assistant").rglob("*") if p.is_file())
-    assert Path("artifacts/assistant/model/config.json") in files
-    for file in [*files, Path("metrics/assistant.json")]:
-        assert (line / file).read_bytes() == (whole / file).read_bytes(), file
+    params = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
+    deps = ("collect", "distort", "review", "assemble", "validate", "pretrain")
+    course = Course("assistant", params, deps, "checkpoint.safetensors", "model/config.json")
+    assert_kill_changes_no_byte(line, tmp_path / "whole", course)

@@ -1,11 +1,6 @@
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from models.probe_head import QualityProbe
@@ -27,8 +21,8 @@ from tasks.stage import Place, build_config
 from tasks.training import linear_probe
 from tasks.training.freezing import bits_of
 from tasks.training.trainer import TrainingConfig
+from tests.tasks.killed import Course, assert_kill_changes_no_byte
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 TRAINING = TrainingConfig(
     engine="single", seed=5, threads=1, precision="float32", steps=6, batch_examples=8, micro_batches=2,
     learning_rate=1e-2, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2, peak_flops=1e9,
@@ -139,34 +133,11 @@ def test_layers_are_different_and_counted_from_one(layers: list[int]):
         build_config(linear_probe.Config, "linear_probe", values)
 
 
-def _start(root: Path) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tasks", "linear_probe"]
-    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.slow
 def test_a_run_killed_in_training_ends_with_the_same_bytes(place: Place, tmp_path: Path):
-    line = place.root
-    shutil.rmtree(line / ".work")
+    shutil.rmtree(place.root / ".work")
     training = dataclasses.replace(TRAINING, steps=120, checkpoint_every=5)
-    config = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
-    (line / "params.yaml").write_text(yaml.safe_dump({"linear_probe": config | {"layers": [1, 2]}}))
-    deps = [f"artifacts/{name}" for name in ("collect", "distort", "score", "base", "pretrain")]
-    (line / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"linear_probe": {"cmd": "", "deps": deps}}}))
-    whole = tmp_path / "whole"
-    shutil.copytree(line, whole)
-    process = _start(line)
-    deadline = time.monotonic() + 120
-    while not list(line.glob(".work/linear_probe/*/model/checkpoint.safetensors")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (line / "artifacts" / "linear_probe").exists()
-    assert _start(line).wait(timeout=300) == 0
-    assert _start(whole).wait(timeout=300) == 0
-    files = sorted(p.relative_to(whole) for p in (whole / "artifacts" / "linear_probe").rglob("*") if p.is_file())
-    assert Path("artifacts/linear_probe/control/history.json") in files
-    for file in (*files, Path("metrics/linear_probe.json")):
-        assert (line / file).read_bytes() == (whole / file).read_bytes(), file
+    params = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
+    deps = ("collect", "distort", "score", "base", "pretrain")
+    course = Course("linear_probe", params, deps, "model/checkpoint.safetensors", "control/history.json")
+    assert_kill_changes_no_byte(place.root, tmp_path / "whole", course)

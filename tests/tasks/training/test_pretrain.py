@@ -1,10 +1,4 @@
 import dataclasses
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from models.quality_lmm import QualityLMM
@@ -26,6 +19,7 @@ from tasks.training import freezing, pretrain
 from tasks.training.batches import Batch, BatchConfig, Material, Mixture
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
+from tests.tasks.killed import Course, assert_kill_changes_no_byte
 
 LOSSES = LossConfig(
     head="fused", level_space="levels", prefix_weight=0.01, prefix_tokens="before_level", pair="thurstone",
@@ -232,37 +226,13 @@ def test_the_same_seed_gives_the_same_curve_and_another_seed_another(
     assert curves[0] != curves[2]
 
 
-def _start(root: Path) -> subprocess.Popen[bytes]:
-    checkout = Path(__file__).resolve().parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tasks", "pretrain"]
-    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.slow
 def test_a_run_killed_in_training_ends_with_the_same_bytes(line: Path, tmp_path: Path):
     training = dataclasses.replace(TRAINING, steps=60, checkpoint_every=5)
-    params: dict[str, Any] = {"pretrain": dataclasses.asdict(dataclasses.replace(CONFIG, training=training))}
-    (line / "params.yaml").write_text(yaml.safe_dump(params))
-    deps = [f"artifacts/{name}" for name in ("collect", "distort", "assemble", "validate", "base")]
-    (line / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"pretrain": {"cmd": "", "deps": deps}}}))
-    whole = tmp_path / "whole"
-    shutil.copytree(line, whole)
-    process = _start(line)
-    deadline = time.monotonic() + 120
-    while not list(line.glob(".work/pretrain/*/checkpoint.safetensors")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (line / "artifacts" / "pretrain").exists()
-    assert _start(line).wait(timeout=300) == 0
-    assert _start(whole).wait(timeout=300) == 0
-    files = sorted(p.relative_to(whole) for p in (whole / "artifacts" / "pretrain").rglob("*") if p.is_file())
-    assert Path("artifacts/pretrain/history.json") in files
-    for file in files:
-        assert (line / file).read_bytes() == (whole / file).read_bytes(), file
-    assert (line / "metrics" / "pretrain.json").read_bytes() == (whole / "metrics" / "pretrain.json").read_bytes()
+    params = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
+    deps = ("collect", "distort", "assemble", "validate", "base")
+    course = Course("pretrain", params, deps, "checkpoint.safetensors", "history.json")
+    assert_kill_changes_no_byte(line, tmp_path / "whole", course)
 
 
 def test_a_decoder_may_learn_too_and_what_is_not_named_stays_to_the_bit(place: Place):
