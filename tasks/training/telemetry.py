@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _TABLES: Final = "dvclive"
 _EVENTS: Final = "tensorboard"
+_SUMMARY: Final = "metrics.json"
 
 
 class Telemetry(Callback):
@@ -47,8 +48,8 @@ class Telemetry(Callback):
             log.info("DVCLive is not installed: the curves go to TensorBoard alone")
             return None
         for table in (self._folder / _TABLES).rglob("*.tsv"):
-            header, *rows = table.read_text().splitlines(keepends=True)
-            table.write_text("".join([header, *(row for row in rows if int(row.partition("\t")[0]) < step)]))
+            _cut(table, step)
+        (self._folder / _TABLES / _SUMMARY).unlink(missing_ok=True)  # of an earlier run; the end writes it anew
         folder, resume = str(self._folder / _TABLES), step > 0
         return Live(folder, resume=resume, report=None, save_dvc_exp=False, dvcyaml=None, monitor_system=False)
 
@@ -65,7 +66,6 @@ class Telemetry(Callback):
             self._tables.step = record.step
             for name, value in values.items():
                 self._tables.log_metric(name, value)
-            self._tables.make_summary()
 
     def end(self, trainer: Trainer[Any]) -> None:
         """Close the files."""
@@ -74,3 +74,13 @@ class Telemetry(Callback):
             self._events.close()
         if self._tables is not None:
             self._tables.end()
+
+
+def _cut(table: Path, step: int) -> None:
+    """Keep the rows of a table before ``step``; a kill may have left it without a header, or with half a row."""
+    header, *rows = table.read_text().splitlines(keepends=True) or [""]
+    if not header.endswith("\n"):
+        table.unlink()
+        return
+    kept = [row for row in rows if row.endswith("\n") and int(row.partition("\t")[0]) < step]
+    table.write_text("".join([header, *kept]))

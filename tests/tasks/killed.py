@@ -37,9 +37,12 @@ class Course:
 def start(root: Path, stage: str) -> "subprocess.Popen[bytes]":
     """Start a stage of the workspace in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tasks", stage], cwd=root, env=environment, stderr=subprocess.DEVNULL
-    )
+    with (root / "said.txt").open("ab") as said:
+        return subprocess.Popen([sys.executable, "-m", "tasks", stage], cwd=root, env=environment, stderr=said)
+
+
+def _assert_ends_well(root: Path, stage: str) -> None:
+    assert start(root, stage).wait(timeout=300) == 0, (root / "said.txt").read_text()[-3000:]
 
 
 def assert_kill_changes_no_byte(line: Path, whole: Path, course: Course) -> None:
@@ -56,8 +59,8 @@ def assert_kill_changes_no_byte(line: Path, whole: Path, course: Course) -> None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (line / "artifacts" / course.stage).exists()
-    assert start(line, course.stage).wait(timeout=300) == 0
-    assert start(whole, course.stage).wait(timeout=300) == 0
+    _assert_ends_well(line, course.stage)
+    _assert_ends_well(whole, course.stage)
     published = whole / "artifacts" / course.stage
     files = sorted(path.relative_to(whole) for path in published.rglob("*") if path.is_file())
     assert Path("artifacts", course.stage, course.file) in files

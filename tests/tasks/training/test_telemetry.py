@@ -1,6 +1,7 @@
 """Event files and tables, read back by the tools that people read them with."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_dvclive_tables_hold_every_step_once_though_the_run_was_killed(tmp_path:
     assert [int(step) for step, _ in rows[1:]] == [record.step for record in history]
     assert [float(loss) for _, loss in rows[1:]] == pytest.approx([record.loss for record in history])
     assert {path.stem for path in (tables / "speed").glob("*.tsv")} == FIGURES
+
+
+def test_tables_that_a_kill_has_torn_do_not_stop_the_run_that_continues(tmp_path: Path):
+    pytest.importorskip("dvclive", reason="DVCLive is not installed")
+    with pytest.raises(StopError):
+        _fit(tmp_path, stop=4)
+    dvclive = tmp_path / "live" / "dvclive"
+    tables = dvclive / "plots" / "metrics" / "train"
+    (dvclive / "metrics.json").write_text('{"step": ')
+    (tables / "grad_norm.tsv").write_text("")  # opened, and not yet written
+    whole = (tables / "loss.tsv").read_text()
+    (tables / "loss.tsv").write_text(whole[:-3])
+    history = _fit(tmp_path)
+    rows = [line.split("\t") for line in (tables / "loss.tsv").read_text().splitlines()]
+    assert [int(step) for step, _ in rows[1:]] == [record.step for record in history]
+    assert (tables / "grad_norm.tsv").read_text().splitlines()[0] == "step\tgrad_norm"
+    assert json.loads((dvclive / "metrics.json").read_text())["step"] == history[-1].step
 
 
 def test_without_dvclive_a_run_says_so_and_goes_on(
