@@ -1,6 +1,7 @@
 """The flow ``study``: the trials of a study one after the other, each trained and measured in a workspace of its own.
 
-A trial whose result is there and is not stale is passed over. A run that was killed, at whatever moment, is continued
+A trial whose result is there and is not stale is passed over; one that another study has trained with the same numbers
+takes that result over, unless its weights are wanted. A run that was killed, at whatever moment, is continued
 by the next: stages go on at their checkpoints, and results appear whole.
 """
 
@@ -19,16 +20,18 @@ from flows.stages import run_command
 from infra.study_files import TRAINING, Study, Trial, read_study
 from infra.trials import (
     Conditions,
+    adopt_result,
     conditions,
     drop_shared,
     drop_workspace,
+    find_twin,
     has_other_code,
+    has_weights,
     idle_start,
     prepare_trial,
     read_result,
     sole_run,
     staleness,
-    workspace_of,
     write_result,
 )
 from infra.workspace import CHECKOUT
@@ -67,13 +70,10 @@ def queue(
         reasons[trial.name] = reason
     for trial in trials:  # weights to start from are gone once nobody waited for them
         start = chosen.start_of(trial)
-        if start and reasons[trial.name] and not reasons.get(start.name) and not _has_weights(start, checkout):
+        waited = start is not None and reasons[trial.name] and not reasons.get(start.name)
+        if start and waited and not has_weights(chosen, start, checkout, now):
             reasons[start.name] = f"{trial.name} starts from it"
     return [Due(trial, reasons[trial.name]) for trial in trials]
-
-
-def _has_weights(trial: Trial, checkout: Path) -> bool:
-    return (workspace_of(trial, checkout) / "artifacts" / "pretrain" / "recipe.json").is_file()
 
 
 @flow(name="study", persist_result=False)
@@ -117,8 +117,12 @@ def study(
         }
         for number, trial in enumerate(turns, 1):
             log.info("%s %s: trial %d of %d", name, trial.name, number, len(turns))
-            run_trial(chosen, trial, checkout, now)
             due.remove(trial)
+            twin = find_twin(chosen, trial, checkout, now) if idle_start(trial, due) else None
+            if twin is None:
+                run_trial(chosen, trial, checkout, now)
+            else:
+                log.info("%s %s: %s has the same", name, trial.name, adopt_result(twin, chosen, trial, checkout))
             outcomes[trial.name] = "done"
             _sweep(chosen.trials(), due, checkout)
         if not due:

@@ -32,6 +32,12 @@ MEASURING: Final = "tasks/evaluation/trial.py"
 
 _MEASURED_BY: Final = {"predict": ("batch", "threads", "max_reject_share"), "correlate": ("readouts", "sampling")}
 """Sections, and their keys, that the measuring step reads."""
+_SAME_NUMBERS: Final = {
+    "training": ("engine", "checkpoint_every", "processes", "recompute", "peak_flops"),
+    "pretrain": ("media", "streaming"),
+}
+"""Keys that say how a stage computes, not what: no result hangs on them."""
+_MADE_OF: Final = ".work/made_of.json"
 _RESULTS: Final = "metrics/studies"
 
 Result = dict[str, Any]
@@ -112,9 +118,16 @@ def _code(checkout: Path) -> list[str]:
 def params_hash(trial: Trial, params: Params) -> str:
     """Hash of every number that a trial's result depends on."""
     stages = {"pretrain", *trial.variant.stages}
-    read = {name: params[name] for name in sorted(stages)}
+    read = {name: _telling(name, params[name]) for name in sorted(stages)}
     read |= {name: {key: params[name][key] for key in keys} for name, keys in _MEASURED_BY.items()}
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _telling(stage: str, section: Mapping[str, Any]) -> Params:
+    """A section without the keys that change no number."""
+    kept = {key: value for key, value in section.items() if key not in _SAME_NUMBERS.get(stage, ())}
+    training = {key: value for key, value in section["training"].items() if key not in _SAME_NUMBERS["training"]}
+    return kept | {"training": training}
 
 
 def prepare_trial(study: Study, trial: Trial, checkout: Path, now: Conditions) -> Path:
@@ -157,6 +170,20 @@ def _pipeline(trial: Trial, checkout: Path) -> dict[str, Any]:
         located = [dep if dep.startswith("artifacts/") else str(checkout / dep) for dep in deps]
         stages[name] = {"cmd": f"python -m tasks {name}", "deps": located, "params": [name]}
     return {"stages": stages}
+
+
+def has_weights(study: Study, trial: Trial, checkout: Path, now: Conditions | None) -> bool:
+    """Whether a trial's workspace holds the weights that it would train today.
+
+    Args:
+        now: None leaves the inputs out.
+    """
+    root = workspace_of(trial, checkout)
+    if not all((root / name).is_file() for name in (_MADE_OF, "artifacts/pretrain/recipe.json")):
+        return False
+    made = _read(root / _MADE_OF)
+    same_data = now is None or made["inputs"] == dict(now.inputs)
+    return same_data and made["params"] == params_hash(trial, study.params_of(trial, checkout))
 
 
 def drop_workspace(trial: Trial, checkout: Path) -> None:
@@ -261,10 +288,43 @@ def write_result(study: Study, trial: Trial, checkout: Path, now: Conditions, se
         "media": name,
         "models": measured["models"],
     }
+    settle_text(root / _MADE_OF, json.dumps({name: result[name] for name in ("params", "inputs")}))
+    return _publish(result, trial, checkout)
+
+
+def _publish(result: Result, trial: Trial, checkout: Path) -> Path:
+    folder = results_folder(trial.study, checkout)
     path = folder / f"{trial.name}.json"
     replace_text(path, json.dumps(result, indent=1, sort_keys=True) + "\n")
     _drop_idle_media(folder)
     return path
+
+
+def find_twin(study: Study, trial: Trial, checkout: Path, now: Conditions) -> Result | None:
+    """A result of another study that has the trial's stages, numbers, data and code; None if there is none."""
+    wanted = (params_hash(trial, study.params_of(trial, checkout)), list(trial.variant.stages), dict(now.inputs))
+    for path in sorted((checkout / _RESULTS).glob(f"*/*-seed{trial.seed}.json")):
+        if path.parent.name != trial.study:
+            found = _read(path)
+            if (found.get("params"), found.get("stages"), found.get("inputs")) == wanted and found["code"] == now.code:
+                return found
+    return None
+
+
+def adopt_result(found: Result, study: Study, trial: Trial, checkout: Path) -> Path:
+    """Write what :func:`find_twin` found as the trial's own result; ``trained_as`` says whose it was.
+
+    Returns:
+        The result's path.
+    """
+    folder = results_folder(trial.study, checkout)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"media-{found['media']}.json"
+    settle_text(folder / name, (results_folder(found["study"], checkout) / name).read_text())
+    names = {"study": trial.study, "variant": trial.variant.name, "start_from": trial.variant.start_from}
+    of_twin = f"{found['study']}/{found['variant']}-seed{found['seed']}"
+    told = {"settings": study.settings_of(trial), "trained_as": found.get("trained_as", of_twin)}
+    return _publish(found | names | told, trial, checkout)
 
 
 def _sizes(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

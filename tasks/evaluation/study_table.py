@@ -1,8 +1,9 @@
 """The table of a study: each variant's measures per seed, and what it differs by from the control, with an interval.
 
 Everything is read from the trials' results, so a clone of the repository draws the same tables without a model. A
-difference is paired twice over: both rows have the same seeds, and every replicate draws the same contents for both;
-within a replicate the seeds are averaged. Legend: ``K`` trials, ``N`` media, ``B`` replicates.
+difference is paired twice over: both rows have the same seeds, and every replicate draws the same seeds and the same
+contents for both; within a replicate the drawn seeds are averaged. Legend: ``K`` trials, ``S`` seeds, ``N`` media,
+``B`` replicates.
 """
 
 import statistics
@@ -204,11 +205,17 @@ class _Comparison:
         gaps_SB = [self._srcc_KB[self._keys[first, s]] - self._srcc_KB[self._keys[second, s]] for s in seeds]
         found = None
         if not self._few:
-            gap_B = np.mean(gaps_SB, axis=0)
-            found = interval(gap_B, self._sampling.confidence, self._sampling.max_undefined_share)
+            found = interval(
+                self._over_seeds(np.stack(gaps_SB)), self._sampling.confidence, self._sampling.max_undefined_share
+            )
         low, high = found or (None, None)
         value = statistics.fmean(self._value(first, seed) - self._value(second, seed) for seed in seeds)
         return Difference(first, second, tuple(seeds), value, low, high)
+
+    def _over_seeds(self, gaps_SB: Floats) -> Floats:
+        """Mean over as many seeds as there are, drawn anew with replacement for each replicate, ``[replicates]``."""
+        drawn_SB = np.random.default_rng(self._sampling.seed).integers(len(gaps_SB), size=gaps_SB.shape)
+        return np.take_along_axis(gaps_SB, drawn_SB, axis=0).mean(axis=0)
 
     def _value(self, row: str, seed: int) -> float:
         variant, _, model = row.partition("/")

@@ -1,6 +1,7 @@
 """Workspaces of trials, what makes a result stale, and results that appear whole."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,18 +14,24 @@ from infra.study_files import read_study
 from infra.trials import (
     INPUTS,
     Conditions,
+    adopt_result,
     conditions,
     drop_shared,
+    find_twin,
     has_other_code,
+    has_weights,
     idle_start,
     params_hash,
     prepare_trial,
+    read_media,
     read_result,
     sole_run,
     staleness,
     studies_home,
     workspace_of,
 )
+from tasks.stage import RESUMABLE
+from tasks.training.config import TrainingConfig
 
 NOW = Conditions(dict.fromkeys(INPUTS, "0"), "c")
 
@@ -108,6 +115,66 @@ def test_a_result_is_stale_by_settings_and_data_and_not_by_code(root: Path):
         changed[section][key] = "x" if section == "report" else 3
         (root / "params.yaml").write_text(yaml.safe_dump(changed))
         assert staleness(result, study, level, root, NOW) == ("settings changed" if stale else ""), section
+
+
+def test_keys_that_say_how_a_stage_computes_make_no_result_stale(root: Path):
+    study = read_study(root, "tiny")
+    zoo = study.trials(["zoo"], [0])[-1]
+    params = study.params_of(zoo, root)
+    before = params_hash(zoo, params)
+    resumable = {f.name for f in dataclasses.fields(TrainingConfig) if f.metadata == RESUMABLE}
+    for stage in ("pretrain", "warm_up"):
+        for field in dataclasses.fields(TrainingConfig):
+            changed = copy.deepcopy(params)
+            changed[stage]["training"][field.name] = "other"
+            assert (params_hash(zoo, changed) == before) == (field.name in resumable), field.name
+    for key in ("media", "streaming"):
+        changed = copy.deepcopy(params)
+        changed["pretrain"][key] = "other"
+        assert params_hash(zoo, changed) == before
+
+
+def test_a_trial_takes_over_what_another_study_has_trained_with_the_same_numbers(root: Path):
+    tiny = read_study(root, "tiny")
+    write_study(root, STUDY | {"variants": {"all": {}, "full": STUDY["variants"]["level"]}}, "other")
+    other = read_study(root, "other")
+    alike, unlike, second = other.trials()[0], other.trials()[1], other.trials()[2]
+    assert find_twin(other, alike, root, NOW) is None
+    folder = root / "metrics/studies/tiny"
+    result = make_result(root, "full-seed0", [0.5], stages=["pretrain"], settings={}, seconds={"pretrain": 1.0})
+    (folder / "media-12345678.json").write_text('{"id": ["a"]}')
+    assert find_twin(other, unlike, root, NOW) is None, "other numbers"
+    assert find_twin(other, second, root, NOW) is None, "another seed"
+    assert find_twin(tiny, tiny.trials()[0], root, NOW) is None, "its own"
+    assert find_twin(other, alike, root, Conditions(NOW.inputs, "d")) is None, "other code"
+    assert find_twin(other, alike, root, Conditions(NOW.inputs | {"score": "1"}, "c")) is None, "other data"
+    found = find_twin(other, alike, root, NOW)
+    assert found == result
+    adopt_result(found, other, alike, root)
+    adopted = read_result(alike, root)
+    assert adopted is not None
+    assert adopted["trained_as"] == "tiny/full-seed0"
+    assert (adopted["study"], adopted["variant"], adopted["models"]) == ("other", "all", result["models"])
+    assert adopted["settings"] == other.settings_of(alike)
+    assert read_media("other", "12345678", root) == {"id": ["a"]}
+    assert staleness(adopted, other, alike, root, NOW) == ""
+
+
+def test_weights_are_trusted_only_if_the_trial_would_train_them_today(root: Path):
+    study = read_study(root, "tiny")
+    full = study.trials(["full"], [0])[0]
+    place = workspace_of(full, root)
+    (place / "artifacts/pretrain").mkdir(parents=True)
+    (place / "artifacts/pretrain/recipe.json").write_text("{}")
+    assert not has_weights(study, full, root, NOW), "nobody says what they are made of"
+    (place / ".work").mkdir()
+    made = {"params": params_hash(full, study.params_of(full, root)), "inputs": dict(NOW.inputs)}
+    (place / ".work/made_of.json").write_text(json.dumps(made))
+    assert has_weights(study, full, root, NOW)
+    assert has_weights(study, full, root, None)
+    assert not has_weights(study, full, root, Conditions(NOW.inputs | {"base": "1"}, "c"))
+    (place / ".work/made_of.json").write_text(json.dumps(made | {"params": "0"}))
+    assert not has_weights(study, full, root, NOW)
 
 
 def test_what_a_trial_starts_from_is_part_of_its_settings(root: Path):
