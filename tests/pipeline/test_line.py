@@ -17,7 +17,7 @@ from PIL import Image
 
 from tasks.stage import STAGES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -134,7 +134,7 @@ def test_the_line_runs_end_to_end_on_a_pool_of_ones_own(code: Path, pool: Path, 
     workspace = code / "workspaces" / "mine"
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     arguments = ["run", "--pool", pool, "--workspace", workspace, "--promote", *settings]
-    done = vital(*arguments, root=code, PREFECT_API_URL=prefect_url, OMP_NUM_THREADS="2", timeout=800)
+    done = vital(*arguments, root=code, PREFECT_API_URL=prefect_url, OMP_NUM_THREADS="2", timeout=1500)
     assert done.returncode == 0, done.stderr
     assert f"{len(STAGES)} of {len(STAGES)} stages ran" in done.stdout
     assert "vital-base@v0.0.1 is prod: new version" in done.stdout
