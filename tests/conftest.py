@@ -1,6 +1,7 @@
 """What every test shares: quiet libraries, no network, and a place for scratch workspaces."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the maintainers' folder of images with human scores is not on this machine")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def ordinary_scheduling() -> Iterator[None]:
+    """No test leaves real-time scheduling behind, as SVT-AV1 does as root: all later processes would inherit it."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER

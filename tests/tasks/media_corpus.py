@@ -5,10 +5,12 @@ is what it shows (pixels, orientation, frames) or the reason why it is refused. 
 """
 
 import io
+import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -76,11 +78,21 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does to a thread of root's: real-time priority, which starves the machine and is inherited."""
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setscheduler"):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def muxed(
     kind: str, codec: str, frames: Sequence[Pixels] = FRAMES, pixel_format: str = "yuv420p", **options: str
 ) -> bytes:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=kind, options={"fflags": "+bitexact"}) as container:
+    with ordinary_scheduling(), av.open(buffer, "w", format=kind, options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream(codec, rate=25, options={"threads": "1", **options})
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], pixel_format
         for frame in frames:
