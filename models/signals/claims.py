@@ -149,12 +149,14 @@ _SLIGHT: Final = re.compile(
     re.IGNORECASE,
 )
 _NEGATORS: Final = re.compile(
-    r"\b(?:no|not|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)\b(?:\W+\w+){0,3}\W*$",
+    r"\b(?:no|not|\w+n['\u2019]t|cannot|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)"
+    r"\b(?:\W+\w+){0,3}\W*$",
     re.IGNORECASE,
 )
 _NEGATED_WITHIN: Final = re.compile(r"\b(?:not|never|hardly|barely)\b", re.IGNORECASE)
 _NEGATED_AFTER: Final = re.compile(
-    rf"^(?:\W+\w+){{0,2}}\W+(?:is|are)\W+(?:not(?! {_LITTLE}\b)|hardly|barely|never|absent)\b|"
+    rf"^(?:\W+\w+){{0,2}}\W+(?:(?:is|are)n['\u2019]t|"
+    rf"(?:is|are)\W+(?:not(?! {_LITTLE}\b)|hardly|barely|never|absent))\b|"
     r"^(?:\W+\w+){0,2}\W+cannot be seen\b",
     re.IGNORECASE,
 )

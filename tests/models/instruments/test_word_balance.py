@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.instruments.polarity import Agreement, balance, compare, feature_signs, without_verdict
+from models.instruments.word_balance import Agreement, balance, compare, feature_signs, without_verdict
 from models.signals.claims import Attribute
 
 FOR = (
@@ -142,6 +142,8 @@ def test_the_verdict_does_not_speak_for_itself():
         ("The image is blurry and noisy.", 0.2, Agreement.AGREES),
         ("The image is not blurry.", 0.2, Agreement.CONTRADICTS),
         ("The image is not blurry.", 0.9, Agreement.AGREES),
+        ("The image isn't blurry, and you can\u2019t see any noise.", 0.9, Agreement.AGREES),
+        ("The colors aren\u2019t natural.", 0.9, Agreement.CONTRADICTS),
         ("The image is blurry and noisy.", 0.5, Agreement.OPEN),
         ("The image is blurry and noisy.", 0.6, Agreement.CONTRADICTS),
         ("The image is blurry and noisy.", 0.39, Agreement.AGREES),
