@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "opinions": "vital.opinions_commands:opinions",
     "data": "vital.data_commands:data",
     "review": "vital.review_commands:review",
+    "contradiction": "vital.contradiction_command:contradiction",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "plan": "vital.plan_command:plan",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.exchange.formats import Imported, Options, Survey
 
 POLARITIES: Final = ("mos", "dmos", "negated_dmos")
-"""As in ``tasks.exchange.polarity.Polarity``; here too, since help must not wait for SciPy (a test compares them)."""
+"""As in ``tasks.human_scale.Polarity``; here too, since help must not wait for SciPy (a test compares them)."""
 FORMATS: Final = ("original", "hugging_face", "authors", "q_instruct")
 INSTRUCTIONS: Final = ("q_pathway", "aesmmit", "vqa2", "omnivqa", "q_bench")
 """Data sets of ``tasks.exchange.conversations`` and the benchmarks; here for the same reason, and compared likewise."""
@@ -268,7 +268,7 @@ def _options(given: dict[str, Any]) -> "Options":
         msg = f"{idle} needs {missing}: what scores mean is declared as a whole, never guessed"
         raise click.UsageError(msg)
     from tasks.exchange.formats import Options
-    from tasks.exchange.polarity import Meaning, Polarity
+    from tasks.human_scale import Meaning, Polarity
 
     meaning = Meaning(Polarity(given["polarity"]), *given["ends"]) if given["polarity"] else None
     return Options(meaning, given["media_key"], given["score_key"])

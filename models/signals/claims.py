@@ -149,11 +149,14 @@ _SLIGHT: Final = re.compile(
     re.IGNORECASE,
 )
 _NEGATORS: Final = re.compile(
-    r"\b(?:no|not|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)\b(?:\W+\w+){0,3}\W*$",
+    r"\b(?:no|not|\w+n['\u2019]t|cannot|without|free (?:of|from)|neither|nor|never|hardly|barely|absent|lacks?|nothing)"
+    r"\b(?:\W+\w+){0,3}\W*$",
     re.IGNORECASE,
 )
+_NEGATED_WITHIN: Final = re.compile(r"\b(?:not|never|hardly|barely)\b", re.IGNORECASE)
 _NEGATED_AFTER: Final = re.compile(
-    rf"^(?:\W+\w+){{0,2}}\W+(?:is|are)\W+(?:not(?! {_LITTLE}\b)|hardly|barely|never|absent)\b|"
+    rf"^(?:\W+\w+){{0,2}}\W+(?:(?:is|are)n['\u2019]t|"
+    rf"(?:is|are)\W+(?:not(?! {_LITTLE}\b)|hardly|barely|never|absent))\b|"
     r"^(?:\W+\w+){0,2}\W+cannot be seen\b",
     re.IGNORECASE,
 )
@@ -176,7 +179,10 @@ _OF_MEDIUM: Final = re.compile(
     re.IGNORECASE,
 )
 """Says nothing beyond what an assertion is about anyway; read over."""
-_CLAUSE: Final = re.compile(r"[,;:]|\b(?:but|while|so that|although)\b")
+_SENTENCE: Final = re.compile(r"[.!?\n]+(?=\s|$)")
+_CLAUSE: Final = re.compile(
+    r"[,;:]|\b(?:but|while|so that|although|and (?=(?:has|have|is|are|shows?|looks?|suffers?)\b))"
+)
 _FAULT_PATTERNS: Final = {fault: re.compile(rf"\b(?:{cue})\b", re.IGNORECASE) for fault, cue in _FAULT_CUES.items()}
 _FINE_PATTERNS: Final = {name: re.compile(rf"\b(?:{cue})\b", re.IGNORECASE) for name, cue in _FINE_CUES.items()}
 
@@ -194,24 +200,40 @@ def parse_claim(text: str) -> Claim | None:
     return found.pop() if len(found) == 1 else None
 
 
+def claims_of(text: str) -> list[Claim]:
+    """All claims of a text in their order, repeated ones included.
+
+    A text may speak of many attributes, unlike one assertion, which :func:`parse_claim` reads.
+    """
+    sentences = [_OF_MEDIUM.sub("", part) for part in _SENTENCE.split(text)]
+    return [claim for part in sentences for clause in _CLAUSE.split(part) for claim in _claims_in(clause, part)]
+
+
+def is_negated(clause: str, start: int, end: int) -> bool:
+    """Whether what stands in a clause from ``start`` to ``end`` is said not to be there."""
+    before, cue, after = clause[:start], clause[start:end], clause[end:]
+    return bool(_NEGATORS.search(before) or _NEGATED_WITHIN.search(cue) or _NEGATED_AFTER.search(after))
+
+
+def clauses(text: str) -> list[str]:
+    """A text's clauses, in which a negation reaches to the end."""
+    return [clause for part in _SENTENCE.split(text) for clause in _CLAUSE.split(part)]
+
+
 def _claims_in(clause: str, text: str) -> list[Claim]:
     degree = Degree.SLIGHT if _SLIGHT.search(text) else Degree.STRONG
     claims = []
     for fault, pattern in _FAULT_PATTERNS.items():
         for match in pattern.finditer(clause):
-            negated = _is_negated(clause, match) or (fault in _AMOUNTS and _is_little(clause, match))
+            negated = is_negated(clause, *match.span()) or (fault in _AMOUNTS and _is_little(clause, match))
             claims.append(fine(ATTRIBUTE_OF[fault]) if negated else faulty(fault, degree))
     for attribute, pattern in _FINE_PATTERNS.items():
         for match in pattern.finditer(clause):
-            if not _is_negated(clause, match):
+            if not is_negated(clause, *match.span()):
                 claims.append(fine(attribute))
             elif len(FAULTS[attribute]) == 1:
                 claims.append(faulty(FAULTS[attribute][0], degree))
     return claims
-
-
-def _is_negated(clause: str, match: re.Match[str]) -> bool:
-    return bool(_NEGATORS.search(clause[: match.start()]) or _NEGATED_AFTER.search(clause[match.end() :]))
 
 
 def _is_little(clause: str, match: re.Match[str]) -> bool:

@@ -15,10 +15,10 @@ from tasks.exchange.human_lists import Keys, check_score, keys_of, meaning_of, r
 from tasks.exchange.instructions import description_rows, is_instructions
 from tasks.exchange.json_text import Record, cut, read_records
 from tasks.exchange.known_lists import KNOWN, KnownList, fingerprint
-from tasks.exchange.polarity import Meaning
 from tasks.exchange.questions import inconsistent, is_questions, question_rows
 from tasks.exchange.tables import DESCRIPTIONS, HUMAN_SCORES, QUESTIONS, SAMPLES, table_of
 from tasks.exchange.training_groups import check_sample, contradictions, is_training, sample_rows
+from tasks.human_scale import Meaning
 from tasks.records import EXAMPLES, REJECTS, RowSchema
 from tasks.shards import frame_of
 

@@ -14,8 +14,9 @@ from typing import Any, Final
 from tasks.errors import StageError
 from tasks.exchange.json_text import Key, Record, mended
 from tasks.exchange.known_lists import KNOWN, fingerprint
-from tasks.exchange.polarity import Meaning, Polarity, check_meaning
+from tasks.exchange.polarity import check_meaning
 from tasks.exchange.tables import finite_number, plain, texts_of
+from tasks.human_scale import Meaning, Polarity
 from tasks.records import Modality
 
 MEDIA_KEYS: Final = ("image", "video", "video_path", "img_path")

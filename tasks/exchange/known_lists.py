@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.exchange.polarity import Meaning, Polarity
+from tasks.human_scale import Meaning, Polarity
 
 
 @dataclass(frozen=True)

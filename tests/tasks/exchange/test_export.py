@@ -10,8 +10,8 @@ from tasks.errors import StageError
 from tasks.exchange.export import export_text
 from tasks.exchange.formats import Imported, Options, import_records
 from tasks.exchange.json_text import cut
-from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import HUMAN_SCORES
+from tasks.human_scale import Meaning, Polarity
 
 TURNS = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "Noise is strong."}]
 RATED = [

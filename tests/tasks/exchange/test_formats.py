@@ -7,8 +7,8 @@ from tasks.errors import StageError
 from tasks.exchange.export import export_text
 from tasks.exchange.formats import Options, files_of, format_of, import_file, survey
 from tasks.exchange.json_text import cut
-from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import DESCRIPTIONS, HUMAN_SCORES, QUESTIONS, SAMPLES, TABLES
+from tasks.human_scale import Meaning, Polarity
 from tasks.records import EXAMPLES
 from tasks.shards import frame_of, write_table
 

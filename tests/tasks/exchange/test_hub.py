@@ -15,8 +15,8 @@ from tasks.exchange.export import export_text
 from tasks.exchange.formats import Options, import_file, import_records
 from tasks.exchange.hub import new_folder, read_hub, write_hub
 from tasks.exchange.json_text import cut
-from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import HUMAN_SCORES
+from tasks.human_scale import Meaning, Polarity
 
 STARS = Options(Meaning(Polarity.MOS, 1, 5))
 TEXT = '[{"image": "b.jpg", "mos": "3.50"},\r\n{"image": "a.jpg", "mos": "4.00", "std": 0.5}]\r\n'

@@ -8,8 +8,8 @@ from tasks.exchange.export import export_text
 from tasks.exchange.formats import Imported, Options, import_records
 from tasks.exchange.human_lists import Keys, keys_of, modality_of
 from tasks.exchange.json_text import cut
-from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import HUMAN_SCORES
+from tasks.human_scale import Meaning, Polarity
 
 STARS = Meaning(Polarity.MOS, 1, 5)
 

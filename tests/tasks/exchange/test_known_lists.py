@@ -12,7 +12,7 @@ from tasks.exchange.export import export_text
 from tasks.exchange.formats import Options, import_file, import_records
 from tasks.exchange.json_text import cut
 from tasks.exchange.known_lists import KNOWN, LISTS, KnownList, fingerprint
-from tasks.exchange.polarity import Meaning, Polarity
+from tasks.human_scale import Meaning, Polarity
 from tasks.shards import read_table, write_table
 
 # Rows and range of papers/vital.md section 4, as written there (means are not told there).

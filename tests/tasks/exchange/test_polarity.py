@@ -1,7 +1,8 @@
 import pytest
 
 from tasks.errors import StageError
-from tasks.exchange.polarity import Meaning, Polarity, check_meaning, witnesses
+from tasks.exchange.polarity import check_meaning, witnesses
+from tasks.human_scale import Meaning, Polarity
 
 SCORES = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 WORDS = ["bad", "bad", "poor", "fair", "good", "excellent"]
@@ -15,23 +16,7 @@ def saying(words: list[str]) -> list[dict]:
     ]
 
 
-def test_every_polarity_becomes_quality_between_0_and_1():
-    assert Meaning(Polarity.MOS, 1, 5).quality(4) == 0.75
-    assert Meaning(Polarity.DMOS, 0, 100).quality(25) == 0.75
-    assert Meaning(Polarity.NEGATED_DMOS, -1, 0).quality(-0.25) == 0.75
-    assert Meaning(Polarity.DMOS, 0, 100).unit_std(5) == 0.05
-    assert Meaning(Polarity.DMOS, 0, 100).unit_std(None) is None
-
-
-@pytest.mark.parametrize(("low", "high"), [(5, 1), (1, 1), (float("nan"), 1), (0, float("inf"))])
-def test_scales_have_two_ends(low: float, high: float):
-    with pytest.raises(StageError, match="is empty"):
-        Meaning(Polarity.MOS, low, high)
-
-
-def test_negated_dmos_is_never_above_0():
-    with pytest.raises(StageError, match="never above 0"):
-        Meaning(Polarity.NEGATED_DMOS, -1, 1)
+def test_scores_outside_the_declared_scale_are_refused():
     with pytest.raises(StageError, match="outside the declared scale"):
         check_meaning(Meaning(Polarity.NEGATED_DMOS, -1, 0), [-0.5, 0.5], [{}, {}], "x")
 

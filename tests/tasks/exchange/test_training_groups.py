@@ -8,8 +8,8 @@ from tasks.errors import StageError
 from tasks.exchange.export import export_text
 from tasks.exchange.formats import Imported, Options, import_file, import_records
 from tasks.exchange.json_text import cut
-from tasks.exchange.polarity import Meaning, Polarity
 from tasks.exchange.tables import SAMPLES
+from tasks.human_scale import Meaning, Polarity
 
 SCALE = Scale(30.0, 80.0)
 GOOD, POOR = "The quality of the image is good", "The quality of the image is poor"

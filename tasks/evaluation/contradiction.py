@@ -1,0 +1,269 @@
+"""Does a model mean what it says? Its score of an image against its score of its own words, and words against verdicts.
+
+Works on recorded answers: a JSON list with, per image, the score with the image, the score from the text alone, and
+the texts. What is not readable is counted by its reason and left out, never guessed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.correlation import resamples
+from models.errors import ModelError
+from models.instruments.contradiction import Against, against_people, gap
+from models.instruments.replicates import Replicates, Share
+from models.instruments.word_balance import Agreement, balance, compare
+from tasks.errors import StageError
+from tasks.human_scale import Meaning, Polarity
+
+SCHEMA: Final = 1
+READOUT: Final = "number"
+"""The model wrote its score as a number; every figure here is of that readout."""
+GAPS: Final = {"mean_abs_difference": "difference_N", "level_flip": "flip_N", "two_level_flip": "far_flip_N"}
+"""Name in a report -> field of :class:`models.instruments.contradiction.Gap` that it averages."""
+_DIGITS: Final = 6
+_MAX_UNDEFINED: Final = 0.05
+_EXCERPT: Final = 400
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Where a record keeps what; a text that is left out is not compared.
+
+    Attributes:
+        medium: names the image. image_score, text_score: of the model, with the image and from the text alone.
+        human: score of people; None if there is none.
+        image_text, text_text: what the model wrote with the image, and from the text alone.
+    """
+
+    medium: str = "image"
+    image_score: str = "overall_score"
+    text_score: str = "reasoning_score"
+    human: str | None = "gt_score"
+    image_text: str | None = "perception_text"
+    text_text: str | None = "reasoning_text"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How recorded answers are read and compared.
+
+    Attributes:
+        low, high: ends of the model's scale, higher is better.
+        human: what people's scores mean; None if there are none.
+        n_bootstrap: replicates. seed: of their images. confidence: of intervals.
+        examples: images that are shown, those with the widest gap first.
+        max_reject_share: of records, above which the comparison fails.
+    """
+
+    low: float
+    high: float
+    human: Meaning | None
+    n_bootstrap: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+    examples: int = 10
+    max_reject_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        Meaning(Polarity.MOS, self.low, self.high)
+        if self.n_bootstrap < 1 or not 0 < self.confidence < 1 or not 0 <= self.max_reject_share <= 1:
+            raise StageError("replicates must be positive, confidence in (0, 1) and the share of rejects in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A record as it is compared: scores on [0, 1], higher is better."""
+
+    medium: str
+    image: float
+    text: float
+    human: float | None
+    image_text: str | None
+    text_text: str | None
+
+
+def read_answers(path: Path, keys: Keys, options: Options) -> tuple[list[Answer], dict[str, int]]:
+    """Read recorded answers.
+
+    Returns:
+        Answers in the order of the file, and how many records were left out for each reason.
+
+    Raises:
+        StageError: the file is no JSON list of records, none is left, or more than the limit were left out.
+    """
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read as JSON: {error}"
+        raise StageError(msg) from error
+    if not isinstance(records, list) or not records:
+        msg = f"{path} is no list of records: each must hold {keys.image_score} and {keys.text_score}"
+        raise StageError(msg)
+    answers: dict[str, Answer] = {}
+    reasons: Counter[str] = Counter()
+    for record in records:
+        found = _answer(record, keys, options)
+        if isinstance(found, str):
+            reasons[found] += 1
+        elif found.medium in answers:
+            reasons["repeated"] += 1
+        else:
+            answers[found.medium] = found
+    lost = sum(reasons.values())
+    if not answers or lost > options.max_reject_share * len(records):
+        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        msg = f"{path}: {lost} of {len(records)} records cannot be compared ({told})"
+        raise StageError(msg)
+    return list(answers.values()), dict(sorted(reasons.items()))
+
+
+def _answer(record: Any, keys: Keys, options: Options) -> Answer | str:
+    """A record, or why it cannot be compared."""
+    if not isinstance(record, dict) or not isinstance(record.get(keys.medium), str):
+        return "no_medium"
+    model = Meaning(Polarity.MOS, options.low, options.high)
+    scores: list[float | None] = []
+    for key, meaning in ((keys.image_score, model), (keys.text_score, model), (keys.human, options.human)):
+        if key is None or meaning is None:
+            scores.append(None)
+            continue
+        number = _number(record.get(key))
+        if number is None:
+            return f"no_number:{key}"
+        if not meaning.low <= number <= meaning.high:
+            return f"out_of_scale:{key}"
+        scores.append(meaning.quality(number))
+    image, text, human = scores
+    if image is None or text is None:
+        return "no_number"
+    texts = [_text(record, key) for key in (keys.image_text, keys.text_text)]
+    return Answer(record[keys.medium], image, text, human, *texts)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or a text that is one, as some files have it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _text(record: Mapping[str, Any], key: str | None) -> str | None:
+    value = record.get(key) if key else None
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def measure(answers: Sequence[Answer], rejected: Mapping[str, int], source: str, options: Options) -> dict[str, Any]:
+    """Compare scores with scores, and words with verdicts.
+
+    Returns:
+        A report of plain values: equal answers give equal bytes.
+    """
+    image_N = np.array([answer.image for answer in answers])
+    text_N = np.array([answer.text for answer in answers])
+    drawn = resamples(len(answers), options.n_bootstrap, options.seed)
+    replicates = Replicates(np.arange(len(answers)), drawn, options.confidence, _MAX_UNDEFINED)
+    found = gap(image_N, text_N)
+    gaps = {name: replicates.mean(getattr(found, key)) for name, key in GAPS.items()}
+    people = _people(answers, image_N, text_N)
+    return {
+        "schema": SCHEMA,
+        "source": source,
+        "readout": READOUT,
+        "scale": [options.low, options.high],
+        "human": None if options.human is None or people is None else asdict(options.human),
+        "compared": len(answers),
+        "rejected": dict(rejected),
+        "bootstrap": {"replicates": options.n_bootstrap, "seed": options.seed, "confidence": options.confidence},
+        "gaps": {name: _told(share) for name, share in gaps.items()},
+        "difference_on_scale": round(float(found.difference_N.mean()) * (options.high - options.low), _DIGITS),
+        "people": None if people is None else {name: _rounded(vars(value)) for name, value in vars(people).items()},
+        "words": {
+            "image": _words((answer.image_text, answer.image) for answer in answers),
+            "text": _words((answer.text_text, answer.text) for answer in answers),
+        },
+        "examples": _examples(answers, options.examples),
+    }
+
+
+def _people(answers: Sequence[Answer], image_N: Any, text_N: Any) -> Against | None:
+    human = [answer.human for answer in answers if answer.human is not None]
+    return against_people(image_N, text_N, human) if len(human) == len(answers) else None
+
+
+def _words(pairs: Iterable[tuple[str | None, float]]) -> dict[str, int]:
+    counts: Counter[str] = Counter({str(kind): 0 for kind in Agreement} | {"no_text": 0})
+    for text, quality in pairs:
+        counts["no_text" if text is None else str(compare(text, quality))] += 1
+    return dict(sorted(counts.items()))
+
+
+def _examples(answers: Sequence[Answer], wanted: int) -> list[dict[str, Any]]:
+    """The widest gaps first; equal ones in the order of their names."""
+    order = sorted(answers, key=lambda answer: (-abs(answer.image - answer.text), answer.medium))[:wanted]
+    return [
+        {
+            "medium": answer.medium,
+            "image": round(answer.image, _DIGITS),
+            "text": round(answer.text, _DIGITS),
+            "words": None if answer.image_text is None else round(balance(answer.image_text).value, 3),
+            "wrote": (answer.image_text or "")[:_EXCERPT],
+        }
+        for answer in order
+    ]
+
+
+def _told(share: Share) -> dict[str, Any]:
+    return _rounded(vars(share))
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def compare_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dict[str, Any]:
+    """Report on files of recorded answers, one per model; every further model is paired with the first.
+
+    Returns:
+        ``files``: a report each; ``differences``: gaps of the first less those of each other, on the images of both.
+
+    Raises:
+        StageError: a file cannot be read, or holds too little that can be compared.
+    """
+    read = [read_answers(path, keys, options) for path in paths]
+    reports = []
+    for path, (answers, rejected) in zip(paths, read, strict=True):
+        try:
+            reports.append(measure(answers, rejected, path.name, options))
+        except ModelError as error:
+            msg = f"{path}: {error}"
+            raise StageError(msg) from error
+    (first, _), *others = read
+    names = [path.name for path in paths]
+    differences = [
+        {"first": names[0], "second": name, **_difference(first, answers, options)}
+        for name, (answers, _) in zip(names[1:], others, strict=True)
+    ]
+    return {"schema": SCHEMA, "files": reports, "differences": differences}
+
+
+def _difference(first: Sequence[Answer], second: Sequence[Answer], options: Options) -> dict[str, Any]:
+    of_second = {answer.medium: answer for answer in second}
+    pairs = [(one, of_second[one.medium]) for one in first if one.medium in of_second]
+    if not pairs:
+        return {"shared": 0, "gaps": None}
+    drawn = resamples(len(pairs), options.n_bootstrap, options.seed)
+    replicates = Replicates(np.arange(len(pairs)), drawn, options.confidence, _MAX_UNDEFINED)
+    gaps = [gap([one.image for one in side], [one.text for one in side]) for side in zip(*pairs, strict=True)]
+    told = {name: _told(replicates.mean(getattr(gaps[0], key) - getattr(gaps[1], key))) for name, key in GAPS.items()}
+    return {"shared": len(pairs), "gaps": told}
