@@ -196,8 +196,11 @@ class QualityProbe(nn.Module):
         (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "QualityProbe":
-        """Read a folder that :meth:`save_pretrained` wrote, as float32, in evaluation mode.
+    def from_pretrained(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "QualityProbe":
+        """Read a folder that :meth:`save_pretrained` wrote, in evaluation mode.
+
+        Args:
+            dtype: type of all weights, whatever they were stored as.
 
         Raises:
             MissingWeightsError: the folder is incomplete.
@@ -213,7 +216,7 @@ class QualityProbe(nn.Module):
         state = load_file(folder / _HEAD_FILE)
         require_same_tensors(shapes_of(state), shapes_of(probe.head.state_dict()), f"the head in {folder} does not fit")
         probe.head.load_state_dict(state)
-        return probe.eval()
+        return probe.to(dtype).eval()
 
 
 def is_probe(folder: Path) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from tasks.annotation.opinions import ScoreResult
+    from tasks.devices import AskedDevice, PrecisionName
     from tasks.evaluation.assess import Assessment, Judge, Rejected
 
 __version__: Final = "0.1.0"
@@ -62,13 +63,21 @@ def score(path: str | Path, scorers: "Sequence[str] | None" = None) -> "ScoreRes
         raise MediaError(error.reason, f"{path}: {error}") from error
 
 
-def assess(path: str | Path, model: str | None = None, question: str | None = None) -> "Assessment":
+def assess(
+    path: str | Path,
+    model: str | None = None,
+    question: str | None = None,
+    *,
+    device: "AskedDevice" = "auto",
+    precision: "PrecisionName | None" = None,
+) -> "Assessment":
     """Judgement of one photo or clip by a trained model.
 
     Args:
         path: an image or video file.
         model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE`` of the registry; None means the promoted ``vital-base``.
         question: asked about it; ``vital-assistant`` has learnt to answer.
+        device, precision: as in :func:`load`, but the GPU is taken if there is one.
 
     Returns:
         Quality in [0, 1], five level probabilities (high to low), level, distortion, description and answer; a probe
@@ -78,55 +87,66 @@ def assess(path: str | Path, model: str | None = None, question: str | None = No
         MediaError: the file is missing or broken.
         ModelError: a probe was asked.
         RegistryError: there is no such model; the message lists what there is.
+        ConfigError: this machine shows no such device.
     """
     from tasks.evaluation.assess import assess_path
     from vital.quiet import quiet_libraries
 
-    judge = load(model)
+    judge = load(model, device=device, precision=precision)
     with quiet_libraries():
         return assess_path(Path(path), judge, question)
 
 
-def assess_many(
+def assess_many(  # noqa: PLR0913 - one argument per setting
     paths: "Iterable[str | Path]",
     model: str | None = None,
     question: str | None = None,
     *,
     text: bool = True,
     batch: int = 8,
+    device: "AskedDevice" = "auto",
+    precision: "PrecisionName | None" = None,
 ) -> "Iterator[Assessment | Rejected]":
     """Judgements of many files, in their order, as they come; a broken file is a ``Rejected`` and stops nothing.
 
     Args:
-        paths, model, question: as in :func:`assess`.
+        paths, model, question, device, precision: as in :func:`assess`.
         text: False leaves out distortion and description, which is much faster.
         batch: files that the model sees together; at most two batches are in memory.
 
     Raises:
         ModelError: a probe was asked.
         RegistryError: there is no such model; the message lists what there is.
+        ConfigError: this machine shows no such device.
     """
     from tasks.evaluation.assess import Wanted, assess_many
 
-    return assess_many(map(Path, paths), load(model), Wanted(question, text, batch))
+    judge = load(model, device=device, precision=precision)
+    return assess_many(map(Path, paths), judge, Wanted(question, text, batch))
 
 
-def load(model: str | None = None) -> "Judge":
+def load(
+    model: str | None = None, *, device: "AskedDevice" = "cpu", precision: "PrecisionName | None" = None
+) -> "Judge":
     """Load a model of the registry; its files are fetched once and kept.
 
     Args:
         model: ``NAME``, ``NAME@VERSION`` or ``NAME#STAGE``; None means the promoted ``vital-base``.
+        device: ``cpu``, ``cuda`` (the first GPU), or ``auto``, the GPU if there is one.
+        precision: ``float32`` or ``bfloat16``; None is float32 on the CPU and bfloat16 on a GPU.
 
     Raises:
         RegistryError: there is no such model, it is an encoder alone, or its bytes cannot be had.
+        ConfigError: this machine shows no such device.
     """
     from infra.registry import resolve_judge
+    from tasks.devices import computing
     from tasks.evaluation.assess import load_judge
     from vital.quiet import quiet_libraries
 
-    folder = resolve_judge(model)
+    folder, where = resolve_judge(model), computing(device, precision)
     with quiet_libraries():
-        return load_judge(folder)
+        return load_judge(folder, where)
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from vital.result_files import (
 )
 
 if TYPE_CHECKING:
+    from tasks.devices import AskedDevice, PrecisionName
     from tasks.evaluation.assess import Assessment, Judge, Rejected, Wanted
 
 _TEXTS: Final = ("distortion", "description", "answer")
@@ -38,6 +39,19 @@ _TEXTS: Final = ("distortion", "description", "answer")
 @click.option(
     "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Media that the model sees together."
 )
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the model computes; auto is the GPU if there is one.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of weights and products. Default: float32 on the CPU; bfloat16 on a GPU: half the memory, and scores near "
+    "those of float32, not equal to them.",
+)
 @result_options
 @click.pass_context
 def assess(  # noqa: PLR0913 - one argument per option
@@ -45,9 +59,11 @@ def assess(  # noqa: PLR0913 - one argument per option
     paths: tuple[str, ...],
     model: str | None,
     question: str | None,
-    batch: int,
-    out: Path | None,
     *,
+    batch: int,
+    device: "AskedDevice",
+    precision: "PrecisionName | None",
+    out: Path | None,
     no_text: bool,
     as_json: bool,
     as_csv: bool,
@@ -72,26 +88,31 @@ def assess(  # noqa: PLR0913 - one argument per option
     from infra.registry import resolve_judge
 
     folder = resolve_judge(model)  # before the seconds that torch takes: a wrong name is told at once
+    from tasks.devices import computing
+
+    where = computing(device, precision)
     shape = Shape(("score", "level", *LEVEL_COLUMNS, *_TEXTS), _row)
-    run = run_name("assess", folder.name, question, no_text)
+    lowered = [where.precision] if where.precision != "float32" else []
+    run = run_name("assess", folder.name, question, no_text, *lowered)
     with open_output(out, shape, run, as_json=as_json, as_csv=as_csv) as output:
         left, rejected = left_of(find_media(paths), output)
         if left:
-            from tasks.evaluation.assess import Wanted
+            from tasks.evaluation.assess import Wanted, load_judge
             from vital.quiet import quiet_libraries
 
             with quiet_libraries():
-                rejected |= _assess_all(folder, left, Wanted(question, not no_text, batch), output)
+                judge = load_judge(folder, where)
+                rejected |= _assess_all(judge, left, Wanted(question, not no_text, batch), output)
     if isinstance(output, Collected) and output.records:
         _print_table(output.records)
     ctx.exit(int(rejected))
 
 
-def _assess_all(folder: Path, left: "Sequence[tuple[Named, FileState]]", wanted: "Wanted", output: Output) -> bool:
+def _assess_all(judge: "Judge", left: "Sequence[tuple[Named, FileState]]", wanted: "Wanted", output: Output) -> bool:
     """Assess everything; results go out as they come. Says whether anything was rejected."""
-    from tasks.evaluation.assess import Rejected, load_judge
+    from tasks.evaluation.assess import Rejected
 
-    judge, rejected = load_judge(folder), False
+    rejected = False
     outcomes = _outcomes([named for named, _ in left], judge, wanted)
     for (_, state), outcome in zip(left, with_progress(outcomes, "assess", len(left)), strict=True):
         if isinstance(outcome, Rejected):

@@ -1,7 +1,7 @@
 """Assess media with a trained model: the core of ``vital assess``. Score, level, distortion, description, answer.
 
 Each medium is decoded and encoded once; the readouts share its features. All are deterministic, and how many media go
-through the model together changes no number beyond 1e-5. A probe knows score and level alone.
+through the model together changes no number of float32 beyond 1e-5. A probe knows score and level alone.
 """
 
 import itertools
@@ -21,6 +21,7 @@ from models.levels import Level, expectation, level_of
 from models.probe_head import QualityProbe, is_probe
 from models.quality_lmm import IMAGE_PREFIX, QualityLMM, VisualFeatures
 from models.vision_encoder import VisualInput, VisualSpec
+from tasks.devices import ON_CPU, Computing
 from tasks.errors import MediaError
 from tasks.media import is_video
 from tasks.prepared import decode_medium, prepare_medium
@@ -97,13 +98,16 @@ class _Opened:
     medium: VisualInput
 
 
-def load_judge(folder: Path) -> Judge:
-    """Read a model's folder, a probe's or a whole LMM's.
+def load_judge(folder: Path, computing: Computing = ON_CPU) -> Judge:
+    """Read a model's folder, a probe's or a whole LMM's, and bring it to where it computes.
 
     Raises:
         ModelError: its content does not fit this version, or a file is missing.
     """
-    return QualityProbe.from_pretrained(folder) if is_probe(folder) else QualityLMM.from_pretrained(folder)
+    if computing.device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    kind = QualityProbe if is_probe(folder) else QualityLMM
+    return kind.from_pretrained(folder, computing.dtype).to(computing.device)
 
 
 def assess_path(path: Path, model: Judge, question: str | None = None) -> Assessment:
@@ -191,7 +195,7 @@ def _judged(media: Sequence[_Opened], model: Judge, wanted: Wanted) -> list[Asse
     if not media:
         return []
     features = model.visual_features([one.medium for one in media])
-    probs_N5 = model.level_probabilities(features).double().numpy()
+    probs_N5 = model.level_probabilities(features).double().cpu().numpy()
     if isinstance(model, QualityProbe):
         scores_N, texts = model.scores(probs_N5), [(None, None, None)] * len(media)
     else:

@@ -40,6 +40,31 @@ def test_a_missing_file_is_a_media_error(tmp_path: Path):
         vital.score(tmp_path / "none.jpg")
 
 
+def test_a_model_is_loaded_and_asked_as_it_is_told(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+    from tiny_lmm import make_model
+
+    make_model().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("infra.registry.resolve_judge", lambda *_: tmp_path / "model")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loaded = vital.load()
+    assert (next(loaded.parameters()).dtype, next(loaded.parameters()).device.type) == (torch.float32, "cpu")
+    assert next(vital.load(precision="bfloat16").parameters()).dtype is torch.bfloat16
+    exact = vital.assess(photo)
+    lowered = vital.assess(photo, device="cpu", precision="bfloat16")
+    (many,) = vital.assess_many([photo], text=False, precision="bfloat16")
+    assert isinstance(many, type(exact))
+    assert exact.score != lowered.score == pytest.approx(exact.score, abs=0.02)
+    assert many.score == lowered.score
+    for ask in (
+        vital.load,
+        lambda **asked: vital.assess(photo, **asked),
+        lambda **asked: vital.assess_many([], **asked),
+    ):
+        with pytest.raises(vital.VitalError, match="this machine shows no GPU"):
+            ask(device="cuda")
+
+
 def test_plug_in_points_come_from_vital():
     from models.judges import Judge
     from models.scorers import Scorer

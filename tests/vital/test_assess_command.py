@@ -58,7 +58,8 @@ def call(model: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "COLUMNS": "200"}
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": root, "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_csv_and_json_tell_the_same_of_a_folder(models: Path, photos: Path):
@@ -102,6 +103,29 @@ def test_a_table_has_texts_only_where_there_are_any(models: Path, photos: Path):
     assert asked.stderr.splitlines() == [
         "vital: a probe tells score and level and has no words: ask no question, or name a whole model"
     ]
+
+
+def test_a_gpu_that_is_not_there_is_one_line_and_leaves_no_file(models: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out.csv"
+    refused = call(models / "whole", "--device", "cuda", "--out", out, photos)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        "vital: the device cuda is asked for, and this machine shows no GPU: ask for cpu"
+    ]
+    assert not out.exists()
+
+
+def test_results_of_another_precision_are_results_of_another_run(models: Path, photos: Path, tmp_path: Path):
+    out, runs = tmp_path / "out.jsonl", []
+    for arguments in ((), ("--device", "cpu", "--precision", "float32"), ("--precision", "bfloat16")):
+        done = call(models / "whole", "--no-text", "--out", out, *arguments, photos / "1.png", photos / "2.png")
+        assert done.returncode == 0, done.stderr
+        runs.append(done.stderr.split(" written")[0])
+    assert runs == [f"vital: {count} results and 0 rejects" for count in (2, 0, 2)]
+    first, _, third, _ = (json.loads(line) for line in out.read_text().splitlines())
+    assert first["run"] != third["run"]
+    assert first["score"] == pytest.approx(third["score"], abs=0.02)
+    assert first["score"] != third["score"]
 
 
 @pytest.mark.slow

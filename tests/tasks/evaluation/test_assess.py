@@ -14,6 +14,7 @@ from models.quality_lmm import QualityLMM
 from models.questions import question_of
 from models.tokenizer import TURN_END
 from models.vision_encoder import prepare_image
+from tasks.devices import Computing
 from tasks.errors import MediaError
 from tasks.evaluation import assess as core
 from tasks.evaluation.assess import (
@@ -225,6 +226,44 @@ def test_a_probe_tells_score_and_level_and_refuses_questions(folder: list[Path],
         assess_many(folder, judge, Wanted("Is it blurry?"))
     with pytest.raises(ModelError, match="no words"):
         assess_path(folder[0], judge, "Is it blurry?")
+
+
+@pytest.mark.parametrize("kind", ["whole", "probe"])
+def test_a_model_computes_where_and_how_it_is_told(folder: list[Path], model: QualityLMM, kind: str, tmp_path: Path):
+    if kind == "whole":
+        model.save_pretrained(tmp_path / kind)
+    else:
+        QualityProbe(model.image_encoder, model.motion_extractor, model.spec, (1, 2), 16).save_pretrained(
+            tmp_path / kind
+        )
+    exact = load_judge(tmp_path / kind)
+    assert {value.dtype for value in exact.parameters()} == {torch.float32}
+    lowered = load_judge(tmp_path / kind, Computing(torch.device("cpu"), "bfloat16"))
+    assert {value.dtype for value in lowered.parameters()} == {torch.bfloat16}
+    wanted = Wanted(batch=4)
+    pairs = list(zip(assess_many(folder, exact, wanted), assess_many(folder, lowered, wanted), strict=True))
+    assert sum(isinstance(one, Assessment) for pair in pairs for one in pair) == 2 * (len(folder) - 1)
+    for one, other in pairs:
+        if isinstance(one, Assessment):
+            assert isinstance(other, Assessment)
+            assert _numbers(other) == pytest.approx(_numbers(one), abs=0.02)
+            assert _numbers(other) != _numbers(one)
+    elsewhere = load_judge(tmp_path / kind, Computing(torch.device("meta"), "float32"))
+    assert {value.device.type for value in elsewhere.parameters()} == {"meta"}
+
+
+def test_levels_of_a_bfloat16_model_are_told_apart_finer_than_bfloat16_does(model: QualityLMM, line: Path):
+    medium = prepare_image(decode_image(_bytes(line, "image")), model.spec)
+    lowered = model.to(torch.bfloat16)
+    with torch.no_grad():
+        ids, mask = lowered.answer_ids(["The quality of the image is high"], end=False)
+        hidden_D = lowered([medium], ids, mask)[0, -1].float()
+        head = lowered.internvl.lm_head
+        weight_5D = head.weight[list(lowered.level_ids)].float()
+    expected = (weight_5D @ hidden_D).softmax(-1)
+    assert torch.allclose(lowered.level_probabilities([medium])[0], expected, atol=1e-6)
+    coarse = lowered.logits(hidden_D.bfloat16())[list(lowered.level_ids)].float().softmax(-1)
+    assert not torch.allclose(coarse, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("values", [{"batch": 0}, {"threads": 0}])
