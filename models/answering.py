@@ -1,6 +1,7 @@
 """What a decoder answers after a prompt, and how likely it holds given answers; the prompt is computed once.
 
-Shape legend: ``B`` prompts of equal length, ``A`` answers, ``X`` prompt tokens, ``L`` answer tokens, ``D`` width.
+Shape legend: ``B`` prompts of equal length, ``A`` answers, ``X`` prompt tokens, ``L`` answer tokens, ``D`` width, ``V``
+vocabulary, ``N`` answer tokens that are read, ``R`` answer tokens that are told (the first of each answer, then ``N``).
 """
 
 from collections.abc import Sequence
@@ -56,17 +57,39 @@ def greedy_ids(
 
 
 def log_likelihoods(decoder: Decoder, prompt_XD: Tensor, ids_AL: Tensor, mask_AL: Tensor) -> Tensor:
-    """Log likelihood ``[A]`` of each answer after one prompt, summed over its real tokens."""
+    """Log likelihood ``[A]`` of each answer after one prompt, summed over its real tokens.
+
+    The answers stand behind each other in one sequence, each hidden from the others, so that all read one cache of the
+    prompt: a copy for each of 121 answers would be as much memory as 121 prompts.
+    """
     cache = DynamicCache()
     first = decoder.language_model(inputs_embeds=prompt_XD[None], past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(len(ids_AL))
+    follows_AL = mask_AL[:, 1:]  # a token is read where the answer goes on after it
+    answers_N, places_N = follows_AL.nonzero(as_tuple=True)
     rest = decoder.language_model(
-        inputs_embeds=decoder.language_model.embed_tokens(ids_AL[:, :-1]), past_key_values=cache, use_cache=True
+        inputs_embeds=decoder.language_model.embed_tokens(ids_AL[:, :-1][follows_AL])[None],
+        position_ids=(len(prompt_XD) + places_N)[None],
+        attention_mask=_side_by_side(answers_N, len(prompt_XD), prompt_XD.dtype),
+        past_key_values=cache,
+        use_cache=True,
     )
-    first_A1D = first.last_hidden_state[:, -1:].expand(len(ids_AL), -1, -1)
-    hidden_ALD = torch.cat([first_A1D, rest.last_hidden_state], dim=1)
-    log_probs_ALV = decoder.logits(hidden_ALD).float().log_softmax(-1)
-    return (log_probs_ALV.gather(-1, ids_AL[..., None])[..., 0] * mask_AL).sum(-1)
+    opening_AD = first.last_hidden_state[:, -1].expand(len(ids_AL), -1)
+    log_probs_RV = decoder.logits(torch.cat([opening_AD, rest.last_hidden_state[0]])).float().log_softmax(-1)
+    told_R = torch.cat([ids_AL[:, 0], ids_AL[:, 1:][follows_AL]])
+    of_tokens_R = log_probs_RV.gather(-1, told_R[:, None])[:, 0]
+    of_tokens_AL = of_tokens_R.new_zeros(ids_AL.shape)
+    of_tokens_AL[:, 0] = of_tokens_R[: len(ids_AL)]
+    of_tokens_AL[:, 1:][follows_AL] = of_tokens_R[len(ids_AL) :]
+    return of_tokens_AL.sum(-1)
+
+
+def _side_by_side(answers_N: Tensor, prompt: int, dtype: torch.dtype) -> Tensor:
+    """Added to attention ``[1, 1, N, X + N]``: a token sees the prompt, and its own answer up to itself."""
+    order_N = torch.arange(len(answers_N), device=answers_N.device)
+    own_NN = (answers_N[:, None] == answers_N[None]) & (order_N[:, None] >= order_N[None])
+    sees = torch.cat([own_NN.new_ones(len(answers_N), prompt), own_NN], dim=1)
+    added = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
+    return added.masked_fill(~sees, torch.finfo(dtype).min)[None, None]
 
 
 def groups_by_length(prompts: Sequence[Tensor]) -> list[list[int]]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from tiny_lmm import SPEC, make_model
+from transformers import DynamicCache
 
+from models import answering
 from models.answering import greedy_ids, groups_by_length
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import VisualInput, prepare_clip, prepare_image
@@ -35,6 +37,30 @@ def test_likelihood_of_answers_equals_the_forward_pass(model: QualityLMM, media:
             expected = logs.gather(-1, ids[0][:, None]).sum()
             assert torch.allclose(found[row, column], expected, atol=1e-3)
             assert torch.allclose(each[row, column], expected / ids.shape[1], atol=1e-4)
+
+
+def test_answers_share_one_cache_of_the_prompt(
+    model: QualityLMM, media: list[VisualInput], monkeypatch: pytest.MonkeyPatch
+):
+    caches: list[DynamicCache] = []
+
+    def counted() -> DynamicCache:
+        caches.append(DynamicCache())
+        return caches[-1]
+
+    monkeypatch.setattr(answering, "DynamicCache", counted)
+    answers = ["good", "The quality of the image is poor", "fair and good"] * 7
+    found = model.answer_log_likelihood(media, answers)
+    assert torch.allclose(found[:, :3], found[:, 18:], atol=1e-5)  # the company of other answers changes none
+    read = int(model.answer_ids(answers)[1].sum()) - len(answers)  # of every answer all tokens but the last
+    size = model.language_model.config
+    per_token = 2 * size.num_key_value_heads * (size.hidden_size // size.num_attention_heads)
+    assert len(caches) == len(media)
+    for cache, tokens_KD in zip(caches, model.visual_tokens(media), strict=True):
+        prompt = len(model._head_embeddings(tokens_KD, ""))
+        assert [layer.keys.numel() + layer.values.numel() for layer in cache.layers] == [
+            (prompt + read) * per_token
+        ] * size.num_hidden_layers
 
 
 def test_greedy_text_takes_the_best_token_at_every_step(model: QualityLMM, media: list[VisualInput]):
