@@ -67,6 +67,7 @@ def assess(  # noqa: PLR0913 - one argument per option
     no_text: bool,
     as_json: bool,
     as_csv: bool,
+    retry_rejects: bool,
 ) -> None:
     """Assess photos and clips with a trained model of the registry.
 
@@ -80,8 +81,10 @@ def assess(  # noqa: PLR0913 - one argument per option
     A. Yes
     B. No"
 
-    --out writes into a file as results come; the same command goes on where that file ends, and leaves out files that
-    have not changed since.
+    --out writes into a file as results come; the same command goes on where that file ends, and leaves out files whose
+    size and time of change are the same. A file that was rejected for its content is left out too until it changes; one
+    that was missing or could not be read is tried every time, and --retry-rejects tries all. Of several rows of a path
+    the last one counts.
 
     The exit code is 1 if anything could not be assessed.
     """  # noqa: D301 - the mark is click's for lines that stay as they are
@@ -94,7 +97,8 @@ def assess(  # noqa: PLR0913 - one argument per option
     shape = Shape(("score", "level", *LEVEL_COLUMNS, *_TEXTS), _row)
     lowered = [where.precision] if where.precision != "float32" else []
     run = run_name("assess", folder.name, question, no_text, *lowered)
-    with open_output(out, shape, run, as_json=as_json, as_csv=as_csv) as output:
+    kind = {"as_json": as_json, "as_csv": as_csv, "retry_rejects": retry_rejects}
+    with open_output(out, shape, run, **kind) as output:
         left, rejected = left_of(find_media(paths), output)
         if left:
             from tasks.evaluation.assess import Wanted, load_judge

@@ -22,6 +22,8 @@ LEVEL_COLUMNS: Final = ("high", "good", "fair", "poor", "low")
 _AFTER: Final = ("reason", "error", "size", "mtime_ns", "run")
 _COMMANDS: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 """A cell that begins so is a formula to a spreadsheet; the apostrophe itself is among them so that it can be undone."""
+_OUTSIDE: Final = frozenset({"missing", "unreadable", "empty_folder", "failed"})
+"""Reasons that say nothing about a file's bytes: what they stopped is tried again by every run."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Output(Protocol):
     """Where results go."""
 
     def known(self, state: FileState) -> bool | None:
-        """Whether a file in this state was told before: True, or False if it was rejected then; None if not."""
+        """Whether a file in this state was told before: True, or False if rejected then; None if it is to be done."""
         ...
 
     def result(self, state: FileState, record: Record) -> None:
@@ -173,14 +175,19 @@ class Rows:
 class ResultFile:
     """A file of results, ``.csv`` or ``.jsonl``, continued if it exists; a last line that was cut by a kill is dropped.
 
-    Use it as a context; every result is in the file before the next one is computed.
+    Use it as a context; every result is in the file before the next one is computed. A reject is told again only if it
+    has another reason now.
+
+    Args:
+        retry: take no reject for known; without it those alone are tried again whose reason lies outside the file's
+            bytes (:data:`_OUTSIDE`).
 
     Raises:
         click.ClickException: the name has another ending, the file is of another kind, or it cannot be written.
     """
 
-    def __init__(self, path: Path, shape: Shape, run: str) -> None:
-        self._run, self.told, self.kept = run, {True: 0, False: 0}, 0
+    def __init__(self, path: Path, shape: Shape, run: str, *, retry: bool = False) -> None:
+        self._run, self._retry, self.told, self.kept = run, retry, {True: 0, False: 0}, 0
         self._as_csv = path.suffix.lower() == ".csv"
         if not self._as_csv and path.suffix.lower() != ".jsonl":
             msg = f"--out {printable(str(path))}: name a file that ends in .csv or .jsonl"
@@ -202,21 +209,25 @@ class ResultFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _read(self, whole: bytes, shape: Shape, path: Path) -> dict[FileState, bool]:
-        """State of every file that was told by the same run -> whether it has a result."""
+    def _read(self, whole: bytes, shape: Shape, path: Path) -> dict[FileState, dict[str, str] | None]:
+        """State of every file that was told by the same run -> why it was rejected, None of a result."""
         text = whole.decode("utf-8", "surrogateescape")
         try:
             lines = _table(text, shape.header) if self._as_csv else _objects(text)
-            return {_state(line, self._as_csv): not line.get("error") for line in lines if line["run"] == self._run}
+            return {_state(line, self._as_csv): _why(line, self._as_csv) for line in lines if line["run"] == self._run}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             msg = f"--out {printable(str(path))} holds no results of this command ({error}): name another file"
             raise click.ClickException(msg) from error
 
     def known(self, state: FileState) -> bool | None:
         """See :class:`Output`."""
-        told = self._known.get(state)
-        self.kept += told is not None
-        return told
+        if state not in self._known:
+            return None
+        why = self._known[state]
+        if why is not None and (self._retry or why["reason"] in _OUTSIDE):
+            return None
+        self.kept += 1
+        return why is None
 
     def result(self, state: FileState, record: Record) -> None:
         """See :class:`Output`."""
@@ -228,6 +239,9 @@ class ResultFile:
 
     def problem(self, state: FileState, error: Exception) -> None:
         """See :class:`Output`."""
+        if self._known.get(state) == _told(error):
+            self.kept += 1
+            return
         self.told[False] += 1
         if self._rows is not None:
             self._rows.problem(state, error)
@@ -263,6 +277,13 @@ def _state(line: Mapping[str, Any], as_csv: bool) -> FileState:  # noqa: FBT001 
     return FileState(uncell(line["path"]), size, time)
 
 
+def _why(line: Mapping[str, Any], as_csv: bool) -> dict[str, str] | None:  # noqa: FBT001 - private, one caller
+    """What :func:`_told` told of a reject; None of a result."""
+    if not line.get("error"):
+        return None
+    return {name: uncell(line[name]) if as_csv else line[name] for name in ("reason", "error")}
+
+
 def _whole_part(content: bytes, *, quoted: bool) -> bytes:
     """The content up to its last whole record; a line's end between quotes is none of a record's."""
     end = quotes = place = 0
@@ -274,7 +295,12 @@ def _whole_part(content: bytes, *, quoted: bool) -> bytes:
 
 
 def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options ``--json``, ``--csv`` and ``--out`` of a command."""
+    """The options ``--json``, ``--csv``, ``--out`` and ``--retry-rejects`` of a command."""
+    command = click.option(
+        "--retry-rejects",
+        is_flag=True,
+        help="With --out: try all rejected files again, not only those that have changed or could not be read.",
+    )(command)
     command = click.option(
         "--out",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -287,19 +313,21 @@ def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def open_output(
-    out: Path | None, shape: Shape, run: str, *, as_json: bool, as_csv: bool
+    out: Path | None, shape: Shape, run: str, *, as_json: bool, as_csv: bool, retry_rejects: bool
 ) -> Iterator["Lines | Rows | Collected | ResultFile"]:
     """Where the options of :func:`result_options` let results go; of a file, the end is told on stderr.
 
     Raises:
-        click.UsageError: more than one of them is given.
+        click.UsageError: more than one place is named, or rejects are to be tried again without a file of them.
     """
     if sum((as_json, as_csv, out is not None)) > 1:
         raise click.UsageError("--json, --csv and --out exclude each other: the ending of --out says what it holds")
+    if retry_rejects and out is None:
+        raise click.UsageError("--retry-rejects goes with --out: name the file that holds the rejects")
     if out is None:
         yield Lines() if as_json else Rows(sys.stdout.buffer, shape, run) if as_csv else Collected()
         return
-    with ResultFile(out, shape, run) as file:
+    with ResultFile(out, shape, run, retry=retry_rejects) as file:
         yield file
     told = f"{file.told[True]} results and {file.told[False]} rejects written"
     click.echo(f"vital: {told} to {printable(str(out))}; {file.kept} files were there unchanged", err=True)

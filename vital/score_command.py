@@ -48,6 +48,7 @@ def score(  # noqa: PLR0913 - one argument per option
     *,
     as_json: bool,
     as_csv: bool,
+    retry_rejects: bool,
     explain_cache: bool,
 ) -> None:
     """Score photos and clips with six built-in no-reference scorers.
@@ -61,8 +62,10 @@ def score(  # noqa: PLR0913 - one argument per option
     This command computes every file and keeps nothing; opinions are kept by the stage score (`vital run`), with the
     scorers of params.yaml. --explain-cache looks into what it has kept.
 
-    --out writes into a file as results come; the same command goes on where that file ends, and leaves out files that
-    have not changed since.
+    --out writes into a file as results come; the same command goes on where that file ends, and leaves out files whose
+    size and time of change are the same. A file that was rejected for its content is left out too until it changes; one
+    that was missing or could not be read is tried every time, and --retry-rejects tries all. Of several rows of a path
+    the last one counts.
 
     The exit code is 1 if anything could not be scored.
     """
@@ -77,7 +80,8 @@ def score(  # noqa: PLR0913 - one argument per option
     scorers = load_scorers(list(dict.fromkeys(names)) or None)
     versions = [(scorer.name, scorer.version) for scorer in scorers]
     shape = Shape(("mu", "sigma", "level", *LEVEL_COLUMNS, *(name for name, _ in versions)), _row)
-    with open_output(out, shape, run_name("score", versions), as_json=as_json, as_csv=as_csv) as output:
+    kind = {"as_json": as_json, "as_csv": as_csv, "retry_rejects": retry_rejects}
+    with open_output(out, shape, run_name("score", versions), **kind) as output:
         left, rejected = left_of(find_media(paths), output)
         for named, state in with_progress(left, "score", len(left)):
             try:

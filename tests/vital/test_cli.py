@@ -148,6 +148,26 @@ def test_json_has_one_object_a_line_and_broken_media_among_them(media: Path, vit
     assert [record["reason"] for record in records[2:]] == ["truncated", "missing"]
 
 
+def test_a_file_that_was_rejected_is_scored_when_it_can_be(media: Path, vital: Vital, tmp_path: Path):
+    photo, out = tmp_path / "photo.jpg", tmp_path / "out.jsonl"
+    whole = (media / "coffee.jpg").read_bytes()
+    photo.write_bytes(b"x" * len(whole))
+    os.utime(photo, ns=(10**18, 10**18))
+    ask = ("score", "--scorer", "ranking", "--out", out, photo)
+    assert vital(*ask).returncode == 1
+    photo.write_bytes(whole)
+    os.utime(photo, ns=(10**18, 10**18))  # size and time say that nothing has changed
+    unchanged = vital(*ask)
+    assert (unchanged.returncode, len(out.read_text().splitlines())) == (1, 1)
+    again = vital(*ask, "--retry-rejects")
+    assert again.returncode == 0, again.stderr
+    rejected, result = (json.loads(line) for line in out.read_text().splitlines())
+    assert (rejected["reason"], rejected["path"]) == ("unknown_format", result["path"])
+    assert 0.0 <= result["mu"] <= 1.0
+    assert vital(*ask).returncode == 0
+    assert "--retry-rejects goes with --out" in vital("score", "--retry-rejects", photo).stderr
+
+
 def test_named_scorers_alone_are_asked(media: Path, vital: Vital):
     asked = ("--scorer", "level_probs", "--scorer", "ranking", "--scorer", "level_probs")
     done = vital("score", *asked, "--json", media / "coffee.jpg")

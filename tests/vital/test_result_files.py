@@ -140,15 +140,63 @@ def test_rejects_are_rows_with_a_reason(tmp_path: Path):
 def test_one_output_at_a_time(tmp_path: Path):
     with (
         pytest.raises(click.UsageError, match="exclude each other"),
-        open_output(tmp_path / "x.csv", SHAPE, "run", as_json=True, as_csv=False),
+        open_output(tmp_path / "x.csv", SHAPE, "run", as_json=True, as_csv=False, retry_rejects=False),
     ):
         pass
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_rejects_are_tried_again_only_where_there_is_a_file_of_them():
+    with (
+        pytest.raises(click.UsageError, match="--retry-rejects goes with --out"),
+        open_output(None, SHAPE, "run", as_json=True, as_csv=False, retry_rejects=True),
+    ):
+        pass
+
+
+CLOSED = MediaError("unreadable", "=cannot be read: Permission denied")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_what_could_not_be_read_is_tried_again_and_what_is_broken_is_not(ending: str, tmp_path: Path):
+    (closed, broken), out = states(tmp_path, "closed.png", "broken.png"), tmp_path / f"out.{ending}"
+    absent = FileState.of(tmp_path / "absent.png")
+    with ResultFile(out, SHAPE, "run") as file:
+        file.problem(closed, CLOSED)
+        file.problem(broken, BROKEN)
+        file.problem(absent, MediaError("missing", "no such file"))
+    before = out.read_bytes()
+    with ResultFile(out, SHAPE, "run") as file:
+        assert [file.known(state) for state in (closed, broken, absent)] == [None, False, None]
+        file.problem(closed, CLOSED)  # it still is: no second row
+        assert (file.told, file.kept) == ({True: 0, False: 0}, 2)
+    assert out.read_bytes() == before
+    with ResultFile(out, SHAPE, "run") as file:
+        assert file.known(closed) is None
+        file.result(closed, RECORD)  # its size and time are what they were
+    with ResultFile(out, SHAPE, "run") as file:
+        assert file.known(closed) is True
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_all_rejects_are_tried_again_when_that_is_asked_for(ending: str, tmp_path: Path):
+    (good, broken), out = states(tmp_path, "good.png", "broken.png"), tmp_path / f"out.{ending}"
+    with ResultFile(out, SHAPE, "run") as file:
+        file.result(good, RECORD)
+        file.problem(broken, BROKEN)
+    with ResultFile(out, SHAPE, "run", retry=True) as file:
+        left, rejected = left_of([Named(Path(good.path)), Named(Path(broken.path))], file)
+        assert ([str(named.path) for named, _ in left], rejected) == ([broken.path], False)
+        file.problem(broken, MediaError("too_large", "another reason"))
+        assert file.told == {True: 0, False: 1}
+    with ResultFile(out, SHAPE, "run") as file:
+        assert file.known(broken) is False
+        assert file.known(good) is True
+
+
 def test_the_end_of_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (state,), out = states(tmp_path, "a.png"), tmp_path / "out.jsonl"
-    with open_output(out, SHAPE, "run", as_json=False, as_csv=False) as output:
+    with open_output(out, SHAPE, "run", as_json=False, as_csv=False, retry_rejects=False) as output:
         output.result(state, RECORD)
     assert "1 results and 0 rejects written to" in capsys.readouterr().err
     assert json.loads(out.read_text()) == {
