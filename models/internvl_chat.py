@@ -2,7 +2,9 @@
 
 ``JZHWS/VITAL-*`` were saved by an older model class: configuration ``internvl_chat``, other tensor names, query, key
 and value fused in the image encoder, and the motion parts beside the rest. Source: jzhws/VITAL-Series at 729097b,
-``model/internvl_chat``. Names are mapped to those of :class:`models.quality_lmm.QualityLMM`'s state dict.
+``model/internvl_chat`` of VITAL-LMM and of VITAL-linear-probe, whose class has two linear layers (``quality``) in the
+place of projectors and decoder. Names are mapped to those of :class:`models.quality_lmm.QualityLMM`'s state dict, and
+``quality`` to ``head``.
 """
 
 import re
@@ -46,6 +48,8 @@ _RENAMED: Final = (
     (r"motion_mlp\.0\.(\w+)", r"motion_projector.layer_norm.\1"),
     (r"motion_mlp\.1\.(\w+)", r"motion_projector.linear_1.\1"),
     (r"motion_mlp\.3\.(\w+)", r"motion_projector.linear_2.\1"),
+    (r"quality\.0\.(\w+)", r"head.inner.\1"),
+    (r"quality\.1\.(\w+)", r"head.outer.\1"),
 )
 _FUSED: Final = rf"{_LAYER}attn\.qkv\.(\w+)"
 _UNUSED: Final = (
@@ -145,6 +149,24 @@ def read_config(folder: Path, image_token_id: int) -> tuple[InternVLConfig, str]
     return config, str(values.get("system_message") or SYSTEM)
 
 
+def read_vision_config(folder: Path) -> InternVLVisionConfig:
+    """Configuration of the image encoder of any released checkpoint, whatever stands beside it.
+
+    Raises:
+        MissingWeightsError: ``config.json`` is damaged.
+        ModelError: it is no released checkpoint, or does not describe its encoder.
+    """
+    values = read_json(folder / "config.json", "released VITAL checkpoint")
+    vision = values.get("vision_config", {})
+    _require(values, "model_type", MODEL_TYPE)
+    _require(values, "ps_version", "v2")
+    try:
+        return _vision_config(vision, values.get("force_image_size") or vision["image_size"])
+    except KeyError as error:
+        msg = f"released VITAL checkpoint: {folder / 'config.json'} does not state {error}"
+        raise ModelError(msg) from error
+
+
 def _vision_config(vision: Mapping[str, Any], image_px: int) -> InternVLVisionConfig:
     return InternVLVisionConfig(
         hidden_size=vision["hidden_size"],
@@ -169,5 +191,5 @@ def _require(values: Mapping[str, Any], key: str, wanted: object) -> None:
 
 
 def state_of(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors of one part (``internvl``, ``motion_extractor``, ``motion_projector``) under its own names."""
+    """Tensors of one part (``internvl``, ``motion_extractor``, ``motion_projector``, ``head``) under its own names."""
     return {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}

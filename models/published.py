@@ -1,5 +1,6 @@
-"""Quality LMMs from published weights: InternVL3 with SlowFast, or a checkpoint that the VITAL authors released.
+"""Models from published weights: InternVL3 with SlowFast, or a checkpoint that the VITAL authors released.
 
+What they released looks at media as they train or as they evaluate (:data:`AS_TRAINED`, :data:`AS_EVALUATED`).
 Nothing is fetched; ``vital weights`` brings the files. What is built here is saved and read like every other model.
 """
 
@@ -12,6 +13,7 @@ import torch
 from transformers import (
     AutoTokenizer,
     InternVLForConditionalGeneration,
+    InternVLVisionModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Tokenizer,
@@ -28,13 +30,25 @@ from models.checkpoint import (
 )
 from models.compatibility import RELEASED, Compatibility
 from models.errors import MissingWeightsError, ModelError
-from models.internvl_chat import SYSTEM, read_config, read_state, state_of
+from models.internvl_chat import SYSTEM, read_config, read_state, read_vision_config, state_of
 from models.motion import SLOWFAST_R50, MotionConfig, MotionExtractor, MotionProjector, load_slowfast_checkpoint
+from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM
 from models.tokenizer import IMAGE_CONTEXT
-from models.vision_encoder import PAPER_SPEC, RELEASED_SPEC, VisualSpec
+from models.vision_encoder import PAPER_SPEC, RELEASED_SPEC, VisualSpec, save_encoder
 
 _REMEDY: Final = "put the whole snapshot of the hub there"
+_RELEASED: Final = "released VITAL checkpoint"
+
+AS_TRAINED: Final = dataclasses.replace(RELEASED, evaluation_sentences=False)
+"""Their training code: every eighth frame is looked at, and the sentence is that of their training records."""
+AS_EVALUATED: Final = dataclasses.replace(RELEASED, frame_stride=1)
+"""Their scoring code, ``eval/internvl_chat_finetune.py``: every frame is looked at, and the sentence is another."""
+AS_PROBED: Final = Compatibility(frame_stride=1, imagenet_motion=True)
+"""Their linear probe, which trains and evaluates alike: motion features keep their order; it knows videos alone."""
+
+_PROBE_STEP: Final = 6
+"""Their probe reads the layers 7, 13 and 19 of 24 (6, 12 and 18, counted from 0)."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +97,14 @@ def from_internvl(
 
 def from_released(
     folder: Path,
-    compatibility: Compatibility = RELEASED,
+    compatibility: Compatibility = AS_EVALUATED,
     motion: MotionConfig = SLOWFAST_R50,
     dtype: torch.dtype = torch.float32,
 ) -> QualityLMM:
     """A model from a snapshot of ``JZHWS/VITAL-*``, whose tensors have the older names of InternVLChat.
 
     Args:
-        compatibility: the departures that its weights were trained with.
+        compatibility: the departures with which it looks at media; :data:`AS_TRAINED` for whoever trains it further.
         motion: size of its motion extractor; the order of its features is the compatibility's.
         dtype: type of all weights.
 
@@ -98,11 +112,13 @@ def from_released(
         MissingWeightsError: a file is missing; the message says which and where it belongs.
         ModelError: a tensor is unknown, missing or of another shape than the configuration says.
     """
-    what = "released VITAL checkpoint"
-    shards = checkpoint_shards(folder, what, _REMEDY)
+    shards = checkpoint_shards(folder, _RELEASED, _REMEDY)
     tokenizer = _released_tokenizer(folder)
     config, system = read_config(folder, cast("int", tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT)))
     state = read_state(shards)
+    if state_of(state, "head"):
+        msg = f"{folder} holds a linear probe, not a whole model"
+        raise ModelError(msg)
     extractor = MotionExtractor(dataclasses.replace(motion, permuted=not compatibility.unpermuted_motion))
     projector = MotionProjector(extractor.config.channels, config.get_text_config().hidden_size)
     internvl_state = state_of(state, "internvl")
@@ -118,6 +134,70 @@ def from_released(
     spec = dataclasses.replace(RELEASED_SPEC, tile_px=side, motion_px=side, compatibility=compatibility)
     fast = cast("PreTrainedTokenizerFast", tokenizer)
     return QualityLMM(internvl, extractor.to(dtype), projector.to(dtype), fast, spec, system).eval()
+
+
+@dataclass(frozen=True)
+class ReleasedEncoder:
+    """The part of a released checkpoint that looks at media."""
+
+    image_encoder: InternVLVisionModel
+    motion_extractor: MotionExtractor
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write it as :func:`models.vision_encoder.save_encoder` does."""
+        save_encoder(self, folder)
+
+
+def encoder_from_released(
+    folder: Path, motion: MotionConfig = SLOWFAST_R50, dtype: torch.dtype = torch.float32
+) -> ReleasedEncoder:
+    """Image encoder and motion extractor of ``JZHWS/VITAL-Vision-Encoder-300M``, or of any other released checkpoint.
+
+    Projectors, a decoder or a head beside them are left alone: which of them that snapshot still holds is not known.
+
+    Args:
+        motion, dtype: as of :func:`from_released`.
+
+    Raises:
+        MissingWeightsError: a file is missing; the message says which and where it belongs.
+        ModelError: a tensor of the encoder is missing or of another shape than the configuration says.
+    """
+    state = read_state(checkpoint_shards(folder, _RELEASED, _REMEDY))
+    encoder, extractor = InternVLVisionModel(read_vision_config(folder)), MotionExtractor(motion)
+    parts = {"internvl.model.vision_tower": encoder, "motion_extractor": extractor}
+    for part, module in parts.items():
+        own = state_of(state, part)
+        require_same_tensors(shapes_of(own), shapes_of(module.state_dict()), f"{folder}, {part}")
+        module.load_state_dict(own)
+    return ReleasedEncoder(encoder.to(dtype).eval(), extractor.to(dtype).eval())
+
+
+def probe_from_released(
+    folder: Path, motion: MotionConfig = SLOWFAST_R50, dtype: torch.dtype = torch.float32
+) -> QualityProbe:
+    """The probe of ``JZHWS/VITAL-Linear-Probe``, with its own readout; its head's classes are turned best first.
+
+    Args:
+        motion, dtype: as of :func:`from_released`.
+
+    Raises:
+        MissingWeightsError: a file is missing; the message says which and where it belongs.
+        ModelError: there is no head, or a tensor is missing or of another shape than the network's.
+    """
+    encoder = encoder_from_released(folder, motion, dtype)
+    head = state_of(read_state(checkpoint_shards(folder, _RELEASED, _REMEDY)), "head")
+    if not head:
+        msg = f"{folder} holds no linear probe"
+        raise ModelError(msg)
+    head |= {name: value.flip(0) for name, value in head.items() if name.startswith("outer.")}
+    width = len(head["inner.bias"]) if "inner.bias" in head else 1
+    depth, side = encoder.image_encoder.config.num_hidden_layers, encoder.image_encoder.config.image_size[0]
+    spec = dataclasses.replace(RELEASED_SPEC, tile_px=side, motion_px=side, compatibility=AS_PROBED)
+    layers = range(_PROBE_STEP + 1, depth + 1, _PROBE_STEP)
+    probe = QualityProbe(encoder.image_encoder, encoder.motion_extractor, spec, layers, width, "released")
+    require_same_tensors(shapes_of(head), shapes_of(probe.head.state_dict()), f"{folder}, head")
+    probe.head.load_state_dict(head)
+    return probe.to(dtype).eval()
 
 
 def _released_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

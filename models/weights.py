@@ -21,15 +21,20 @@ _BASES: Final = {
     "OpenGVLab/InternVL3-14B-hf": 30300,
 }
 """Snapshots of the hub that the paper's profile trains (``DECODERS`` names them), and about their megabytes."""
+RELEASED_ENCODER: Final = "JZHWS/VITAL-Vision-Encoder-300M"
+RELEASED_PROBE: Final = "JZHWS/VITAL-Linear-Probe"
 RELEASED: Final = {
     "JZHWS/VITAL-Base-8B": 16000,
     "JZHWS/VITAL-Assistant-8B": 16000,
     "JZHWS/VITAL-Warm-up-1B": 2000,
     "JZHWS/VITAL-Warm-up-2B": 4300,
     "JZHWS/VITAL-Warm-up-14B": 30400,
+    RELEASED_ENCODER: 700,
+    RELEASED_PROBE: 700,
 }
 """The VITAL authors' own checkpoints (README of jzhws/VITAL-Series), and megabytes by their sizes."""
 _RELEASED_LICENCE: Final = "MIT, as its page says"
+_NO_LICENCE: Final = "none is stated on its page"
 _BASE_LICENCE: Final = "MIT (language model: Qwen2.5's licence)"
 SLOWFAST: Final = "SLOWFAST_8x8_R50.pyth"
 """File of the motion extractor's weights (Kinetics-400)."""
@@ -97,9 +102,8 @@ def weight_records() -> dict[str, WeightRecord]:
     for name, megabytes in RELEASED.items():
         path = hub / f"models--{name.replace('/', '--')}"
         owner = f"released {name.partition('/')[2]}"
-        found[name] = WeightRecord(
-            name, (owner,), f"{HUB}/{name}", _RELEASED_LICENCE, "", megabytes, path, snapshot=True
-        )
+        licence = _NO_LICENCE if name == RELEASED_ENCODER else _RELEASED_LICENCE
+        found[name] = WeightRecord(name, (owner,), f"{HUB}/{name}", licence, "", megabytes, path, snapshot=True)
     return found
 
 

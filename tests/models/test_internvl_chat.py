@@ -40,6 +40,8 @@ from models.internvl_chat import SYSTEM, read_config, read_state, state_of, targ
             "motion_extractor.blocks.4.multipathway_blocks.1.res_blocks.2.branch2.conv_c.weight",
         ),
         ("motion_mlp.3.bias", "motion_projector.linear_2.bias"),
+        ("quality.0.weight", "head.inner.weight"),
+        ("quality.1.bias", "head.outer.bias"),
     ],
 )
 def test_names(released: str, ours: str):

@@ -11,17 +11,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from internvl_chat_forward import language_logits, motion_tokens, tile_tokens
-from published_folders import MOTION, TILE, TOKENS, random_slowfast, released_config, write_internvl, write_released
+from internvl_chat_forward import language_logits, motion_tokens, probe_logits, tile_tokens
+from published_folders import (
+    MOTION,
+    TILE,
+    TOKENS,
+    random_slowfast,
+    released_config,
+    write_internvl,
+    write_released,
+    write_released_probe,
+)
 from torch import Tensor
 from transformers import InternVLForConditionalGeneration
 
-from models.compatibility import OFF, RELEASED
+from models.compatibility import OFF, Compatibility
 from models.errors import MissingWeightsError, ModelError
 from models.motion import SLOWFAST_R50
-from models.published import MotionStart, from_internvl, from_released
-from models.quality_lmm import QualityLMM
-from models.vision_encoder import PAPER_SPEC, VisualInput, prepare_clip, prepare_image
+from models.probe_head import QualityProbe
+from models.published import (
+    AS_EVALUATED,
+    AS_PROBED,
+    AS_TRAINED,
+    MotionStart,
+    encoder_from_released,
+    from_internvl,
+    from_released,
+    probe_from_released,
+)
+from models.quality_lmm import QualityLMM, level_prefix
+from models.vision_encoder import PAPER_SPEC, VisualInput, encoder_state, prepare_clip, prepare_image, swap_encoder
 
 SPEC = dataclasses.replace(PAPER_SPEC, tile_px=TILE, motion_px=32, max_tiles=4)
 
@@ -186,7 +205,7 @@ def test_released_video_logits_are_those_of_the_authors_architecture(released: t
 
 def test_departures_are_on_and_survive_a_round_trip(released: tuple[QualityLMM, dict[str, Tensor]], tmp_path: Path):
     model, _ = released
-    assert model.spec.compatibility == RELEASED
+    assert model.spec.compatibility == AS_EVALUATED
     assert not model.motion_extractor.config.permuted
     model.save_pretrained(tmp_path)
     again = QualityLMM.from_pretrained(tmp_path)
@@ -195,6 +214,42 @@ def test_departures_are_on_and_survive_a_round_trip(released: tuple[QualityLMM, 
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     media = _media(model.spec)
     assert torch.equal(again.level_probabilities(media), model.level_probabilities(media))
+
+
+def test_training_and_evaluation_of_the_authors_have_flags_of_their_own():
+    """What both sides do alike, and what one of them does alone (jzhws/VITAL-Series at 729097b)."""
+    both = {"unpermuted_motion", "area_tiling", "doubled_single_tile", "imagenet_motion", "frame_labels"}
+    for flags, stride, sentences in ((AS_TRAINED, 8, False), (AS_EVALUATED, 1, True)):
+        values = dataclasses.asdict(flags)
+        assert {name for name in both if values.pop(name)} == both
+        assert values == {"frame_stride": stride, "evaluation_sentences": sentences}
+    assert dataclasses.asdict(AS_PROBED) == {
+        **dataclasses.asdict(OFF), "imagenet_motion": True, "frame_stride": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentences", "motion", "key"),
+    [
+        (AS_TRAINED, ("The quality of the image is", "The quality of the video is"), list(range(0, 64, 8)), 3),
+        (AS_EVALUATED, ("The quality of this image is", "The overall quality of this video is"), list(range(68)), 4),
+    ],
+)
+def test_each_preset_shows_the_frames_and_forces_the_sentence_of_its_side(
+    flags: Compatibility, sentences: tuple[str, str], motion: list[int], key: int, tmp_path: Path
+):
+    write_released(tmp_path)
+    model = from_released(tmp_path, flags, MOTION)
+    frames = np.zeros((70, 4, 4, 3), np.uint8) + np.arange(70, dtype=np.uint8)[:, None, None, None]
+    clip = prepare_clip(frames, np.arange(70) / 16, model.spec)  # seconds at the frames 0, 16, 32, 48 of 70
+    assert clip.motion_CTHW is not None
+    grey = (clip.motion_CTHW[0].mean((1, 2)) * 0.229 + 0.485) * 255
+    assert grey.round().int().tolist() == motion
+    assert len(clip.tiles_TCHW) == 4
+    odd = prepare_clip(frames, np.arange(70) / 15, model.spec)  # seconds at 0, 15, 30, 45: one of them a multiple of 8
+    assert len(odd.tiles_TCHW) == (1 if key == 3 else 4)
+    image = prepare_image(frames[0], model.spec)
+    assert (level_prefix(image, flags), level_prefix(clip, flags)) == sentences
 
 
 def test_departures_can_be_left_off(tmp_path: Path):
@@ -236,6 +291,54 @@ def test_incomplete_or_other_checkpoints_are_refused_in_one_line(tmp_path: Path)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(MissingWeightsError, match=r"merges.txt is missing.*or tokenizer.json"):
         from_released(tmp_path, motion=MOTION)
+
+
+def test_the_released_probe_scores_as_the_authors_architecture(tmp_path: Path):
+    state = write_released_probe(tmp_path / "snapshot")
+    probe = probe_from_released(tmp_path / "snapshot", MOTION)
+    assert probe.layers == (7, 13)
+    assert probe.spec.compatibility == AS_PROBED
+    probe.save_pretrained(tmp_path / "saved")
+    generator = torch.Generator().manual_seed(2)
+    tiles, clip = torch.randn(2, 3, TILE, TILE, generator=generator), torch.randn(3, 8, 32, 32, generator=generator)
+    with torch.no_grad():
+        theirs = probe_logits(state, random_slowfast(MOTION), tiles, clip).softmax(-1)
+    assert theirs.std() > 0.01
+    for ours in (probe, QualityProbe.from_pretrained(tmp_path / "saved")):
+        found = ours.level_probabilities([VisualInput(tiles, clip)])
+        assert torch.allclose(found[0], theirs.flip(0), atol=1e-5)
+        expected = float(theirs @ torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0]))
+        assert ours.scores(found)[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("beside", ["head", "language model and projectors"])
+def test_the_released_encoder_takes_its_place_in_another_model(beside: str, tmp_path: Path):
+    if beside == "head":
+        state = write_released_probe(tmp_path / "snapshot", layers=2)
+    else:
+        state = write_released(tmp_path / "snapshot")
+    encoder_from_released(tmp_path / "snapshot", MOTION).save_pretrained(tmp_path / "encoder")
+    write_released(tmp_path / "whole")
+    target = from_released(tmp_path / "whole", motion=MOTION)
+    swap_encoder(target, tmp_path / "encoder")
+    found = encoder_state(target)
+    assert torch.equal(found["image.encoder.layer.1.lambda_2"], state["vision_model.encoder.layers.1.ls2"])
+    q, k, v = state["vision_model.encoder.layers.1.attn.qkv.weight"].chunk(3)
+    for part, value in (("q", q), ("k", k), ("v", v)):
+        assert torch.equal(found[f"image.encoder.layer.1.attention.{part}_proj.weight"], value)
+    name = "0.multipathway_blocks.1.conv.weight"
+    assert torch.equal(found[f"motion.blocks.{name}"], state[f"slowfast_model.feature_extraction.{name}"])
+
+
+def test_a_probe_and_a_whole_model_are_told_apart(tmp_path: Path):
+    write_released_probe(tmp_path / "probe", layers=7)
+    write_released(tmp_path / "whole")
+    with pytest.raises(ModelError, match="whole holds no linear probe"):
+        probe_from_released(tmp_path / "whole", MOTION)
+    for name in ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"):
+        (tmp_path / "probe" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    with pytest.raises(ModelError, match="holds a linear probe, not a whole model"):
+        from_released(tmp_path / "probe", motion=MOTION)
 
 
 # ------------------------------------------------------------------ the authors' own code

@@ -41,7 +41,9 @@ def test_base_models_are_those_of_the_decoders_and_of_the_papers_profile(checkou
 
 def test_released_checkpoints_have_records():
     released = {name: record for name, record in weight_records().items() if name.startswith("JZHWS/")}
-    assert len(released) == 5
+    assert len(released) == 7
+    assert released["JZHWS/VITAL-Linear-Probe"].licence == "MIT, as its page says"
+    assert released["JZHWS/VITAL-Vision-Encoder-300M"].licence == "none is stated on its page"
     assert all(record.snapshot and record.owners == (f"released {name[6:]}",) for name, record in released.items())
 
 

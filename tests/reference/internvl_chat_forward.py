@@ -6,7 +6,7 @@ Shape legend: ``P`` tiles, ``N`` patches with the class token, ``C`` channels, `
 import math
 
 import torch
-from published_folders import HEADS, LAYERS, TEXT_HEADS, TEXT_KV_HEADS, TEXT_LAYERS
+from published_folders import HEADS, TEXT_HEADS, TEXT_KV_HEADS, TEXT_LAYERS
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,6 +31,11 @@ def _gelu(x: Tensor) -> Tensor:
 
 def vision_features(state: State, tiles_PCHW: Tensor) -> Tensor:
     """Patch features ``[P, N - 1, C]`` of the image encoder."""
+    return vision_layers(state, tiles_PCHW)[-1]
+
+
+def vision_layers(state: State, tiles_PCHW: Tensor) -> list[Tensor]:
+    """Patch features ``[P, N - 1, C]`` after each layer of the image encoder."""
     size = state["vision_model.embeddings.patch_embedding.weight"].shape[-1]
     patches = tiles_PCHW.unfold(2, size, size).unfold(3, size, size)  # [P, 3, rows, columns, size, size]
     flat = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
@@ -38,8 +43,9 @@ def vision_features(state: State, tiles_PCHW: Tensor) -> Tensor:
     x = flat @ weight.T + state["vision_model.embeddings.patch_embedding.bias"]
     x = torch.cat([state["vision_model.embeddings.class_embedding"].expand(len(x), -1, -1), x], dim=1)
     x = x + state["vision_model.embeddings.position_embedding"]
-    for number in range(LAYERS):
-        layer = f"vision_model.encoder.layers.{number}"
+    after: list[Tensor] = []
+    while f"vision_model.encoder.layers.{len(after)}.ls1" in state:
+        layer = f"vision_model.encoder.layers.{len(after)}"
         fused = _linear(state, f"{layer}.attn.qkv", _layer_norm(state, f"{layer}.norm1", x))
         count, length, _ = fused.shape
         q, k, v = fused.view(count, length, 3, HEADS, -1).unbind(2)
@@ -48,19 +54,31 @@ def vision_features(state: State, tiles_PCHW: Tensor) -> Tensor:
         x = x + state[f"{layer}.ls1"] * _linear(state, f"{layer}.attn.proj", mixed)
         hidden = _gelu(_linear(state, f"{layer}.mlp.fc1", _layer_norm(state, f"{layer}.norm2", x)))
         x = x + state[f"{layer}.ls2"] * _linear(state, f"{layer}.mlp.fc2", hidden)
-    return x[:, 1:]
+        after.append(x[:, 1:])
+    return after
 
 
 def tile_tokens(state: State, tiles_PCHW: Tensor) -> Tensor:
     """Visual tokens ``[P, S, D]``: 2 x 2 neighbouring patches become one token, then the projector."""
-    features = vision_features(state, tiles_PCHW)
+    return _projected(state, "mlp1", _shuffled(vision_features(state, tiles_PCHW)))
+
+
+def _shuffled(features: Tensor) -> Tensor:
     side = math.isqrt(features.shape[1])
     rows = []
     for row in range(side // 2):
         for column in range(side // 2):
             corner = [(2 * row + i) * side + 2 * column + j for i in (0, 1) for j in (0, 1)]
             rows.append(torch.cat([features[:, index] for index in corner], dim=-1))
-    return _projected(state, "mlp1", torch.stack(rows, dim=1))
+    return torch.stack(rows, dim=1)
+
+
+def probe_logits(state: State, slowfast: torch.nn.Module, tiles_PCHW: Tensor, clip_CTHW: Tensor) -> Tensor:
+    """Logits ``[5]`` of the authors' linear probe, worst class first: what their code numbers 6, 12, ... is read."""
+    read = [features for number, features in enumerate(vision_layers(state, tiles_PCHW)) if number % 6 == 0][1:]
+    spatial = _shuffled(torch.cat(read, dim=-1)).flatten(0, 1).mean(0)
+    pooled = torch.cat([spatial, _fast_features(slowfast, clip_CTHW)[0].mean(-1)])
+    return _linear(state, "quality.1", _linear(state, "quality.0", pooled))
 
 
 def _projected(state: State, name: str, x: Tensor) -> Tensor:
@@ -70,14 +88,19 @@ def _projected(state: State, name: str, x: Tensor) -> Tensor:
 
 def motion_tokens(state: State, slowfast: torch.nn.Module, clip_CTHW: Tensor) -> Tensor:
     """Motion tokens ``[T, D]``: both pathways run, the fast one's pooled memory is read as ``[T, channels]``."""
+    pooled = _fast_features(slowfast, clip_CTHW)
+    return _projected(state, "motion_mlp", pooled.contiguous().view(clip_CTHW.shape[1], -1))
+
+
+def _fast_features(slowfast: torch.nn.Module, clip_CTHW: Tensor) -> Tensor:
+    """Pooled features ``[1, channels, T]`` of the fast pathway."""
     clip = clip_CTHW[None]
     frames = clip.shape[2]
     slow = clip[:, :, torch.linspace(0, frames - 1, frames // 4).long()]
     pathways = [slow, clip]
     for block in list(slowfast.blocks)[:5]:
         pathways = block(pathways)
-    pooled = pathways[1].mean((3, 4))  # [1, channels, T]
-    return _projected(state, "motion_mlp", pooled.contiguous().view(frames, -1))
+    return pathways[1].mean((3, 4))
 
 
 def _rms_norm(weight: Tensor, x: Tensor) -> Tensor:

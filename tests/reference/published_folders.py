@@ -191,13 +191,18 @@ def write_weights(folder: Path, state: dict[str, Tensor], shards: int) -> None:
 
 def released_shapes(vocabulary: int, patch: int = PATCH) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the authors' model class without its motion extractor, written down by hand."""
+    return encoder_shapes(LAYERS, patch) | _language_shapes(vocabulary)
+
+
+def encoder_shapes(layers: int, patch: int = PATCH) -> dict[str, tuple[int, ...]]:
+    """The image encoder's part of :func:`released_shapes`."""
     shapes: dict[str, tuple[int, ...]] = {
         "vision_model.embeddings.class_embedding": (1, 1, WIDTH),
         "vision_model.embeddings.position_embedding": (1, 1 + (TILE // PATCH) ** 2, WIDTH),
         "vision_model.embeddings.patch_embedding.weight": (WIDTH, 3, patch, patch),
         "vision_model.embeddings.patch_embedding.bias": (WIDTH,),
     }
-    for number in range(LAYERS):
+    for number in range(layers):
         layer = f"vision_model.encoder.layers.{number}"
         shapes |= {f"{layer}.{name}": (WIDTH,) for name in ("ls1", "ls2", "attn.proj.bias", "mlp.fc2.bias")}
         shapes |= {f"{layer}.{norm}.{kind}": (WIDTH,) for norm in ("norm1", "norm2") for kind in ("weight", "bias")}
@@ -205,6 +210,11 @@ def released_shapes(vocabulary: int, patch: int = PATCH) -> dict[str, tuple[int,
         shapes |= {f"{layer}.attn.proj.weight": (WIDTH, WIDTH)}
         shapes |= {f"{layer}.mlp.fc1.weight": (MLP, WIDTH), f"{layer}.mlp.fc1.bias": (MLP,)}
         shapes |= {f"{layer}.mlp.fc2.weight": (WIDTH, MLP)}
+    return shapes
+
+
+def _language_shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
     for part, channels in (("mlp1", 4 * WIDTH), ("motion_mlp", MOTION.channels)):
         shapes |= {f"{part}.0.weight": (channels,), f"{part}.0.bias": (channels,)}
         shapes |= {f"{part}.1.weight": (TEXT_WIDTH, channels), f"{part}.1.bias": (TEXT_WIDTH,)}
@@ -275,14 +285,36 @@ def write_released(folder: Path, *, one_file: bool = False, shards: int = 3, pat
     (folder / "config.json").write_text(json.dumps(released_config(vocabulary, patch), indent=2))
     generator = torch.Generator().manual_seed(5)
     state = {name: drawn(name, shape, generator) for name, shape in released_shapes(vocabulary, patch).items()}
-    network = random_slowfast(MOTION)
-    state |= {
-        name.replace("blocks.", "slowfast_model.feature_extraction.", 1): value
-        for name, value in network.state_dict().items()
-        if int(name.split(".")[1]) < 5
-    }
+    state |= _released_slowfast()
     write_weights(folder, {name: value.contiguous() for name, value in state.items()}, shards)
     return state
+
+
+def write_released_probe(folder: Path, layers: int = 13) -> dict[str, Tensor]:
+    """A snapshot like ``JZHWS/VITAL-Linear-Probe``: encoder, both pathways, and two linear layers, worst class first.
+
+    Returns:
+        Its tensors, float32, under the released names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = released_config(100)
+    config["vision_config"]["num_hidden_layers"] = layers
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    features = 4 * WIDTH * len(range(7, layers + 1, 6)) + MOTION.channels
+    shapes = encoder_shapes(layers) | {"quality.0.weight": (16, features), "quality.0.bias": (16,)}
+    shapes |= {"quality.1.weight": (5, 16), "quality.1.bias": (5,)}
+    generator = torch.Generator().manual_seed(6)
+    state = {name: drawn(name, shape, generator) for name, shape in shapes.items()} | _released_slowfast()
+    write_weights(folder, {name: value.contiguous() for name, value in state.items()}, 1)
+    return state
+
+
+def _released_slowfast() -> dict[str, Tensor]:
+    return {
+        name.replace("blocks.", "slowfast_model.feature_extraction.", 1): value
+        for name, value in random_slowfast(MOTION).state_dict().items()
+        if int(name.split(".")[1]) < 5
+    }
 
 
 def random_slowfast(config: MotionConfig, seed: int = 3) -> torch.nn.Module:

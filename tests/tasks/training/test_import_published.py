@@ -9,16 +9,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_folders import TILE, random_slowfast, write_internvl, write_released
+from published_folders import MOTION, TILE, random_slowfast, write_internvl, write_released, write_released_probe
 
 from models.errors import ModelError
 from models.motion import SLOWFAST_R50
-from models.published import from_internvl
+from models.probe_head import QualityProbe, load_encoder
+from models.published import (
+    AS_EVALUATED,
+    AS_TRAINED,
+    encoder_from_released,
+    from_internvl,
+    from_released,
+    probe_from_released,
+)
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import PAPER_SPEC
 from models.weights import weight_records
 from tasks.errors import StageError
-from tasks.training.import_published import import_published
+from tasks.training.import_published import How, import_published
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def test_a_base_is_made_of_the_snapshot_and_slowfast(places: Path, monkeypatch: 
     slowfast = weight_records()["SLOWFAST_8x8_R50.pyth"].path
     slowfast.parent.mkdir(parents=True)
     torch.save({"model_state": random_slowfast(SLOWFAST_R50).state_dict()}, slowfast)
-    folder = import_published("internvl3-1b", places / "base", 3, torch.bfloat16)
+    folder = import_published("internvl3-1b", places / "base", How(3))
     assert folder == places / "base" / "internvl3-1b"
     assert [path.name for path in (places / "base").iterdir()] == ["internvl3-1b"]
     model = QualityLMM.from_pretrained(folder, torch.bfloat16)
@@ -74,7 +82,25 @@ def test_a_released_checkpoint_goes_through_its_own_loader(places: Path):
     """This one is laid out as the authors' are, but its motion extractor is smaller than their SlowFast-R50."""
     write_released(_snapshot("JZHWS/VITAL-Warm-up-1B"))
     with pytest.raises(ModelError, match="motion_extractor"):
-        import_published("JZHWS/VITAL-Warm-up-1B", places, 0, torch.float32)
+        import_published("JZHWS/VITAL-Warm-up-1B", places, How(dtype=torch.float32))
     (places / "vital-warm-up-1b").mkdir()
     with pytest.raises(StageError, match="is there already"):
-        import_published("JZHWS/VITAL-Warm-up-1B", places, 0, torch.float32)
+        import_published("JZHWS/VITAL-Warm-up-1B", places, How(dtype=torch.float32))
+
+
+def test_what_the_authors_released_becomes_a_model_an_encoder_or_a_probe(places: Path, monkeypatch: pytest.MonkeyPatch):
+    """The snapshots are tiny, and so is their motion extractor."""
+    for loader in (from_released, encoder_from_released, probe_from_released):
+        small = functools.partial(loader, motion=MOTION)
+        monkeypatch.setattr(f"tasks.training.import_published.{loader.__name__}", small)
+    write_released(_snapshot("JZHWS/VITAL-Base-8B"))
+    write_released_probe(_snapshot("JZHWS/VITAL-Linear-Probe"))
+    write_released_probe(_snapshot("JZHWS/VITAL-Vision-Encoder-300M"))
+    for look, out in ((AS_EVALUATED, "evaluated"), (AS_TRAINED, "trained")):
+        folder = import_published("JZHWS/VITAL-Base-8B", places / out, How(look=look))
+        assert QualityLMM.from_pretrained(folder).spec.compatibility == look
+    probe = import_published("JZHWS/VITAL-Linear-Probe", places, How())
+    assert QualityProbe.from_pretrained(probe).readout == "released"
+    image_encoder, extractor = load_encoder(import_published("JZHWS/VITAL-Vision-Encoder-300M", places, How()))
+    assert image_encoder.config.num_hidden_layers == 13
+    assert extractor.config.channels == 256
