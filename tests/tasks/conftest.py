@@ -15,6 +15,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from tiny_study import make_frame
 from transformers import InternVLForConditionalGeneration
 
 from models.decoders import DecoderRecord, EncoderSize, build_internvl_config
@@ -28,7 +29,8 @@ from models.vision_encoder import EMBEDDED_SPEC, save_encoder
 from tasks.pool import load_candidates
 from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, REVIEWED, Origin, Split, Task
 from tasks.shards import digest, frame_of, write_archive, write_json, write_table
-from tasks.stage import Place
+from tasks.stage import Place, read_params, stage_config
+from tasks.training import pretrain
 from tasks.training_set import FOLDER, write_training_set
 
 SPLITS = (
@@ -296,3 +298,57 @@ def write_pretrained() -> Callable[[Path], None]:
         write_json(folder / "recipe.json", {"decoder": "small", "shares": shares, "examples": examples})
 
     return write
+
+
+Conversations = dict[str, set[str]]
+
+
+@pytest.fixture
+def rated(monkeypatch: pytest.MonkeyPatch) -> Conversations:
+    """Forced sentence of a modality -> the texts that stood before it wherever a model said it, in embedding order."""
+    found: Conversations = {}
+    texts: list[str] = []
+    heads: list[str] = []
+    embed, head, hidden = QualityLMM._embed, QualityLMM._head_embeddings, QualityLMM.hidden_states
+
+    def heard_embed(self: QualityLMM, text: str) -> torch.Tensor:
+        texts.append(text)
+        return embed(self, text)
+
+    def heard_head(self: QualityLMM, tokens_KD: torch.Tensor | None, prompt: str) -> torch.Tensor:
+        texts.clear()
+        made = head(self, tokens_KD, prompt)
+        heads.append("".join(texts))
+        return made
+
+    def heard_hidden(self: QualityLMM, visual: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor, *rest: Any) -> Any:
+        heads.clear()
+        made = hidden(self, visual, ids_BL, mask_BL, *rest)
+        for before, row, mask in zip(heads, ids_BL, mask_BL, strict=True):
+            words = str(self.tokenizer.decode(row[mask])).split()
+            if words[:3] == IMAGE_PREFIX.split()[:3]:
+                found.setdefault(" ".join(words[:6]), set()).add(before)
+        return made
+
+    monkeypatch.setattr(QualityLMM, "_embed", heard_embed)
+    monkeypatch.setattr(QualityLMM, "_head_embeddings", heard_head)
+    monkeypatch.setattr(QualityLMM, "hidden_states", heard_hidden)
+    return found
+
+
+@pytest.fixture
+def pretrain_asked(
+    line: Path, place_for: Callable[[Path, str], Place], publish: Callable[[Place, str], Path], rated: Conversations
+) -> Callable[[str], tuple[Path, Conversations]]:
+    """Function that trains with a style of question; returns the workspace and what stood before its ratings."""
+
+    def train(question: str) -> tuple[Path, Conversations]:
+        place = place_for(make_frame(line), "pretrain")
+        config = stage_config("pretrain", read_params(line))
+        pretrain.run(dataclasses.replace(config, question=question), place)
+        publish(place, "pretrain")
+        told = {sentence: set(heads) for sentence, heads in rated.items()}
+        rated.clear()
+        return line, told
+
+    return train

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,32 @@ def test_a_score_is_the_expectation_of_the_models_own_levels(place: Place, name:
         assert np.allclose(found["level_probs"], probs, atol=1e-5)
         assert found["score"] == pytest.approx(float(probs @ CENTRES), abs=1e-5)
         assert found["readout"] == "expectation"
+
+
+@pytest.mark.parametrize(("style", "user"), [("asked", "How would you rate the quality of this image?"), ("empty", "")])
+def test_the_pretrained_model_is_rated_after_the_conversation_it_was_trained_with(
+    pretrain_asked: Callable[[str], tuple[Path, dict[str, set[str]]]],
+    place_for: Callable[[Path, str], Place],
+    rated: dict[str, set[str]],
+    style: str,
+    user: str,
+):
+    root, trained = pretrain_asked(style)
+    place, artifacts = place_for(root, "predict"), root / "artifacts"
+    shutil.copytree(artifacts / "pretrain" / "model", artifacts / "assistant" / "model")
+    for stage in ("warm_up", "linear_probe"):
+        (artifacts / stage).mkdir()
+    (base,) = (entry for entry in predict.list_zoo(place) if entry.encoder == predict.BASE)
+    predict.run(CONFIG, place)
+    sentence = "The quality of the image is"
+    before = f"\n{user}<|im_end|>\n<|im_start|>assistant\n"
+    assert {conversation.partition("user\n")[2] for conversation in trained[sentence]} == {before}
+    untrained = QualityLMM.from_pretrained(base.folder)  # it knows no question, and is asked none
+    assert untrained.question == "empty"
+    assert {conversation.partition("user\n")[2] for conversation in rated[sentence]} == {
+        before, before.replace(user, ""),
+    }  # fmt: skip
+    assert trained[sentence] <= rated[sentence]
 
 
 @pytest.mark.parametrize(("name", "folder"), [("vital-probe", "model"), ("base-probe", "control")])

@@ -47,6 +47,23 @@ def test_scores_are_those_of_the_model_asked_as_it_was_trained(root: Path):
         assert scores[row["id"]] == pytest.approx(float(probs @ CENTRES), abs=2e-5)
 
 
+@pytest.mark.parametrize(("style", "user"), [("asked", "How would you rate the quality of this image?"), ("empty", "")])
+def test_a_trials_model_is_rated_after_the_conversation_it_was_trained_with(
+    pretrain_asked: Callable[[str], tuple[Path, dict[str, set[str]]]],
+    rated: dict[str, set[str]],
+    style: str,
+    user: str,
+):
+    root, trained = pretrain_asked(style)
+    measure(root)
+    sentence = "The quality of the image is"
+    assert trained[sentence] == rated[sentence]
+    (conversation,) = rated[sentence]
+    assert conversation.endswith(f"user\n\n{user}<|im_end|>\n<|im_start|>assistant\n")
+    (of_clips,) = rated["The quality of the video is"]
+    assert of_clips == conversation.replace("this image", "this video")
+
+
 def test_measures_are_those_of_the_scores_against_the_opinions(root: Path):
     found = measure(root)
     told = found["models"]["vital-base-small"]
