@@ -45,6 +45,7 @@ import scipy.io
 import skimage.data
 import torch
 import yaml
+from arguments import folder_with, positive
 from PIL import Image
 from pyiqa.default_model_configs import DEFAULT_CONFIGS
 from pyiqa.utils.img_util import imread2tensor
@@ -325,9 +326,9 @@ def real_metrics(params: Path | None, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Print the three comparisons and the parts of the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=12, help="pictures of 12 megapixels")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the least time counts")
-    parser.add_argument("--params", type=Path, help="folder with niqe_pris_params.npz")
+    parser.add_argument("--pictures", type=positive, default=12, help="pictures of 12 megapixels")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each side; the least time counts")
+    parser.add_argument("--params", type=folder_with("niqe_pris_params.npz"), help="folder with niqe_pris_params.npz")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     os.environ.pop("VITAL_STORE", None)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from arguments import existing_folder, natural
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
@@ -79,9 +80,12 @@ def covered(photographs: int, pool: int) -> int:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, help="folder of photographs (default: four of scikit-image)")
-    parser.add_argument("--types", nargs="*", default=list(SIGNALS), help="types to measure (default: all 29)")
-    parser.add_argument("--cover", type=int, nargs="*", default=[], help="numbers of photographs: print cells drawn")
+    parser.add_argument("--photos", type=existing_folder, help="folder of photographs (default: four of scikit-image)")
+    kinds = {"choices": tuple(SIGNALS), "default": list(SIGNALS), "metavar": "TYPE"}
+    parser.add_argument("--types", nargs="*", **kinds, help="types to measure (default: all 29)")
+    parser.add_argument(
+        "--cover", type=natural, nargs="*", default=[], help="numbers of photographs: print cells drawn"
+    )
     told = parser.parse_args()
     for count in told.cover:
         mean = statistics.fmean(covered(count, pool) for pool in range(POOLS))
@@ -89,6 +93,8 @@ def main() -> None:
     if told.cover:
         return
     photos = photographs(told.photos)
+    if not photos:
+        parser.error(f"argument --photos: {told.photos} holds no photographs")
     print(f"{'type':24}{'signal by strength, weakest first':52}{'rising':>8}")
     for kind in told.types:
         found = list(runs(kind, photos if kind in IMAGE_TYPES else photos[:1]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from arguments import folder_with, positive
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,8 +31,9 @@ MUST_HOLD: Final = 0.1
 def main() -> int:
     """Print a row per share of new contents; 1 if a limit would not hold where it must."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", type=Path, default=Path(__file__).resolve().parents[1])
-    parser.add_argument("--draws", type=int, default=20)
+    lies = folder_with("params.yaml", f"artifacts/{OPINION_TABLE}")
+    parser.add_argument("--workspace", type=lies, default=str(Path(__file__).resolve().parents[1]))
+    parser.add_argument("--draws", type=positive, default=20)
     named = parser.parse_args()
     config: Config = stage_config(SECTION, read_params(named.workspace))
     locate = (named.workspace / "artifacts").joinpath

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import hub_decoders, positive
 
 from models.decoders import (
     INTERNVIT_300M,
@@ -51,10 +52,10 @@ def make(decoder: str) -> QualityLMM:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--decoder", default="internvl3-1b")
+    parser.add_argument("--decoder", choices=hub_decoders(), default="internvl3-1b")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clip-frames", type=int, default=16)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--clip-frames", type=positive, default=16)
     parser.add_argument("--skip-folder", action="store_true", help="do not write and read the model")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from arguments import folder_with
 from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -110,7 +111,7 @@ def _naturalness(pixels: np.ndarray, pristine: PristineModel | None) -> float:
 def main() -> None:
     """Print one table per set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=folder_with("manifest.csv"))
     folder = parser.parse_args().folder
     for name, rated in read_manifest(folder).items():
         if len(rated) < 5:

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from arguments import positive, present_device
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -291,13 +292,13 @@ def main() -> None:
     """Print a table and the goals per case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", type=present_device, choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--kind", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--cases", nargs="+", choices=tuple(SUPERVISED), default=list(SUPERVISED))
-    parser.add_argument("--vocabulary", type=int, help="InternVL3's 151,674")
-    parser.add_argument("--width", type=int, default=896, help="decoder width; 896 is InternVL3-1B's")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=2, help="the least time counts")
+    parser.add_argument("--vocabulary", type=positive, help="InternVL3's 151,674")
+    parser.add_argument("--width", type=positive, default=896, help="decoder width; 896 is InternVL3-1B's")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--repeat", type=positive, default=2, help="the least time counts")
     parser.add_argument("--skip", nargs="+", choices=("torch", "liger"), default=[], help="torch's is slow on a CPU")
     parser.add_argument("--trained", action="store_true", help="the head learns too, as in the warm-up")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from arguments import hub_decoders, positive, present_device
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -51,7 +52,7 @@ from models.tokenizer import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, TURN_END, TU
 from models.vision_encoder import VisualInput, VisualSpec
 from tasks.training.base import domain_tokenizer
 from tasks.training.freezing import train_only
-from tasks.training.memory import Sharding, device_memory, numerics_of
+from tasks.training.memory import WEIGHTS, Sharding, device_memory, numerics_of
 from tasks.training.planning import FAMILIES
 
 LIMIT: Final = 0.15
@@ -400,12 +401,17 @@ def cases_of(device: str, decoder: str, only: str) -> list[Case]:
 def main() -> None:
     """Run all cases, print the table, and fail if the plan is not good enough."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--decoder", default="internvl3-1b", help="on a GPU: whose sizes")
-    parser.add_argument("--weights", default="float32", help="on a GPU: how weights are held (vital plan --weights)")
+    parser.add_argument("--device", type=present_device, choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--decoder",
+        choices=hub_decoders(),
+        default="internvl3-1b",
+        help="on a GPU: whose sizes",
+    )
+    parser.add_argument("--weights", choices=tuple(WEIGHTS), default="float32", help="on a GPU: how weights are held")
     parser.add_argument("--only", choices=("", "tiny", "wide"), default="", help="on the CPU: some of the steps")
-    parser.add_argument("--threads", type=int, default=1, help="on the CPU: threads inside a product")
-    parser.add_argument("--runs", type=int, default=7, help="timed steps; the least counts")
+    parser.add_argument("--threads", type=positive, default=1, help="on the CPU: threads inside a product")
+    parser.add_argument("--runs", type=positive, default=7, help="timed steps; the least counts")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.device == "cpu":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from arguments import positive
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -89,7 +90,7 @@ def predicted(stage: int, processes: int) -> dict[str, float]:
 def main() -> None:
     """Run every stage, print the table, and fail if the plan is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=positive, default=2)
     processes = parser.parse_args().processes
     table = Table("stage", "optimizer, bytes", "weights, bytes", box=box.SIMPLE_HEAD, pad_edge=False)
     worst = 0.0

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from arguments import folder_with
 from PIL import Image
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -146,7 +147,8 @@ def line(name: str, some: Iterable[Judged]) -> str:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--workspace", type=Path, default=CHECKOUT)
+    lies = folder_with("params.yaml", "artifacts/review/reviewed.parquet")
+    parser.add_argument("--workspace", type=lies, default=str(CHECKOUT))
     named = parser.parse_args()
     found = balanced(judged(named.workspace))
     attributes = sorted({one.kind.partition(":")[0] for one in found})

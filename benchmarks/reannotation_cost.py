@@ -31,6 +31,7 @@ from typing import Any, Final
 import numpy as np
 import skimage.data
 import yaml
+from arguments import natural, positive
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -116,9 +117,9 @@ def annotate(root: Path, params: dict[str, Any], turn: str, before: str | None =
 def main() -> int:
     """Print the counts of both runs and their ratio; 1 if a ratio is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=int, default=200)
-    parser.add_argument("--children", type=int, default=2, help="of each photograph")
-    parser.add_argument("--new", type=int, help="photographs that come later (default: one per cent)")
+    parser.add_argument("--media", type=positive, default=200)
+    parser.add_argument("--children", type=natural, default=2, help="of each photograph")
+    parser.add_argument("--new", type=positive, help="photographs that come later (default: one per cent)")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     named = parser.parse_args()
     os.environ.pop("VITAL_STORE", None)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from arguments import fraction, natural, positive
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests" / "tasks")]
@@ -148,9 +149,9 @@ def _journals(root: Path) -> list[str]:
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--faults", type=float, default=0.1)
+    parser.add_argument("--samples", type=positive, default=200)
+    parser.add_argument("--kills", type=natural, default=20)
+    parser.add_argument("--faults", type=fraction, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     named = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ import numpy as np
 import pyiqa
 import skimage.data
 import torch
+from arguments import existing_file, positive
 from PIL import Image
 from pyiqa.utils.download_util import DEFAULT_CACHE_DIR
 from scipy.io import savemat
@@ -58,9 +59,9 @@ def pyiqa_niqe(params: Path | None, folder: Path) -> Callable[[np.ndarray], floa
 def main() -> None:
     """Print one line per scorer, their sum, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, help="threads inside one forward pass")
-    parser.add_argument("--clip", type=Path, help="a video to score end to end")
-    parser.add_argument("--niqe", type=Path, help="NIQE's published parameters, for pyiqa's NIQE")
+    parser.add_argument("--threads", type=positive, help="threads inside one forward pass")
+    parser.add_argument("--clip", type=existing_file, help="a video to score end to end")
+    parser.add_argument("--niqe", type=existing_file, help="NIQE's published parameters, for pyiqa's NIQE")
     arguments = parser.parse_args()
     photo = np.array(Image.fromarray(skimage.data.astronaut()).resize(SIZE, Image.Resampling.BICUBIC))
     scorers = load_scorers(threads=arguments.threads)

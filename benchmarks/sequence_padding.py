@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import yaml
+from arguments import folder_with, positive
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -91,8 +92,9 @@ def table(config: Config, data: SplitData, model: QualityLMM, steps: int) -> Non
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--root", type=Path, default=CHECKOUT, help="checkout or workspace with artifacts")
+    parser.add_argument("--steps", type=positive, default=60)
+    lies = folder_with("artifacts/base", "artifacts/assemble")
+    parser.add_argument("--root", type=lies, default=str(CHECKOUT), help="checkout or workspace with artifacts")
     given = parser.parse_args()
     config = stage_config("pretrain", yaml.safe_load((CHECKOUT / "params.yaml").read_text()))
     place = Place(given.root, given.root, given.root)

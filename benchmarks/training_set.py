@@ -33,6 +33,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from arguments import existing_folder, positive
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -315,12 +316,12 @@ def make(folder: Path, rows: int, json_rows: int) -> None:
 def main() -> int:
     """Measure; exit code 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rows", type=int, default=PAPER_ROWS)
+    parser.add_argument("--rows", type=positive, default=PAPER_ROWS)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows")
-    parser.add_argument("--json-rows", type=int, help="examples that json.load is given; default all")
-    parser.add_argument("--folder", type=Path, help="scratch folder; default a temporary one")
+    parser.add_argument("--json-rows", type=positive, help="examples that json.load is given; default all")
+    parser.add_argument("--folder", type=existing_folder, help="scratch folder; default a temporary one")
     parser.add_argument("--keep", action="store_true", help="leave the files there for the next run")
-    parser.add_argument("--steps", type=int, default=2000, help="steps that are drawn to measure the rate")
+    parser.add_argument("--steps", type=positive, default=2000, help="steps that are drawn to measure the rate")
     parser.add_argument("--probe", choices=["authors", "ours", "draws"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.probe:

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import yaml
+from arguments import hub_decoders, natural, positive, present_device
 from torch import Tensor
 from torch.nn import functional
 
@@ -198,14 +199,14 @@ def measure(way: str, setting: Setting) -> dict[str, float]:
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--decoder", default="internvl3-1b")
-    parser.add_argument("--layers", type=int, help="of encoder and decoder; default: all")
-    parser.add_argument("--tiles", type=int, default=7, help="of 448 px, a medium")
-    parser.add_argument("--samples", type=int, default=4, help="in a micro-batch")
-    parser.add_argument("--frames", type=int, default=0, help="motion frames of the last sample")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--device", type=present_device, choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--decoder", choices=hub_decoders(), default="internvl3-1b")
+    parser.add_argument("--layers", type=positive, help="of encoder and decoder; default: all")
+    parser.add_argument("--tiles", type=positive, default=7, help="of 448 px, a medium")
+    parser.add_argument("--samples", type=positive, default=4, help="in a micro-batch")
+    parser.add_argument("--frames", type=natural, default=0, help="motion frames of the last sample")
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--repeat", type=positive, default=3)
     parser.add_argument("--recompute", action="store_true", help="activations of the layers in the backward pass")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
