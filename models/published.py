@@ -7,9 +7,10 @@ Nothing is fetched; ``vital weights`` brings the files. What is built here is sa
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
+from torch import nn
 from transformers import (
     AutoTokenizer,
     InternVLForConditionalGeneration,
@@ -164,12 +165,13 @@ def encoder_from_released(
     """
     state = read_state(checkpoint_shards(folder, _RELEASED, _REMEDY))
     encoder, extractor = InternVLVisionModel(read_vision_config(folder)), MotionExtractor(motion)
-    parts = {"internvl.model.vision_tower": encoder, "motion_extractor": extractor}
+    parts: dict[str, nn.Module] = {"internvl.model.vision_tower": encoder, "motion_extractor": extractor}
     for part, module in parts.items():
         own = state_of(state, part)
         require_same_tensors(shapes_of(own), shapes_of(module.state_dict()), f"{folder}, {part}")
         module.load_state_dict(own)
-    return ReleasedEncoder(encoder.to(dtype).eval(), extractor.to(dtype).eval())
+        module.to(dtype).eval()
+    return ReleasedEncoder(encoder, extractor)
 
 
 def probe_from_released(
@@ -191,7 +193,8 @@ def probe_from_released(
         raise ModelError(msg)
     head |= {name: value.flip(0) for name, value in head.items() if name.startswith("outer.")}
     width = len(head["inner.bias"]) if "inner.bias" in head else 1
-    depth, side = encoder.image_encoder.config.num_hidden_layers, encoder.image_encoder.config.image_size[0]
+    size: Any = encoder.image_encoder.config
+    depth, side = int(size.num_hidden_layers), int(size.image_size[0])
     spec = dataclasses.replace(RELEASED_SPEC, tile_px=side, motion_px=side, compatibility=AS_PROBED)
     layers = range(_PROBE_STEP + 1, depth + 1, _PROBE_STEP)
     probe = QualityProbe(encoder.image_encoder, encoder.motion_extractor, spec, layers, width, "released")
