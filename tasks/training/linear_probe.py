@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from models.levels import LEVELS
 from models.probe_head import QualityProbe, ReadoutName, level_class, load_encoder
 from models.quality_lmm import QualityLMM
+from models.standardisation import Standardisation
 from models.vision_encoder import VisualSpec
 from tasks import group
 from tasks.errors import StageError
@@ -42,6 +43,7 @@ from tasks.training.trainer import Trainer, TrainingConfig, history_rows
 MODEL: Final = "model"
 CONTROL: Final = "control"
 """The probe of the pre-trained encoder, and that of the encoder before pre-training."""
+_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Config:
         width: of the layer between.
         readout: what levels count in a score; stored with the model.
         control: whether to train the same head on the encoder before pre-training too.
+        standardise: whether the head learns on standard features (mean 0, deviation 1 over what it is trained on); the
+            published head takes raw ones either way and has the same shape. The released code trains on raw ones.
         max_reject_share: share of undecodable media above which the stage fails.
         training: the loop, for each head; an example is a medium.
     """
@@ -62,6 +66,7 @@ class Config:
     width: int
     readout: ReadoutName
     control: bool
+    standardise: bool
     max_reject_share: float
     training: TrainingConfig
 
@@ -176,7 +181,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class ProbeBatch:
-    """Pooled features ``[N, F]`` and classes ``[N]`` of some media."""
+    """Pooled features, raw or standard, ``[N, F]`` and classes ``[N]`` of some media."""
 
     pooled_NF: Tensor
     class_N: Tensor
@@ -184,7 +189,11 @@ class ProbeBatch:
 
 
 class ProbeBatches:
-    """Batches of media: each once before any comes again, in an order that is new in every epoch."""
+    """Batches of media: each once before any comes again, in an order that is new in every epoch.
+
+    Args:
+        scale: what makes their features standard; None leaves them raw.
+    """
 
     def __init__(
         self,
@@ -192,9 +201,10 @@ class ProbeBatches:
         features: CachedFeatures,
         probe: QualityProbe,
         config: TrainingConfig,
+        scale: Standardisation | None = None,
         share: RankShare = ALONE,
     ) -> None:
-        self._samples, self._features, self._probe = samples, features, probe
+        self._samples, self._features, self._probe, self._scale = samples, features, probe, scale
         self._parts, self._share = config.micro_batches, share
         self._order = Shuffled({Task.SINGLE: len(samples.ids)}, {Task.SINGLE: 1.0}, config.seed, config.batch_examples)
 
@@ -207,6 +217,8 @@ class ProbeBatches:
     def _batch(self, numbers: Sequence[int]) -> ProbeBatch:
         ids = [self._samples.ids[number] for number in numbers]
         pooled_NF = self._probe.gathered([self._features.read(medium) for medium in ids])
+        if self._scale is not None:
+            pooled_NF = self._scale.applied(pooled_NF)
         return ProbeBatch(pooled_NF, torch.from_numpy(self._samples.class_N[list(numbers)]), ids)
 
 
@@ -229,7 +241,8 @@ def _train(
     done = work / "done.json"
     if found := here.led(lambda: json.loads(done.read_text()) if done.is_file() else None):
         return found
-    batches = ProbeBatches(samples, features, probe, config.training, own_share())
+    scale = here.led(lambda: _scale(probe, samples, features)) if config.standardise else None
+    batches = ProbeBatches(samples, features, probe, config.training, scale, own_share())
     course = Course(f"linear_probe {name}", work, place.telemetry("linear_probe") / name)
     train_only(probe.to(device_of(config.training)), [probe.head])
     with frozen_stays(probe) as proof:
@@ -237,7 +250,15 @@ def _train(
     first, last = curve_ends(history)
     values = {"frozen_sha256": proof.frozen_sha256, "loss_first": first, "loss_last": last}
     if here.leads:
+        if scale is not None:
+            scale.fold_into(probe.head.inner)
         probe.save_pretrained(place.out / name)
         write_json(place.out / name / "history.json", history_rows(history))
         write_json(done, values)
     return values
+
+
+def _scale(probe: QualityProbe, samples: Samples, features: CachedFeatures) -> Standardisation:
+    """Mean and deviation of the pooled features of everything that is learnt from."""
+    parts = (samples.ids[start : start + _ROWS] for start in range(0, len(samples.ids), _ROWS))
+    return Standardisation.over(probe.gathered([features.read(one) for one in part]).numpy() for part in parts)
