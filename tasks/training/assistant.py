@@ -189,9 +189,7 @@ def _prepare(model: QualityLMM, config: Config, place: Place) -> _Lesson:
     views = Views(model.spec, config.views, config.training.seed)
     preparation = Preparation("assistant", config.training.threads, config.max_reject_share)
     shown, folder = _shown(kept, frame), place.work / "media"
-    media = group.current().leader_first(
-        lambda: prepare_media(folder, shown, lambda row: read_any_media(place, row), views, preparation)
-    )
+    media = prepare_media(folder, shown, lambda row: read_any_media(place, row), views, preparation)
     usable = [one for one in kept if media.ids.issuperset(one.media)]
     rejects = pd.concat([media.rejects, long, _unseen(kept, media)], ignore_index=True)
     return _Lesson(line, usable, media, rejects)

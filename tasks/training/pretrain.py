@@ -169,9 +169,7 @@ def open_media(
     views = Views(spec, config.views, config.training.seed)
     preparation = Preparation("pretrain", config.training.threads, config.max_reject_share)
     if config.media == "prepared":
-        yield group.current().leader_first(
-            lambda: prepare_media(place.kept_media, data.media, archives.read, views, preparation)
-        )
+        yield prepare_media(place.kept_media, data.media, archives.read, views, preparation)
         return
     preparer = Preparer(archives.read, views, preparation)
     with StreamedMedia(preparer, data.examples, config.streaming, place.work / "rejects") as media:

@@ -29,8 +29,9 @@ TRAINING = TrainingConfig(
     learning_rate=1e-2, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=2, peak_flops=1e9,
 )  # fmt: skip
 CONFIG = linear_probe.Config(
-    layers=(1, 2), width=16, readout="centres", control=True, standardise=True, max_reject_share=0.1, training=TRAINING
-)
+    layers=(1, 2), width=16, readout="centres", control=True, max_examples=None, kept="float32", standardise=True,
+    max_reject_share=0.1, training=TRAINING,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -154,24 +155,33 @@ def test_without_opinions_there_is_nothing_to_learn(place: Place):
 
 def test_every_medium_is_shown_once_before_any_again():
     config = dataclasses.replace(TRAINING, batch_examples=7)
-    samples = linear_probe.Samples([f"m{n}" for n in range(21)], np.zeros(21, np.int64))
 
-    class Features:
-        def read(self, medium: str) -> Any:
-            return medium
+    class Rows:
+        ids = [f"m{n}" for n in range(21)]  # noqa: RUF012 - stands in for an attribute
 
-    class Probe:
-        def gathered(self, features: list[str]) -> torch.Tensor:
-            return torch.zeros(len(features), 1)
+        def __len__(self) -> int:
+            return len(self.ids)
 
-    features: Any = Features()
-    probe: Any = Probe()
-    batches = linear_probe.ProbeBatches(samples, features, probe, config)
+        def rows(self, numbers: list[int]) -> torch.Tensor:
+            return torch.tensor(numbers)[:, None].float()
+
+    rows: Any = Rows()
+    batches = linear_probe.ProbeBatches(linear_probe.Samples(rows, np.arange(21) % 5), config)
+    for part in batches.step(4):
+        numbers = [Rows.ids.index(name) for name in part.example_ids]
+        assert part.pooled_NF[:, 0].tolist() == numbers
+        assert part.class_N.tolist() == [number % 5 for number in numbers]
     epochs = [[name for step in steps for part in batches.step(step) for name in part.example_ids]
               for steps in (range(3), range(3, 6))]  # fmt: skip
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(samples.ids)
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(Rows.ids)
     assert epochs[0] != epochs[1]
     assert len(batches.step(0)) == 2
+
+
+def test_a_bound_is_kept_and_nothing_else_is_encoded(place: Place):
+    report = linear_probe.run(dataclasses.replace(CONFIG, max_examples=9), place)
+    assert report.media == sum(report.levels.values()) == 9
+    assert next((place.work / "features").iterdir()).stat().st_size < 9 * 448 * 4 * 2 + 4096
 
 
 @pytest.mark.parametrize("layers", [[], [0, 1], [1, 1]])
@@ -179,6 +189,11 @@ def test_layers_are_different_and_counted_from_one(layers: list[int]):
     values = dataclasses.asdict(CONFIG) | {"layers": layers}
     with pytest.raises(ConfigError, match="layers must name different layers"):
         build_config(linear_probe.Config, "linear_probe", values)
+
+
+def test_a_bound_of_no_medium_is_refused():
+    with pytest.raises(ConfigError, match="max_examples must be at least 1, or null"):
+        build_config(linear_probe.Config, "linear_probe", dataclasses.asdict(CONFIG) | {"max_examples": 0})
 
 
 @pytest.mark.slow
