@@ -154,8 +154,9 @@ def test_conversations_about_a_broken_medium_are_left_out_wherever_they_are(rank
     opinions = {name: opinion(name, "good", [0.1, 0.6, 0.2, 0.1, 0.0]) for name in "abcx"}
     config = dataclasses.replace(CONFIG, steps=1, micro_batches=2)
     lost: list[str] = []
+    parts: dict[int, list[str]] = {}
     for _ in range(2):  # what every process finds is told to all of them
-        parts: dict[int, list[str]] = {}
+        parts.clear()
         for rank in range(ranks):
             share = RankShare(rank, ranks, lambda mine: (lost.extend(mine), lost)[1])
             mixture = InstructionMixture(found, Broken(set("abcx"), {"x"}), config, 6, opinions, share)
