@@ -65,15 +65,6 @@ class Group:
         """What ``work`` gives to the leader, which alone does it; the others wait for it."""
         return self.gather(work() if self.leads else None)[0]  # type: ignore[return-value]
 
-    def leader_first(self, work: Callable[[], T]) -> T:
-        """Do ``work`` in every process, but in the leader before the others, who then find its files finished."""
-        if self.leads:
-            done = work()
-            self.gather(None)
-            return done
-        self.gather(None)
-        return work()
-
 
 @cache
 def current() -> Group:

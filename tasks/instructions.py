@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
 from models.conversations import Turn
+from tasks.archives import Archives
 from tasks.errors import MediaError, StageError
-from tasks.pool import read_media
 from tasks.records import INSTRUCTIONS, MEDIUM_MARK, QuestionKind
 from tasks.shards import read_table
 from tasks.stage import Place
@@ -147,27 +147,67 @@ def external_media(instructions: Sequence[Instruction], root: str) -> pd.DataFra
         for one in instructions
         for key, modality in zip(one.media, one.modalities, strict=True)
     }
-    return pd.DataFrame.from_records(list(rows.values()), columns=list(_MEDIA_COLUMNS))
+    return pd.DataFrame.from_records(list(rows.values()), columns=list(ShownMedium._fields))
 
 
-_MEDIA_COLUMNS: Final = ("id", "content_id", "modality", "frames", "fps", "stage", "shard", "offset", "length")
+class ShownMedium(NamedTuple):
+    """What a medium is and where its bytes lie; it can be sent to another process."""
+
+    id: str
+    content_id: str
+    modality: str
+    frames: int
+    fps: float
+    stage: str
+    shard: str
+    offset: int
+    length: int
 
 
 def media_frame(candidates: pd.DataFrame, external: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Candidates and media of imported data sets in one frame."""
-    columns = list(_MEDIA_COLUMNS)
+    columns = list(ShownMedium._fields)
     frames = [pd.DataFrame(frame[columns]) for frame in (candidates, *external)]
     return pd.concat(frames, ignore_index=True)
 
 
-def read_any_media(place: Place, row: Any) -> bytes:
+class ShownMedia:
+    """The media that some conversations show.
+
+    Args:
+        frame: of :func:`media_frame`, of these and of others.
+    """
+
+    def __init__(self, instructions: Sequence[Instruction], frame: pd.DataFrame) -> None:
+        wanted = {medium for one in instructions for medium in one.media}
+        self._frame = pd.DataFrame(frame[[medium in wanted for medium in frame["id"]]])
+        self._numbers = {medium: number for number, medium in enumerate(self._frame["id"])}
+
+    @property
+    def shown(self) -> Mapping[str, int]:
+        """All of them, with their numbers."""
+        return self._numbers
+
+    def medium(self, medium_id: str) -> ShownMedium:
+        """One of them."""
+        return ShownMedium(*self._frame.iloc[self._numbers[medium_id]])
+
+    def frame(self) -> pd.DataFrame:
+        """Their rows."""
+        return self._frame
+
+
+def read_any_media(place: Place, row: Any, archives: str | None = None) -> bytes:
     """Bytes of a candidate or of a medium of an imported data set.
+
+    Args:
+        archives: where the archives of candidates lie if not in the workspace (see tasks.archives).
 
     Raises:
         MediaError: an imported medium cannot be read. StageError: an archive of the line is missing or short.
     """
     if row.stage != _EXTERNAL:
-        return read_media(place, row)
+        return Archives(place, archives).read(row)
     try:
         return (place.root / row.shard).read_bytes()
     except OSError as error:

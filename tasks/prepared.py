@@ -2,7 +2,8 @@
 
 Training reads the same medium in many steps, and evaluation asks several models about it; neither decodes it twice,
 and a frozen encoder sees it once. Files are written in parts that appear whole or not at all, so a killed stage keeps
-what it finished. A medium that does not decode becomes a reject; too many of them fail the stage.
+what it finished, and the processes of a stage share the parts. A medium that does not decode becomes a reject; too many
+of them fail the stage.
 """
 
 import dataclasses
@@ -27,10 +28,11 @@ from models.motion import MotionExtractor
 from models.passes import passes
 from models.quality_lmm import VisualFeatures
 from models.vision_encoder import VisualInput, VisualSpec, prepare_clip, prepare_image, wanted_frames
+from tasks import group
 from tasks.errors import MediaError, StageError
 from tasks.media import ADMITTED, Clip, Limits, Pixels, decode_image, decode_video
 from tasks.records import REJECTS, Modality
-from tasks.shards import atomic, digest
+from tasks.shards import atomic, digest, frame_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,10 @@ Reader = Callable[[Any], bytes]
 """Gives the bytes of one candidate row."""
 TileMotion = tuple[Tensor, Tensor | None]
 """Tiles, and the motion stream of a video: pixels or features."""
+Looks = Mapping[str, list[VisualInput]]
+"""Prepared views of some media, by id."""
+Maker = Callable[[Iterator[Looks]], dict[str, Tensor]]
+"""What a part keeps of its media, which come in groups that are decoded together."""
 
 
 class FrozenEncoder(Protocol):
@@ -64,7 +70,8 @@ class FrozenEncoder(Protocol):
 
 
 _CPU: Final = torch.device("cpu")
-_PART_MEDIA: Final = 64
+_TOGETHER: Final = 64
+"""Media that are decoded and held as pixels at a time."""
 _FALLBACK_RATE: Final = 25.0
 """Frames per second of a clip that declares none (as in tasks.media)."""
 _PIXELS_STORED: Final = torch.float16
@@ -128,7 +135,7 @@ def packed(medium: VisualInput) -> TileMotion:
 
 
 class _Parts:
-    """Tensors by medium and key (a view or an encoder), from parts that :func:`_fill` wrote."""
+    """Tensors by medium and key (a view or an encoder), from parts that :func:`fill_parts` wrote."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files: list[Any] = []
@@ -136,13 +143,12 @@ class _Parts:
         self._file_of: dict[str, int] = {}
         rejects: list[dict[str, str]] = []
         for path in paths:
-            file = safetensors.safe_open(path, framework="pt")
-            metadata = json.loads(file.metadata()["vital"])
-            self._file_of.update(dict.fromkeys(metadata["ids"], len(self._files)))
+            file, ids, lost = open_part(path)
+            self._file_of.update(dict.fromkeys(ids, len(self._files)))
             self._files.append(file)
             self._names.append(frozenset(file.keys()))
-            rejects.extend(metadata["rejects"])
-        self.rejects = pd.DataFrame.from_records(rejects, columns=REJECTS.columns)
+            rejects.extend(lost)
+        self.rejects = frame_of(REJECTS, rejects)
         self.broken = frozenset(self.rejects["id"])
 
     @property
@@ -204,14 +210,22 @@ def prepare_media(
 ) -> PreparedMedia:
     """Decode and prepare the media of ``candidates`` (rows of CANDIDATES) below ``folder``; finished parts are kept.
 
+    All processes of a group call it, and share the work.
+
     Raises:
         StageError: more media are broken than ``max_reject_share`` allows.
     """
 
-    def tensors_of(media: Mapping[str, list[VisualInput]]) -> dict[str, TileMotion]:
-        return {f"{name}/{view}": packed(one) for name, shown in media.items() for view, one in enumerate(shown)}
+    def made_of(groups: Iterator[Looks]) -> dict[str, Tensor]:
+        return _named(
+            (f"{name}/{view}", packed(one))
+            for media in groups
+            for name, shown in media.items()
+            for view, one in enumerate(shown)
+        )
 
-    parts = _fill(folder, candidates, Preparer(read, views, preparation), tensors_of)
+    parts = _Parts(fill_parts(folder, candidates, Preparer(read, views, preparation), made_of, _TOGETHER))
+    check_rejects(parts.rejects, len(candidates), preparation)
     return PreparedMedia(parts, views.count)
 
 
@@ -224,38 +238,66 @@ def encode_media(
 ) -> dict[str, CachedFeatures]:
     """Decode the media of ``candidates`` once and run every frozen encoder on each; finished parts are kept.
 
+    All processes of a group call it, and share the work.
+
     Args:
         encoders: name -> a model whose encoder is asked; all must look at media in the same way.
 
     Raises:
         StageError: more media are broken than ``max_reject_share`` allows.
     """
-    specs = {model.spec for model in encoders.values()}
-    if len(specs) != 1:
-        raise StageError("models that are compared on one set of media must prepare them in the same way")
 
     @torch.no_grad()
-    def tensors_of(media: Mapping[str, list[VisualInput]]) -> dict[str, TileMotion]:
-        found: dict[str, TileMotion] = {}
-        for encoder, model in encoders.items():
-            looks = passes([shown[0] for shown in media.values()])
-            features = [item for some in looks for item in model.visual_features(some)]
-            for name, item in zip(media, features, strict=True):
-                motion = None if item.motion_TM is None else item.motion_TM.cpu()
-                found[f"{name}/{encoder}"] = item.tiles_PSC.cpu(), motion
-        return found
+    def made_of(groups: Iterator[Looks]) -> dict[str, Tensor]:
+        return _named(
+            (f"{name}/{encoder}", item)
+            for media in groups
+            for encoder, model in encoders.items()
+            for name, item in encoded(media, model)
+        )
 
-    views = Views(specs.pop(), 1, 0)
-    with _encoders_on(preparation.device, encoders.values()):
-        parts = _fill(folder, candidates, Preparer(read, views, preparation, tuple(encoders)), tensors_of)
+    source = Preparer(read, Views(spec_of(encoders), 1, 0), preparation, tuple(encoders))
+    with encoders_on(preparation.device, encoders.values()):
+        parts = _Parts(fill_parts(folder, candidates, source, made_of, _TOGETHER))
+    check_rejects(parts.rejects, len(candidates), preparation)
     return {
         encoder: CachedFeatures(parts, encoder, model.motion_extractor.config.channels)
         for encoder, model in encoders.items()
     }
 
 
+def spec_of(encoders: Mapping[str, FrozenEncoder]) -> VisualSpec:
+    """How all of some encoders look at media.
+
+    Raises:
+        StageError: they do not look in one way.
+    """
+    specs = {model.spec for model in encoders.values()}
+    if len(specs) != 1:
+        raise StageError("models that are compared on one set of media must prepare them in the same way")
+    return specs.pop()
+
+
+def encoded(media: Looks, model: FrozenEncoder) -> Iterator[tuple[str, TileMotion]]:
+    """What an encoder says of the first view of each medium, on the CPU; media pass it in bounded groups."""
+    looks = passes([shown[0] for shown in media.values()])
+    features = [item for some in looks for item in model.visual_features(some)]
+    for name, item in zip(media, features, strict=True):
+        yield name, (item.tiles_PSC.cpu(), None if item.motion_TM is None else item.motion_TM.cpu())
+
+
+def _named(found: Iterable[tuple[str, TileMotion]]) -> dict[str, Tensor]:
+    """Tiles and motion under names of their own."""
+    stored: dict[str, Tensor] = {}
+    for name, (tiles, motion) in found:
+        stored[f"{name}/tiles"] = tiles
+        if motion is not None:
+            stored[f"{name}/motion"] = motion
+    return stored
+
+
 @contextmanager
-def _encoders_on(device: torch.device, models: Iterable[FrozenEncoder]) -> Iterator[None]:
+def encoders_on(device: torch.device, models: Iterable[FrozenEncoder]) -> Iterator[None]:
     """Image encoders and motion extractors on a device; afterwards they are where they were."""
     parts: list[nn.Module] = [part for model in models for part in (model.image_encoder, model.motion_extractor)]
     homes = [next(part.parameters()).device for part in parts]
@@ -314,47 +356,68 @@ class Preparer:
         return digest(dataclasses.asdict(self.views), self.keys, list(ids))
 
 
-def _fill(
-    folder: Path,
-    candidates: pd.DataFrame,
-    source: Preparer,
-    tensors_of: Callable[[Mapping[str, list[VisualInput]]], dict[str, TileMotion]],
-) -> _Parts:
-    rows = list(candidates.sort_values("id", kind="stable").itertuples(index=False))
-    preparation = source.preparation
-    paths: list[Path] = []
-    label = f"{preparation.stage}: media"
-    with ThreadPoolExecutor(preparation.threads) as pool, tqdm(total=len(rows), desc=label, unit="medium") as bar:
-        for start in range(0, len(rows), _PART_MEDIA):
-            members: list[Any] = rows[start : start + _PART_MEDIA]
-            path = folder / f"{source.part_name([row.id for row in members])}.safetensors"
-            if not path.is_file():
-                _write_part(path, list(pool.map(source.open, members)), tensors_of)
-            paths.append(path)
-            bar.update(len(members))
-    parts = _Parts(paths)
-    _check_rejects(parts.rejects, len(rows), preparation)
-    return parts
+def fill_parts(folder: Path, candidates: pd.DataFrame, source: Preparer, made_of: Maker, media: int) -> list[Path]:
+    """Make files of ``media`` media each, in the order of their ids; those that are there already are kept.
+
+    The processes of a group share what there is to do; each of them returns when all files are there.
+
+    Args:
+        made_of: what a file keeps, by name.
+    """
+    here, frame = group.current(), candidates.sort_values("id", kind="stable")
+    starts = range(0, len(frame), media)
+    paths = [folder / f"{source.part_name(list(frame['id'].iloc[at : at + media]))}.safetensors" for at in starts]
+
+    def make(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            rows: list[Any] = list(frame.iloc[starts[number] : starts[number] + media].itertuples(index=False))
+            if not paths[number].is_file():
+                groups = (rows[first : first + _TOGETHER] for first in range(0, len(rows), _TOGETHER))
+                _write_part(paths[number], (list(pool.map(source.open, some)) for some in groups), made_of)
+            bar.update(len(rows))
+
+    mine = range(here.rank, len(paths), here.size)
+    own = sum(min(media, len(frame) - starts[number]) for number in mine)
+    bar = tqdm(total=own, desc=f"{source.preparation.stage}: media", unit="medium", disable=not here.leads)
+    with ThreadPoolExecutor(source.preparation.threads) as pool, bar:
+        make(mine)
+        here.gather(None)
+        make(number for number, path in enumerate(paths) if not path.is_file())  # of machines that share no folder
+    return paths
 
 
 def _write_part(
-    path: Path,
-    results: Sequence[tuple[str, list[VisualInput] | dict[str, str]]],
-    tensors_of: Callable[[Mapping[str, list[VisualInput]]], dict[str, TileMotion]],
+    path: Path, groups: Iterable[Sequence[tuple[str, list[VisualInput] | dict[str, str]]]], made_of: Maker
 ) -> None:
-    media = {name: outcome for name, outcome in results if isinstance(outcome, list)}
-    rejects = [outcome for _, outcome in results if isinstance(outcome, dict)]
-    stored: dict[str, Tensor] = {}
-    for name, (tiles, motion) in tensors_of(media).items():
-        stored[f"{name}/tiles"] = tiles.contiguous().clone()
-        if motion is not None:
-            stored[f"{name}/motion"] = motion.contiguous().clone()
-    metadata = {"vital": json.dumps({"ids": list(media), "rejects": rejects})}
+    ids: list[str] = []
+    rejects: list[dict[str, str]] = []
+
+    def looks() -> Iterator[Looks]:
+        for results in groups:
+            media = {name: outcome for name, outcome in results if isinstance(outcome, list)}
+            ids.extend(media)
+            rejects.extend(outcome for _, outcome in results if isinstance(outcome, dict))
+            yield media
+
+    stored = {name: tensor.contiguous().clone() for name, tensor in made_of(looks()).items()}
+    metadata = {"vital": json.dumps({"ids": ids, "rejects": rejects})}
     with atomic(path) as file:
         file.write(safetensors.torch.save(stored, metadata=metadata))
 
 
-def _check_rejects(rejects: pd.DataFrame, total: int, preparation: Preparation) -> None:
+def open_part(path: Path) -> tuple[Any, list[str], list[dict[str, str]]]:
+    """A file of :func:`fill_parts`, mapped into memory, with the ids of its media and the REJECTS rows of others."""
+    file: Any = safetensors.safe_open(path, framework="pt")
+    told = json.loads(file.metadata()["vital"])
+    return file, told["ids"], told["rejects"]
+
+
+def check_rejects(rejects: pd.DataFrame, total: int, preparation: Preparation) -> None:
+    """Tell how many media do not decode.
+
+    Raises:
+        StageError: they are more than ``max_reject_share`` allows.
+    """
     if rejects.empty:
         return
     first = f"{rejects['id'].iloc[0]}: {rejects['detail'].iloc[0]}"

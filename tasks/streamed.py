@@ -7,9 +7,10 @@ in the work folder so that a run which was killed knows it; too many of them sto
 
 import json
 import time
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 
 from models.vision_encoder import VisualInput
 from tasks.errors import MediaError, StageError
-from tasks.prepared import Preparer, TileMotion, packed
+from tasks.prepared import PreparedMedia, Preparer, TileMotion, packed, prepare_media
 from tasks.records import REJECTS
 from tasks.shards import write_json
 
@@ -51,6 +52,10 @@ class Streaming:
             raise ValueError("streaming needs workers >= 1 and ahead >= 0")
 
 
+MediaWay = Literal["prepared", "streamed"]
+"""Media are decoded before the first step and kept as tensors, or while training goes on; a step sees the same."""
+
+
 class MediaOfRun(Protocol):
     """What a run may show: MappedExamples, for one."""
 
@@ -61,6 +66,10 @@ class MediaOfRun(Protocol):
 
     def medium(self, medium_id: str) -> Any:
         """The row that says what a medium is and where its bytes lie."""
+        ...
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of all shown media."""
         ...
 
 
@@ -162,6 +171,25 @@ class StreamedMedia:
 
     def _kept(self) -> list[dict[str, str]]:
         return [json.loads(path.read_text()) for path in sorted(self._work.glob("*.json"))]
+
+
+@contextmanager
+def open_media(
+    way: MediaWay, streaming: Streaming, preparer: Preparer, media: MediaOfRun, kept: Path, rejects: Path
+) -> Iterator[PreparedMedia | StreamedMedia]:
+    """The media of a training run, in the way that the configuration names; all processes of a group open them.
+
+    Args:
+        kept: folder of what is prepared. rejects: folder of what streaming rejects.
+
+    Raises:
+        StageError: more media are broken than ``max_reject_share`` allows.
+    """
+    if way == "prepared":
+        yield prepare_media(kept, media.frame(), preparer.read, preparer.views, preparer.preparation)
+        return
+    with StreamedMedia(preparer, media, streaming, rejects) as streamed:
+        yield streamed
 
 
 def _died(medium_id: str) -> StageError:

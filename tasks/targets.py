@@ -1,10 +1,11 @@
 """What media are worth by machine opinion: the scored candidates of the pool, each with its target."""
 
+import numpy as np
 import pandas as pd
 
 from tasks.pool import load_candidates
 from tasks.records import OPINIONS
-from tasks.shards import read_table
+from tasks.shards import digest, read_table
 from tasks.stage import Place
 
 
@@ -19,3 +20,17 @@ def scored_candidates(place: Place) -> pd.DataFrame:
     pool = load_candidates(place)
     scored = pd.DataFrame(pool[[medium in targets for medium in pool["id"]]])
     return scored.assign(target=[targets[medium] for medium in scored["id"]])
+
+
+def bounded(rows: pd.DataFrame, wanted: int | None, purpose: str) -> pd.DataFrame:
+    """At most ``wanted`` rows, in their order; None keeps all.
+
+    Those whose ids have the smallest hashes are kept, so a smaller number lies within a larger one.
+
+    Args:
+        purpose: mixed into the hashes.
+    """
+    if wanted is None or len(rows) <= wanted:
+        return rows
+    hashes = np.array([digest(purpose, medium) for medium in rows["id"]])
+    return pd.DataFrame(rows.iloc[np.sort(np.argsort(hashes, kind="stable")[:wanted])])

@@ -1,18 +1,23 @@
 """What the line is compared with: a ridge regression on features of the untouched encoder, and NIQE."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.errors import ModelError
 from models.linear_probe import LinearProbe, fit_probe
+from models.motion import MotionExtractor
 from models.niqe import niqe
+from models.quality_lmm import QualityLMM, VisualFeatures
+from models.vision_encoder import VisualInput, VisualSpec
 from tasks.errors import MediaError
 from tasks.media import Clip
 from tasks.pool import decoded
@@ -31,31 +36,67 @@ class ProbeConfig:
     Attributes:
         penalties: ridge penalties to choose from.
         folds: folds of whole contents in that choice.
+        max_media: bound on the training media that it is fitted to (see ``tasks.targets.bounded``); None takes all. The
+            fit holds their features in memory.
     """
 
     penalties: tuple[float, ...]
     folds: int
+    max_media: int | None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.max_media is not None and self.max_media < 1:
+            raise ValueError("max_media must be at least 1, or null for all")
 
 
-def pooled_features(ids: Iterable[str], features: CachedFeatures) -> Floats:
-    """One vector per medium: mean over all visual tokens, mean over motion tokens (0 for images), and the modality."""
-    items = [features.read(medium) for medium in ids]
-    visual_NC = np.array([item.tiles_PSC.mean(dim=(0, 1)).numpy() for item in items], np.float64)
-    motion_NM = np.zeros((len(items), features.motion_channels))
-    for position, item in enumerate(items):
-        if item.motion_TM is not None:
-            motion_NM[position] = item.motion_TM.mean(dim=0).numpy()
-    is_video_N1 = np.array([[item.is_video] for item in items], np.float64)
-    return np.hstack([visual_NC, motion_NM, is_video_N1])
+@dataclass(frozen=True)
+class MeanPooled:
+    """A model's frozen encoder, whose features of a medium are pooled to one vector."""
+
+    model: QualityLMM
+
+    @property
+    def spec(self) -> VisualSpec:
+        """How it looks at media."""
+        return self.model.spec
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """What makes its visual tokens."""
+        return self.model.image_encoder
+
+    @property
+    def motion_extractor(self) -> MotionExtractor:
+        """What makes its motion tokens."""
+        return self.model.motion_extractor
+
+    def visual_features(self, inputs: Sequence[VisualInput]) -> list[VisualFeatures]:
+        """Features of each medium, not pooled yet."""
+        return self.model.visual_features(inputs)
+
+    def gathered(self, features: Sequence[VisualFeatures]) -> Tensor:
+        """Vectors ``[N, F]``: mean over visual tokens, mean over motion tokens (0 for images), and the modality."""
+        return torch.stack([self._pooled(one) for one in features])
+
+    def _pooled(self, one: VisualFeatures) -> Tensor:
+        still_M = torch.zeros(self.motion_extractor.config.channels)
+        motion_M = still_M if one.motion_TM is None else one.motion_TM.mean(dim=0)
+        return torch.cat([one.tiles_PSC.mean(dim=(0, 1)), motion_M, torch.tensor([float(one.is_video)])])
 
 
-def train_probe(rows: pd.DataFrame, features: CachedFeatures, config: ProbeConfig) -> LinearProbe:
-    """Fit the probe on candidates with a ``target``.
+def pooled(ids: Iterable[str], features: CachedFeatures, model: QualityLMM) -> NDArray[np.float32]:
+    """Vectors ``[N, F]`` of cached features of the model's encoder, of which one medium's are held at a time."""
+    encoder = MeanPooled(model)
+    return torch.cat([encoder.gathered([features.read(medium)]) for medium in ids]).numpy()
+
+
+def train_probe(rows: pd.DataFrame, pooled_NF: NDArray[np.floating], config: ProbeConfig) -> LinearProbe:
+    """Fit the probe on candidates with a ``target`` and their pooled features.
 
     Raises:
         ModelError: there are fewer contents than folds.
     """
-    pooled_NF = pooled_features(rows["id"], features)
     return fit_probe(pooled_NF, rows["target"].to_numpy(), list(rows["content_id"]), config.penalties, config.folds)
 
 

@@ -1,13 +1,16 @@
 """Per-sample predictions of every model on held-out contents, stored before any metric is computed.
 
-Each medium is decoded once and each encoder sees it once; the decoders of the zoo then read the cached features. The
-target is the machine opinion's mean. The probes' heads read pooled features of their own encoders. Beside the models
-stand a ridge regression on features of the untouched encoder, fitted on the training contents, and NIQE.
+Held-out media come in groups. Each medium is decoded once and each encoder sees it once; the decoders of the zoo then
+read the cached features, which go when all models have judged the group. The target is the machine opinion's mean. The
+probes' heads read pooled features of their own encoders. Beside the models stand a ridge regression on features of the
+untouched encoder, fitted on the training contents, and NIQE.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -19,18 +22,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.levels import LEVELS, expectation
+from models.linear_probe import LinearProbe
 from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM, VisualFeatures
 from models.vision_encoder import encoder_state
 from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
-from tasks.evaluation.baselines import ProbeConfig, niqe_scores, pooled_features, train_probe
+from tasks.evaluation.baselines import MeanPooled, ProbeConfig, niqe_scores, pooled, train_probe
+from tasks.feature_rows import encode_rows
 from tasks.pool import read_media
-from tasks.prepared import CachedFeatures, FrozenEncoder, Preparation, encode_media
+from tasks.prepared import CachedFeatures, FrozenEncoder, Preparation, check_rejects, encode_media
 from tasks.records import PREDICTIONS, REJECTS, Split
-from tasks.shards import TableParts, frame_of, write_json, write_table
+from tasks.shards import TableParts, digest, frame_of, write_json, write_table
 from tasks.stage import Place
-from tasks.targets import scored_candidates
+from tasks.targets import bounded, scored_candidates
 
 BASE: Final = "base"
 VITAL: Final = "vital"
@@ -49,6 +54,9 @@ class Config:
 
     Attributes:
         batch: media whose level logits are computed together; it does not change them beyond 1e-5.
+        in_flight: media of a group, whose features are kept at a time: it bounds the work folder. Models are loaded
+            anew for each group. It does not change predictions beyond 1e-5; multiples of ``batch`` and of 64 are equal
+            to the bit.
         threads: CPU threads.
         device: where encoders and decoders compute, one decoder after the other; ``cuda`` is the first GPU.
         max_reject_share: share of undecodable media above which the stage fails.
@@ -57,11 +65,17 @@ class Config:
     """
 
     batch: int
+    in_flight: int
     threads: int
     device: DeviceName
     max_reject_share: float
     probe: ProbeConfig
     niqe_frames: int
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.batch < 1 or self.in_flight < 1:
+            raise ValueError("batch and in_flight must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -106,37 +120,108 @@ def run(config: Config, place: Place) -> Report:
     torch.set_num_threads(config.threads)
     pool = scored_candidates(place)
     held_out, train = (pd.DataFrame(pool[pool["split"] == split]) for split in (Split.HELD_OUT, Split.TRAIN))
-    zoo = list_zoo(place)
-    encoders = {encoder: QualityLMM.from_pretrained(folder) for encoder, folder in _encoder_folders(place).items()}
-    features = encode(place.work / "features", place, held_out, encoders, config)
-    media = decodable(held_out, features[BASE])
-    parts = TableParts(place.work / "predictions", PREDICTIONS)
-    for entry in zoo:
-        if not parts.has(entry.name):
-            model = load_entry(entry, encoders)
-            parts.add(entry.name, level_rows(entry.name, model, media, features[entry.encoder], config))
-    _add_probes(parts, place, media, config)
-    if not parts.has("linear-probe"):
-        known = encode(place.work / "features", place, train, {BASE: encoders[BASE]}, config)[BASE]
-        probe = train_probe(decodable(train, known), known, config.probe)
-        scores = probe.predict(pooled_features(media["id"], features[BASE]))
-        write_json(place.work / "probe.json", {"penalty": probe.penalty})
-        parts.add("linear-probe", _rows("linear-probe", media, scores, None, "linear_probe"))
-    if not parts.has("niqe"):
-        scores = niqe_scores(place, media, config.niqe_frames)
-        parts.add("niqe", _rows("niqe", media, scores, None, "niqe"))
-    predictions = parts.read()
+    if held_out.empty:
+        raise StageError("no medium of the split held_out has an opinion: run dvc repro score, or collect more media")
+    judges = _Judges(config, place, held_out, train)
+    groups = [held_out.iloc[start : start + config.in_flight] for start in range(0, len(held_out), config.in_flight)]
+    predictions = pd.concat([_predict_group(pd.DataFrame(group), judges) for group in groups], ignore_index=True)
+    lost = frame_of(REJECTS, judges.rejects.read().to_dict("records"))
+    for folder in (judges.features, judges.train_features):
+        shutil.rmtree(folder, ignore_errors=True)
     write_table(place.out / "predictions.parquet", PREDICTIONS, predictions)
-    write_table(place.out / "rejects.parquet", REJECTS, features[BASE].rejects)
+    write_table(place.out / "rejects.parquet", REJECTS, lost)
     counts = {name: int((predictions["model"] == name).sum()) for name in sorted(set(predictions["model"]))}
     return Report(
         held_out_media=len(held_out),
         held_out_contents=len(set(held_out["content_id"])),
-        rejected=len(features[BASE].rejects),
+        rejected=len(lost),
         predictions=counts,
-        unscored={name: len(media) - rows for name, rows in counts.items()},
+        unscored={name: len(held_out) - len(lost) - rows for name, rows in counts.items()},
         probe_penalty=json.loads((place.work / "probe.json").read_text())["penalty"],
     )
+
+
+def _predict_group(media: pd.DataFrame, judges: "_Judges") -> pd.DataFrame:
+    """What all models say of some media; features go when it is known, and a finished group is not asked about again.
+
+    Returns:
+        PREDICTIONS rows.
+    """
+    place, config, name = judges.place, judges.config, digest(list(media["id"]))
+    parts = TableParts(place.work / "predictions" / name, PREDICTIONS)
+    if judges.rejects.has(name):
+        return parts.read()
+    features = judges.look_at(media)
+    seen = decodable(media, features[BASE])
+    for entry in list_zoo(place):
+        if not parts.has(entry.name):
+            model = load_entry(entry, judges.encoders)
+            parts.add(entry.name, level_rows(entry.name, model, seen, features[entry.encoder], config))
+    for probe_name, probe in judges.probes.items():
+        if not parts.has(probe_name):
+            probs_N5 = _level_probs(probe_name, probe, seen, features[probe_name], config)
+            readout = _PROBE_READOUTS[probe.readout]
+            parts.add(probe_name, _rows(probe_name, seen, probe.scores(probs_N5), probs_N5, readout))
+    if not parts.has("linear-probe"):
+        scores = judges.ridge.predict(pooled(seen["id"], features[BASE], judges.encoders[BASE]))
+        parts.add("linear-probe", _rows("linear-probe", seen, scores, None, "linear_probe"))
+    if not parts.has("niqe"):
+        parts.add("niqe", _rows("niqe", seen, niqe_scores(place, seen, config.niqe_frames), None, "niqe"))
+    judges.rejects.add(name, features[BASE].rejects)
+    shutil.rmtree(judges.features)
+    return parts.read()
+
+
+class _Judges:
+    """What every group of media is shown to; loaded when an unfinished group needs it."""
+
+    def __init__(self, config: Config, place: Place, held_out: pd.DataFrame, train: pd.DataFrame) -> None:
+        self.config, self.place, self._train, self._media = config, place, train, len(held_out)
+        self.features, self.train_features = place.work / "features", place.work / "train_features"
+        self.rejects = TableParts(place.work / "rejects", REJECTS)
+        """Of the groups that are finished."""
+
+    @cached_property
+    def encoders(self) -> dict[str, QualityLMM]:
+        """The encoders of the zoo, each in a whole model."""
+        return {name: QualityLMM.from_pretrained(folder) for name, folder in _encoder_folders(self.place).items()}
+
+    @cached_property
+    def probes(self) -> dict[str, QualityProbe]:
+        """The paper's linear probes that there are."""
+        folder = self.place.artifacts("linear_probe")
+        return {
+            name: QualityProbe.from_pretrained(folder / where)
+            for name, where in PROBES.items()
+            if (folder / where).is_dir()
+        }
+
+    @cached_property
+    def ridge(self) -> LinearProbe:
+        """The ridge regression, fitted to the training media."""
+        place, rows = self.place, bounded(self._train, self.config.probe.max_media, "predict")
+        encoder = {BASE: MeanPooled(self.encoders[BASE])}
+        preparation = _preparation(self.config, self.config.max_reject_share)
+        read = partial(read_media, place)
+        known = encode_rows(self.train_features, rows, read, encoder, preparation, "float32")[BASE]
+        seen = pd.DataFrame(rows.set_index("id").loc[known.ids])
+        probe = train_probe(seen, known.rows(range(len(known))).numpy(), self.config.probe)
+        write_json(place.work / "probe.json", {"penalty": probe.penalty})
+        return probe
+
+    def look_at(self, media: pd.DataFrame) -> dict[str, CachedFeatures]:
+        """Features of a group under all encoders.
+
+        Raises:
+            StageError: more media are broken, of this group and those before it, than may be of all.
+        """
+        asked: dict[str, FrozenEncoder] = {**self.encoders, **self.probes}
+        found = encode_media(
+            self.features, media, partial(read_media, self.place), asked, _preparation(self.config, 1.0)
+        )
+        rejects = pd.concat([self.rejects.read(), found[BASE].rejects], ignore_index=True)
+        check_rejects(rejects, self._media, _preparation(self.config, self.config.max_reject_share))
+        return found
 
 
 def list_zoo(place: Place) -> list[Entry]:
@@ -183,8 +268,12 @@ def encode(
     folder: Path, place: Place, rows: pd.DataFrame, encoders: Mapping[str, FrozenEncoder], config: Config
 ) -> dict[str, CachedFeatures]:
     """Features of some media under every encoder, kept below ``folder``; see ``tasks.prepared.encode_media``."""
-    preparation = Preparation("predict", config.threads, config.max_reject_share, device_named(config.device))
-    return encode_media(folder, rows, lambda row: read_media(place, row), encoders, preparation)
+    preparation = _preparation(config, config.max_reject_share)
+    return encode_media(folder, rows, partial(read_media, place), encoders, preparation)
+
+
+def _preparation(config: Config, max_reject_share: float) -> Preparation:
+    return Preparation("predict", config.threads, max_reject_share, device_named(config.device))
 
 
 def decodable(rows: pd.DataFrame, features: CachedFeatures) -> pd.DataFrame:
@@ -238,18 +327,6 @@ def level_rows(
     """Expectation over the five levels, for every medium."""
     probs_N5 = _level_probs(name, model, media, features, config)
     return _rows(name, media, expectation(probs_N5), probs_N5, "expectation")
-
-
-def _add_probes(parts: TableParts, place: Place, media: pd.DataFrame, config: Config) -> None:
-    """Predictions of the probes that there are; each encodes once, up to the last layer that it reads."""
-    folder = place.artifacts("linear_probe")
-    for name, where in PROBES.items():
-        if parts.has(name) or not (folder / where).is_dir():
-            continue
-        probe = QualityProbe.from_pretrained(folder / where)
-        features = encode(place.work / "features", place, media, {name: probe}, config)[name]
-        probs_N5 = _level_probs(name, probe, media, features, config)
-        parts.add(name, _rows(name, media, probe.scores(probs_N5), probs_N5, _PROBE_READOUTS[probe.readout]))
 
 
 class _Judge(Protocol):

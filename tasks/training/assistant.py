@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tasks.errors import StageError
 from tasks.instructions import (
     ImportedSource,
     Instruction,
+    ShownMedia,
     external_media,
     instructions_of,
     media_frame,
@@ -29,10 +31,11 @@ from tasks.instructions import (
     read_source,
 )
 from tasks.pool import load_candidates
-from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
+from tasks.prepared import Preparation, PreparedMedia, Preparer, Views
 from tasks.records import EXAMPLES, INSTRUCTIONS, REJECTS, REVIEWED, Split, Task
 from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
+from tasks.streamed import MediaWay, StreamedMedia, Streaming, open_media
 from tasks.training.engine import device_of, wanted_processes
 from tasks.training.examples import Example, open_examples
 from tasks.training.freezing import Part, frozen_stays, parts_of, train_only
@@ -62,6 +65,9 @@ class Config:
         rehearse: whether each medium that is shown also teaches its opinion again, by the loss of pre-training; the
             paper fine-tunes on instructions alone.
         views: prepared versions of each medium, which take turns (see tasks.prepared).
+        media: ``prepared`` decodes all media before the first step and keeps them as tensors; ``streamed`` decodes
+            them while training goes on. A step sees the same tensors either way.
+        streaming: how media are streamed.
         max_reject_share: share of undecodable media, and of too long conversations, above which the stage fails.
         loss: the focal loss. opinions: losses of what is rehearsed.
         training: the loop.
@@ -75,6 +81,8 @@ class Config:
     max_tokens: int
     rehearse: bool
     views: int
+    media: MediaWay
+    streaming: Streaming
     max_reject_share: float
     loss: FocalConfig
     opinions: LossConfig
@@ -140,22 +148,29 @@ def run(config: Config, place: Place) -> Report:
     lesson = _prepare(model, config, place)
     model.to(device_of(config.training))
     _train_parts(model, config.frozen)
-    with frozen_stays(model) as proof:
-        history = _fit(model, lesson, config, place)
+    source, kept, lost = _preparer(model, config, place), place.work / "media", place.work / "rejects"
+    with (
+        frozen_stays(model) as proof,
+        open_media(config.media, config.streaming, source, lesson.shown, kept, lost) as media,
+    ):
+        history = _fit(model, lesson, media, config, place)
+        broken = media.rejects
+    usable = _seen(lesson.kept, frozenset(broken["id"]))
+    rejects = pd.concat([broken, lesson.long, _unseen(lesson.kept, usable)], ignore_index=True)
     if group.current().leads:
         model.save_pretrained(place.out / "model")
         write_json(place.out / "history.json", history_rows(history))
         write_table(place.out / "instructions.parquet", INSTRUCTIONS, frame_of(INSTRUCTIONS, lesson.line))
-        write_table(place.out / "rejects.parquet", REJECTS, lesson.rejects)
-    usable, (first, last) = lesson.usable, curve_ends(history)
+        write_table(place.out / "rejects.parquet", REJECTS, rejects)
+    first, last = curve_ends(history)
     held_out = [row["kind"] for row in lesson.line if row["split"] == Split.HELD_OUT]
     return Report(
         conversations=dict(sorted(Counter(one.source for one in usable).items())),
         turns=sum(len(one.answers) for one in usable),
         held_out=dict(sorted(Counter(held_out).items())),
-        media=len(lesson.media.ids),
+        media=len(lesson.shown.shown) - len(broken),
         contents=len({one.content_id or one.instruction_id for one in usable}),
-        rejected=dict(sorted(Counter(lesson.rejects["reason"]).items())),
+        rejected=dict(sorted(Counter(rejects["reason"]).items())),
         steps=len(history),
         trained_parameters=proof.trained,
         frozen_parameters=proof.frozen,
@@ -170,31 +185,30 @@ class _Lesson:
     """What is trained on.
 
     Attributes:
-        line: the line's rows, of training and held out. usable: conversations whose media decoded. media: theirs.
-        rejects: REJECTS rows of media and conversations.
+        line: the line's rows, of training and held out. kept: conversations that are short enough. shown: their media.
+        long: REJECTS rows of the others.
     """
 
     line: list[dict[str, Any]]
-    usable: list[Instruction]
-    media: PreparedMedia
-    rejects: pd.DataFrame
+    kept: list[Instruction]
+    shown: ShownMedia
+    long: pd.DataFrame
 
 
 def _prepare(model: QualityLMM, config: Config, place: Place) -> _Lesson:
-    """Ask about the line's media, add what was imported, decode what is shown, and count what cannot be used."""
+    """Ask about the line's media, add what was imported, and count what is too long."""
     pool = load_candidates(place)
     line = _line_rows(place, pool, config)
     found, frame = _gather(config, place, [row for row in line if row["split"] == Split.TRAIN], pool)
     kept, long = _short_enough(found, model, config)
+    return _Lesson(line, kept, ShownMedia(kept, frame), long)
+
+
+def _preparer(model: QualityLMM, config: Config, place: Place) -> Preparer:
+    archives = config.streaming.archives if config.media == "streamed" else None
     views = Views(model.spec, config.views, config.training.seed)
     preparation = Preparation("assistant", config.training.threads, config.max_reject_share)
-    shown, folder = _shown(kept, frame), place.work / "media"
-    media = group.current().leader_first(
-        lambda: prepare_media(folder, shown, lambda row: read_any_media(place, row), views, preparation)
-    )
-    usable = [one for one in kept if media.ids.issuperset(one.media)]
-    rejects = pd.concat([media.rejects, long, _unseen(kept, media)], ignore_index=True)
-    return _Lesson(line, usable, media, rejects)
+    return Preparer(partial(read_any_media, place, archives=archives), views, preparation)
 
 
 def _line_rows(place: Place, pool: pd.DataFrame, config: Config) -> list[dict[str, Any]]:
@@ -262,9 +276,15 @@ def _short_enough(
     return kept, frame_of(REJECTS, rejects)
 
 
-def _unseen(kept: Sequence[Instruction], media: PreparedMedia) -> pd.DataFrame:
+def _seen(kept: Sequence[Instruction], broken: frozenset[str]) -> list[Instruction]:
+    """Conversations none of whose media is known not to decode."""
+    return [one for one in kept if broken.isdisjoint(one.media)]
+
+
+def _unseen(kept: Sequence[Instruction], usable: Sequence[Instruction]) -> pd.DataFrame:
     """REJECTS rows of conversations that show a medium which does not decode; nothing takes their place."""
-    lost = [one for one in kept if not media.ids.issuperset(one.media)]
+    seen = {one.instruction_id for one in usable}
+    lost = [one for one in kept if one.instruction_id not in seen]
     return frame_of(
         REJECTS, [_reject(one, "medium_rejected", "it shows a medium that does not decode") for one in lost]
     )
@@ -272,11 +292,6 @@ def _unseen(kept: Sequence[Instruction], media: PreparedMedia) -> pd.DataFrame:
 
 def _reject(one: Instruction, reason: str, detail: str) -> dict[str, Any]:
     return {"stage": "assistant", "id": one.instruction_id, "reason": reason, "detail": f"{one.source}: {detail}"}
-
-
-def _shown(instructions: Sequence[Instruction], frame: pd.DataFrame) -> pd.DataFrame:
-    wanted = {medium for one in instructions for medium in one.media}
-    return pd.DataFrame(frame[[medium in wanted for medium in frame["id"]]])
 
 
 def _train_parts(model: QualityLMM, frozen: Sequence[Part]) -> None:
@@ -293,10 +308,12 @@ def _opinions(config: Config, place: Place) -> dict[str, Example]:
     return {one.ids[0]: one for one in examples}
 
 
-def _fit(model: QualityLMM, lesson: _Lesson, config: Config, place: Place) -> list[StepRecord]:
+def _fit(
+    model: QualityLMM, lesson: _Lesson, media: PreparedMedia | StreamedMedia, config: Config, place: Place
+) -> list[StepRecord]:
     """Run the loop; a run that was killed continues at its checkpoint."""
-    opinions = _opinions(config, place)
-    mixture = InstructionMixture(lesson.usable, lesson.media, config.training, config.per_medium, opinions, own_share())
+    usable, opinions = _seen(lesson.kept, media.broken), _opinions(config, place)
+    mixture = InstructionMixture(usable, media, config.training, config.per_medium, opinions, own_share())
     objective = InstructionObjective(model, config.loss, QualityObjective(model, config.opinions))
     around = callbacks(config.training, Course("assistant", place.work, place.telemetry("assistant")))
     return Trainer(objective, mixture, config.training, around).fit()

@@ -6,6 +6,7 @@ learnt again as in pre-training lest the model forgets to score.
 """
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +18,14 @@ from models import losses
 from models.conversations import AnswerRows, Conversation, Turn, answer_rows
 from models.quality_lmm import Medium, QualityLMM, VisualFeatures
 from models.vision_encoder import VisualInput
-from tasks.errors import StageError
+from tasks.errors import MediaError, StageError
 from tasks.instructions import Instruction
-from tasks.training.batches import ALONE, Batch, Draw, MediumSource, RankShare, cut, make_batch
+from tasks.training.batches import ALONE, Batch, Draw, ForesightedSource, MediumSource, RankShare, cut, make_batch
 from tasks.training.config import TrainingConfig
 from tasks.training.examples import Example
 from tasks.training.objective import QualityObjective
+
+log = logging.getLogger(__name__)
 
 DIALOGUE = "dialogue"
 """Under this name the loss of conversations of several turns is told; those of one turn go under their kind."""
@@ -121,13 +124,48 @@ class InstructionMixture:
     def step(self, number: int) -> list[InstructionBatch]:
         """This process's micro-batches of a step; conversations of like length share one, so that little is padded.
 
-        An opinion is rehearsed where its medium is first shown in the step, however the step is cut.
+        An opinion is rehearsed where its medium is first shown in the step, however the step is cut. A conversation
+        that shows a medium which does not decode is left out, in whichever process; nothing takes its place.
+
+        Raises:
+            StageError: no conversation of the step is left, in any process.
         """
-        drawn, share = sorted(self._plan[number], key=_characters), self._share
-        parts = cut(drawn, self._parts, share.ranks)
-        firsts = self._firsts(parts)
-        own = range(share.rank, len(parts), share.ranks)
-        return [make_instruction_batch(parts[n], self._media, self._visits[number], firsts[n]) for n in own]
+        parts, own = self._cut(number), self._own(number)
+        self._foresee(number)
+        media = {n: self._read(parts[n], number) for n in own}
+        broken = [one.instruction_id for n in own for one in parts[n] if not media[n].keys() >= set(one.media)]
+        lost = set(self._share.gather(broken))
+        kept = [[one for one in part if one.instruction_id not in lost] for part in parts]
+        if not any(kept):
+            msg = f"step {number}: none of its conversations can be shown: {', '.join(sorted(lost))}"
+            raise StageError(msg)
+        firsts = self._firsts(kept)
+        return [make_instruction_batch(kept[n], media[n], firsts[n]) for n in own if kept[n]]
+
+    def _cut(self, number: int) -> list[Sequence[Instruction]]:
+        """All micro-batches of a step."""
+        return cut(sorted(self._plan[number], key=_characters), self._parts, self._share.ranks)
+
+    def _own(self, number: int) -> range:
+        """Which of them are this process's."""
+        return range(self._share.rank, len(self._cut(number)), self._share.ranks)
+
+    def _foresee(self, number: int) -> None:
+        source = self._media
+        if isinstance(source, ForesightedSource):
+            steps = range(number, min(number + source.ahead + 1, len(self._plan)))
+            parts = [(step, self._cut(step)[n]) for step in steps for n in self._own(step)]
+            source.foresee([(medium, self._visits[step][medium]) for step, part in parts for medium in _shown(part)])
+
+    def _read(self, part: Sequence[Instruction], number: int) -> dict[str, Medium]:
+        """The media of a micro-batch that decode."""
+        media: dict[str, Medium] = {}
+        for medium in _shown(part):
+            try:
+                media[medium] = self._media.read(medium, self._visits[number][medium])
+            except MediaError as error:
+                log.info("medium %s is left out: %s", medium, error)
+        return media
 
     def _firsts(self, parts: Sequence[Sequence[Instruction]]) -> list[dict[str, Example]]:
         """Per part, the opinions on media that no part before it shows."""
@@ -153,20 +191,19 @@ def _characters(one: Instruction) -> tuple[int, str]:
     return sum(map(len, (*one.questions, *one.answers))), one.instruction_id
 
 
+def _shown(instructions: Sequence[Instruction]) -> list[str]:
+    """The distinct media of some conversations, in the order in which they are shown."""
+    return list(dict.fromkeys(medium for one in instructions for medium in one.media))
+
+
 def make_instruction_batch(
-    instructions: Sequence[Instruction],
-    media: MediumSource,
-    visits: Mapping[str, int],
-    rehearsed: Mapping[str, Example],
+    instructions: Sequence[Instruction], media: Mapping[str, Medium], rehearsed: Mapping[str, Example]
 ) -> InstructionBatch:
-    """Build a batch; a medium that several conversations show is read, and later encoded, once."""
-    numbers: dict[str, int] = {}
-    for one in instructions:
-        for medium in one.media:
-            numbers.setdefault(medium, len(numbers))
+    """Build a batch; a medium that several conversations show is there, and later encoded, once."""
+    numbers = {medium: number for number, medium in enumerate(_shown(instructions))}
     return InstructionBatch(
         media=list(numbers),
-        inputs=[media.read(medium, visits[medium]) for medium in numbers],
+        inputs=[media[medium] for medium in numbers],
         conversations=[one.conversation(numbers) for one in instructions],
         kinds=[str(one.kind) if len(one.questions) == 1 else DIALOGUE for one in instructions],
         rehearsed=[rehearsed[medium] for medium in numbers if medium in rehearsed],

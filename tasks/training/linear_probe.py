@@ -1,16 +1,15 @@
 """The paper's linear probe: a head of two linear layers learns machine opinion from an encoder that stays as it is.
 
-Every medium of the split ``train`` is encoded once; the head then learns the level that the machine opinion's mean lies
-in, by cross entropy, on cached pooled features (VITAL, linear probe; the paper has human scores of LSVQ there, which
-this line does not have). ``model/`` stands on the pre-trained encoder, ``control/`` on that of the base before
-pre-training: what the former is worth is told by both together.
+Media of the split ``train`` are encoded once, and their pooled features lie in files of the work folder; the head then
+learns the level that the machine opinion's mean lies in, by cross entropy (VITAL, linear probe; the paper has human
+scores of LSVQ there, which this line does not have). ``model/`` stands on the pre-trained encoder, ``control/`` on that
+of the base before pre-training: what the former is worth is told by both together.
 """
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,15 +22,17 @@ from torch.nn.functional import cross_entropy
 from models.levels import LEVELS
 from models.probe_head import QualityProbe, ReadoutName, level_class, load_encoder
 from models.quality_lmm import QualityLMM
+from models.standardisation import Standardisation
 from models.vision_encoder import VisualSpec
 from tasks import group
 from tasks.errors import StageError
+from tasks.feature_rows import FeatureRows, Kept, encode_rows
 from tasks.pool import read_media
-from tasks.prepared import CachedFeatures, Preparation, encode_media
+from tasks.prepared import Preparation
 from tasks.records import REJECTS, Split, Task
 from tasks.shards import write_json, write_table
 from tasks.stage import Place
-from tasks.targets import scored_candidates
+from tasks.targets import bounded, scored_candidates
 from tasks.training.batches import ALONE, RankShare, cut
 from tasks.training.draws import Shuffled
 from tasks.training.engine import device_of, wanted_processes
@@ -54,6 +55,11 @@ class Config:
         width: of the layer between.
         readout: what levels count in a score; stored with the model.
         control: whether to train the same head on the encoder before pre-training too.
+        max_examples: bound on the media that are learnt from; None takes all. Which ones is decided by a hash of their
+            ids, so that a smaller number lies within a larger one.
+        kept: how features are kept in the work folder; ``float16`` takes half the room.
+        standardise: whether the head learns on standard features (mean 0, deviation 1 over what it is trained on); the
+            published head takes raw ones either way and has the same shape. The released code trains on raw ones.
         max_reject_share: share of undecodable media above which the stage fails.
         training: the loop, for each head; an example is a medium.
     """
@@ -62,6 +68,9 @@ class Config:
     width: int
     readout: ReadoutName
     control: bool
+    max_examples: int | None
+    kept: Kept
+    standardise: bool
     max_reject_share: float
     training: TrainingConfig
 
@@ -71,6 +80,8 @@ class Config:
             raise ValueError("layers must name different layers, counted from 1")
         if self.width < 1:
             raise ValueError("width must be at least 1")
+        if self.max_examples is not None and self.max_examples < 1:
+            raise ValueError("max_examples must be at least 1, or null for all")
 
 
 @dataclass(frozen=True)
@@ -117,17 +128,19 @@ def run(config: Config, place: Place) -> Report:
         ModelError: the encoder has no such layers.
     """
     scored = scored_candidates(place)
-    rows = pd.DataFrame(scored[scored["split"] == Split.TRAIN])
+    rows = bounded(pd.DataFrame(scored[scored["split"] == Split.TRAIN]), config.max_examples, "linear_probe")
     probes = _probes(config, place)
-    features = group.current().leader_first(partial(_encode, config, place, rows, probes))
-    known = pd.DataFrame(rows[[medium in features[MODEL].ids for medium in rows["id"]]])
+    features = _encode(config, place, rows, probes)
+    known = pd.DataFrame(rows.set_index("id").loc[features[MODEL].ids])
     if known.empty:
         raise StageError("no medium of the split train has an opinion: run dvc repro score, or collect more media")
-    samples = Samples(list(known["id"]), np.array([level_class(mu) for mu in known["target"]], dtype=np.int64))
-    results = {name: _train(probe, samples, features[name], config, place, name) for name, probe in probes.items()}
+    class_N = np.array([level_class(mu) for mu in known["target"]], dtype=np.int64)
+    results = {
+        name: _train(probe, Samples(features[name], class_N), config, place, name) for name, probe in probes.items()
+    }
     if group.current().leads:
         write_table(place.out / "rejects.parquet", REJECTS, features[MODEL].rejects)
-    counts = Counter(samples.class_N.tolist())
+    counts = Counter(class_N.tolist())
     head = probes[MODEL].head
     return Report(
         media=len(known),
@@ -160,23 +173,25 @@ def _probes(config: Config, place: Place) -> dict[str, QualityProbe]:
 
 def _encode(
     config: Config, place: Place, rows: pd.DataFrame, probes: Mapping[str, QualityProbe]
-) -> dict[str, CachedFeatures]:
+) -> dict[str, FeatureRows]:
     device = device_of(config.training)
     preparation = Preparation("linear_probe", config.training.threads, config.max_reject_share, device)
-    return encode_media(place.work / "features", rows, lambda row: read_media(place, row), probes, preparation)
+    return encode_rows(
+        place.work / "features", rows, lambda row: read_media(place, row), probes, preparation, config.kept
+    )
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is learnt from: media with the class that each belongs to (:func:`models.probe_head.level_class`)."""
+    """What is learnt from: pooled features of media, and the class of each (:func:`models.probe_head.level_class`)."""
 
-    ids: Sequence[str]
+    features: FeatureRows
     class_N: np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class ProbeBatch:
-    """Pooled features ``[N, F]`` and classes ``[N]`` of some media."""
+    """Pooled features, raw or standard, ``[N, F]`` and classes ``[N]`` of some media."""
 
     pooled_NF: Tensor
     class_N: Tensor
@@ -184,19 +199,23 @@ class ProbeBatch:
 
 
 class ProbeBatches:
-    """Batches of media: each once before any comes again, in an order that is new in every epoch."""
+    """Batches of media: each once before any comes again, in an order that is new in every epoch.
+
+    Args:
+        scale: what makes their features standard; None leaves them raw.
+    """
 
     def __init__(
         self,
         samples: Samples,
-        features: CachedFeatures,
-        probe: QualityProbe,
         config: TrainingConfig,
+        scale: Standardisation | None = None,
         share: RankShare = ALONE,
     ) -> None:
-        self._samples, self._features, self._probe = samples, features, probe
+        self._samples, self._scale = samples, scale
         self._parts, self._share = config.micro_batches, share
-        self._order = Shuffled({Task.SINGLE: len(samples.ids)}, {Task.SINGLE: 1.0}, config.seed, config.batch_examples)
+        sizes = {Task.SINGLE: len(samples.features)}
+        self._order = Shuffled(sizes, {Task.SINGLE: 1.0}, config.seed, config.batch_examples)
 
     def step(self, number: int) -> list[ProbeBatch]:
         """This process's micro-batches of a step."""
@@ -205,8 +224,10 @@ class ProbeBatches:
         return [self._batch(part) for part in parts[self._share.rank :: self._share.ranks]]
 
     def _batch(self, numbers: Sequence[int]) -> ProbeBatch:
-        ids = [self._samples.ids[number] for number in numbers]
-        pooled_NF = self._probe.gathered([self._features.read(medium) for medium in ids])
+        pooled_NF = self._samples.features.rows(numbers)
+        if self._scale is not None:
+            pooled_NF = self._scale.applied(pooled_NF)
+        ids = [self._samples.features.ids[number] for number in numbers]
         return ProbeBatch(pooled_NF, torch.from_numpy(self._samples.class_N[list(numbers)]), ids)
 
 
@@ -221,15 +242,14 @@ class ProbeObjective:
         return {Task.SINGLE: cross_entropy(self.model(batch.pooled_NF).float(), batch.class_N, reduction="none")}
 
 
-def _train(
-    probe: QualityProbe, samples: Samples, features: CachedFeatures, config: Config, place: Place, name: str
-) -> dict[str, Any]:
+def _train(probe: QualityProbe, samples: Samples, config: Config, place: Place, name: str) -> dict[str, Any]:
     """Train one head, or take back what a run before the kill has finished; returns the numbers to report."""
     here, work = group.current(), place.work / name
     done = work / "done.json"
     if found := here.led(lambda: json.loads(done.read_text()) if done.is_file() else None):
         return found
-    batches = ProbeBatches(samples, features, probe, config.training, own_share())
+    scale = here.led(lambda: Standardisation.over(samples.features.parts())) if config.standardise else None
+    batches = ProbeBatches(samples, config.training, scale, own_share())
     course = Course(f"linear_probe {name}", work, place.telemetry("linear_probe") / name)
     train_only(probe.to(device_of(config.training)), [probe.head])
     with frozen_stays(probe) as proof:
@@ -237,6 +257,8 @@ def _train(
     first, last = curve_ends(history)
     values = {"frozen_sha256": proof.frozen_sha256, "loss_first": first, "loss_last": last}
     if here.leads:
+        if scale is not None:
+            scale.fold_into(probe.head.inner)
         probe.save_pretrained(place.out / name)
         write_json(place.out / name / "history.json", history_rows(history))
         write_json(done, values)

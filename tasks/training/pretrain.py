@@ -6,11 +6,8 @@ choices has a setting that undoes it, for ablations.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from models.quality_lmm import QualityLMM
 from models.questions import QuestionStyle
@@ -18,11 +15,11 @@ from models.vision_encoder import VisualSpec, save_encoder
 from tasks import group
 from tasks.archives import Archives
 from tasks.errors import GateError
-from tasks.prepared import Preparation, PreparedMedia, Preparer, Views, prepare_media
+from tasks.prepared import Preparation, Preparer, Views
 from tasks.records import REJECTS, Split
 from tasks.shards import write_json, write_table
 from tasks.stage import Place
-from tasks.streamed import StreamedMedia, Streaming
+from tasks.streamed import MediaWay, Streaming, open_media
 from tasks.training.batches import BatchConfig, Material
 from tasks.training.engine import device_of, wanted_processes
 from tasks.training.examples import of_contents
@@ -58,7 +55,7 @@ class Config:
     decoder: str
     shares: dict[str, float]
     views: int
-    media: Literal["prepared", "streamed"]
+    media: MediaWay
     streaming: Streaming
     max_reject_share: float
     batches: BatchConfig
@@ -127,7 +124,11 @@ def run(config: Config, place: Place) -> Report:
     data = SplitData(of_contents(load_split(place, Split.TRAIN, config.shares).examples, config.examples_share))
     model.to(device_of(config.training))
     train_only(model, [module for part in config.trained for module in parts_of(model)[part]])
-    with frozen_stays(model) as proof, open_media(config, place, data, model.spec) as media:
+    source, kept, lost = preparer_of(config, place, model.spec), place.kept_media, place.work / "rejects"
+    with (
+        frozen_stays(model) as proof,
+        open_media(config.media, config.streaming, source, data.examples, kept, lost) as media,
+    ):
         objective = QualityObjective(model, config.losses)
         lengths = SequenceLengths(model, data.examples.medium)
         material = Material(data.examples, media, config.shares, config.batches, lengths)
@@ -156,26 +157,11 @@ def run(config: Config, place: Place) -> Report:
     )
 
 
-@contextmanager
-def open_media(
-    config: Config, place: Place, data: SplitData, spec: VisualSpec
-) -> Iterator[PreparedMedia | StreamedMedia]:
-    """The media that the examples show, in the way that ``config.media`` names.
-
-    Raises:
-        StageError: more media are broken than ``max_reject_share`` allows.
-    """
+def preparer_of(config: Config, place: Place, spec: VisualSpec) -> Preparer:
+    """How media of the training set are read and prepared."""
     archives = Archives(place, config.streaming.archives if config.media == "streamed" else None)
     views = Views(spec, config.views, config.training.seed)
-    preparation = Preparation("pretrain", config.training.threads, config.max_reject_share)
-    if config.media == "prepared":
-        yield group.current().leader_first(
-            lambda: prepare_media(place.kept_media, data.media, archives.read, views, preparation)
-        )
-        return
-    preparer = Preparer(archives.read, views, preparation)
-    with StreamedMedia(preparer, data.examples, config.streaming, place.work / "rejects") as media:
-        yield media
+    return Preparer(archives.read, views, Preparation("pretrain", config.training.threads, config.max_reject_share))
 
 
 def require_gate(place: Place) -> None:

@@ -105,7 +105,7 @@ def run(config: Config, place: Place) -> Report:
     sample = keep_distribution(data.examples, recipe["shares"], wanted, config.training.seed)
     shown = rows_of(sample, data.media)
     encoders = _encoders(config, place, recipe["decoder"])
-    features = group.current().leader_first(lambda: _encode(config, place, shown, encoders))
+    features = _encode(config, place, shown, encoders)
     results: dict[str, dict[str, Any]] = {}
     for decoder in config.decoders:
         for variant, encoder in encoders.items():

@@ -15,20 +15,11 @@ from tasks.errors import StageError
 from tasks.group import Group, GroupFailedError, launch
 
 MEETING = """
-import json, sys, time
+import json, sys
 from pathlib import Path
 from tasks import group
 here, folder = group.current(), Path(sys.argv[1])
 found = {"gathered": here.gather(here.rank * 10), "led": here.led(lambda: f"by {here.rank}")}
-
-def once():
-    told = (folder / "made").is_file()
-    if not told:
-        time.sleep(0.3)
-        (folder / "made").write_text(str(here.rank))
-    return told
-
-found["there before"] = here.leader_first(once)
 (folder / f"rank-{here.rank}.json").write_text(json.dumps(found))
 group.leave()
 """
@@ -78,7 +69,7 @@ def test_a_process_without_a_launcher_is_a_group_of_its_own():
     assert here == Group(0, 1, 0)
     assert here.leads
     assert here.gather("x") == ["x"]
-    assert here.led(lambda: 3) == here.leader_first(lambda: 3) == 3
+    assert here.led(lambda: 3) == 3
 
 
 def test_the_environment_of_a_launcher_tells_who_one_is(monkeypatch: pytest.MonkeyPatch):
@@ -89,13 +80,12 @@ def test_the_environment_of_a_launcher_tells_who_one_is(monkeypatch: pytest.Monk
     assert not group.current().leads
 
 
-def test_processes_meet_and_the_leader_works_first(tmp_path: Path, read_json: Callable):
+def test_processes_meet_and_the_leader_works_for_all(tmp_path: Path, read_json: Callable):
     (tmp_path / "meeting.py").write_text(MEETING)
     launch(["meeting.py", str(tmp_path)], 2, tmp_path)
     leader, other = (read_json(tmp_path / f"rank-{rank}.json") for rank in range(2))
-    assert leader == {"gathered": [0, 10], "led": "by 0", "there before": False}
-    assert other == {"gathered": [0, 10], "led": "by 0", "there before": True}
-    assert (tmp_path / "made").read_text() == "0"
+    assert leader == {"gathered": [0, 10], "led": "by 0"}
+    assert other == {"gathered": [0, 10], "led": "by 0"}
 
 
 def test_a_member_that_fails_ends_the_group_and_has_had_its_say():

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 
 from models.conversations import Turn
 from tasks.errors import MediaError, StageError
-from tasks.instructions import external_media, instructions_of, media_frame, read_any_media
+from tasks.instructions import ShownMedia, external_media, instructions_of, media_frame, read_any_media
 from tasks.records import INSTRUCTIONS, MEDIUM_MARK
 from tasks.stage import Place
 
@@ -68,3 +69,12 @@ def test_null_cells_of_a_table_are_none():
     frame = pd.DataFrame.from_records([row(content_id=None)], columns=INSTRUCTIONS.columns)
     (found,) = instructions_of(INSTRUCTIONS.to_arrow(frame).to_pandas().to_dict("records"))
     assert (found.content_id, found.letter, found.options) == (None, None, ())
+
+
+def test_shown_media_are_those_of_the_conversations_and_can_be_sent_to_another_process():
+    found = instructions_of([row(), row(instruction_id="j", media=["b"], modalities=["video"])], "0")
+    frame = media_frame(external_media(found, "here"), [external_media(instructions_of([row()], "1"), "there")])
+    media = ShownMedia(found, frame)
+    assert list(media.shown) == media.frame()["id"].tolist() == ["0:a", "0:b"]
+    clip = pickle.loads(pickle.dumps(media.medium("0:b")))  # noqa: S301 - our own bytes
+    assert (clip.id, clip.modality, clip.stage, clip.shard, clip.frames) == ("0:b", "video", "external", "here/b", 0)

@@ -1,5 +1,8 @@
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -8,10 +11,19 @@ import torch
 
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import prepare_image
+from tasks import prepared
 from tasks.errors import MediaError, StageError
 from tasks.media import decode_image
 from tasks.pool import load_candidates, read_media
-from tasks.prepared import Preparation, Views, decode_medium, encode_media, prepare_media, prepare_medium
+from tasks.prepared import (
+    Preparation,
+    PreparedMedia,
+    Views,
+    decode_medium,
+    encode_media,
+    prepare_media,
+    prepare_medium,
+)
 from tasks.stage import Place
 
 PREPARATION = Preparation("test", 2, 0.2)
@@ -100,3 +112,48 @@ def test_a_broken_medium_is_a_reject_with_its_reason_until_there_are_too_many(
 def test_bytes_that_are_no_medium_are_refused(model: QualityLMM):
     with pytest.raises(MediaError):
         decode_medium(b"", "image", model.spec)
+
+
+def test_processes_share_the_work_and_each_gets_all_of_it(
+    model: QualityLMM, pool: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows, read = pool
+    monkeypatch.setattr(prepared, "_TOGETHER", 2)
+    meeting, here, asked = threading.Barrier(2, timeout=120), threading.local(), [list[str](), list[str]()]
+
+    def who() -> SimpleNamespace:
+        return SimpleNamespace(rank=here.rank, size=2, leads=here.rank == 0, gather=lambda _: meeting.wait())
+
+    monkeypatch.setattr(prepared.group, "current", who)
+
+    def member(rank: int) -> PreparedMedia:
+        def watched(row: Any) -> bytes:
+            asked[rank].append(row.id)
+            return read(row)
+
+        here.rank = rank
+        return prepare_media(tmp_path / "shared", rows, watched, Views(model.spec, 1, 7), Preparation("test", 1, 0.2))
+
+    with ThreadPoolExecutor(2) as members:
+        found = list(members.map(member, range(2)))
+    ids = sorted(rows["id"])
+    parts = [ids[start : start + 2] for start in range(0, len(ids), 2)]
+    assert asked == [sum(parts[0::2], []), sum(parts[1::2], [])]  # noqa: RUF017 - a handful
+    monkeypatch.undo()
+    monkeypatch.setattr(prepared, "_TOGETHER", 2)
+    alone = prepare_media(tmp_path / "alone", rows, read, Views(model.spec, 1, 7), PREPARATION)
+    for medium in ids:
+        assert all(torch.equal(one.read(medium, 0).tiles_TCHW, alone.read(medium, 0).tiles_TCHW) for one in found)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("shared", "alone")]
+    assert files[0] == files[1]
+
+
+def test_machines_that_share_no_folder_make_all_files_themselves(
+    model: QualityLMM, pool: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows, read = pool
+    monkeypatch.setattr(prepared, "_TOGETHER", 4)
+    second = SimpleNamespace(rank=1, size=2, leads=False, gather=lambda _: None)
+    monkeypatch.setattr(prepared.group, "current", lambda: second)
+    media = prepare_media(tmp_path, rows, read, Views(model.spec, 1, 7), PREPARATION)
+    assert media.ids == set(rows["id"])

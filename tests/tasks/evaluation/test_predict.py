@@ -1,6 +1,8 @@
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,21 +14,23 @@ from models.niqe import niqe
 from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import prepare_image
-from tasks.errors import StageError
+from tasks import prepared
+from tasks.errors import ConfigError, StageError
 from tasks.evaluation import predict
 from tasks.evaluation.baselines import ProbeConfig
 from tasks.media import decode_image
 from tasks.pool import load_candidates, read_media
-from tasks.records import OPINIONS, PREDICTIONS, REJECTS
-from tasks.shards import read_table
-from tasks.stage import Place
+from tasks.records import CANDIDATES, OPINIONS, PREDICTIONS, REJECTS
+from tasks.shards import frame_of, read_table, write_table
+from tasks.stage import Place, build_config
 
 CONFIG = predict.Config(
     batch=4,
+    in_flight=1024,
     threads=1,
     device="cpu",
     max_reject_share=0.05,
-    probe=ProbeConfig(penalties=(0.01, 1.0), folds=2),
+    probe=ProbeConfig(penalties=(0.01, 1.0), folds=2, max_media=None),
     niqe_frames=2,
 )
 
@@ -166,10 +170,124 @@ def test_a_stage_that_is_run_again_loads_no_finished_model(place: Place, monkeyp
     def never(*_: object) -> None:
         raise AssertionError("predicted again")
 
-    for name in ("level_rows", "_level_probs", "train_probe", "niqe_scores"):
+    for name in ("encode_media", "encode_rows", "level_rows", "_level_probs", "train_probe", "niqe_scores"):
         monkeypatch.setattr(predict, name, never)
     assert predict.run(CONFIG, place) == first
     assert (place.out / "predictions.parquet").read_bytes() == before
+
+
+@pytest.fixture
+def _fours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four media are looked at together, as many as are judged together."""
+    monkeypatch.setattr(prepared, "_TOGETHER", 4)
+
+
+FOURS = dataclasses.replace(CONFIG, in_flight=4)
+
+
+def _apart(place: Place, name: str) -> Place:
+    return Place(place.root, place.work / name, place.work / name / "out")
+
+
+@pytest.mark.usefixtures("_fours")
+def test_groups_change_no_byte_and_their_features_are_gone_when_they_are_judged(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    whole = predict.run(CONFIG, _apart(place, "whole"))
+    own, kept = predict.encode_media, list[int]()
+
+    def watched(folder: Path, *arguments: Any) -> dict[str, prepared.CachedFeatures]:
+        found = own(folder, *arguments)
+        media = set[str]()
+        for path in folder.iterdir():
+            media.update(prepared.open_part(path)[1])
+        kept.append(len(media))
+        return found
+
+    monkeypatch.setattr(predict, "encode_media", watched)
+    assert predict.run(FOURS, place) == whole
+    assert kept == [4, 4, 3]
+    assert not list(place.work.glob("**/*features*"))
+    for file in ("predictions.parquet", "rejects.parquet"):
+        assert (place.out / file).read_bytes() == (place.work / "whole" / "out" / file).read_bytes()
+
+
+@pytest.mark.usefixtures("_fours")
+def test_a_run_that_stops_goes_on_where_it_was(place: Place, monkeypatch: pytest.MonkeyPatch):
+    whole = predict.run(FOURS, _apart(place, "whole"))
+    own, groups, asked = predict.niqe_scores, list[int](), list[str]()
+
+    def stopped_once(where: Place, media: pd.DataFrame, frames: int) -> Any:
+        groups.append(len(media))
+        if len(groups) == 2:
+            raise KeyboardInterrupt
+        return own(where, media, frames)
+
+    def watched(name: str, *arguments: Any) -> pd.DataFrame:
+        asked.append(name)
+        return level_rows(name, *arguments)
+
+    level_rows = predict.level_rows
+    monkeypatch.setattr(predict, "niqe_scores", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        predict.run(FOURS, place)
+    monkeypatch.setattr(predict, "level_rows", watched)
+    assert predict.run(FOURS, place) == whole
+    assert groups == [4, 4, 4, 3]
+    assert len(asked) == len(set(asked)) == 9  # of the last group alone
+    assert (place.out / "predictions.parquet").read_bytes() == (
+        place.work / "whole" / "out" / "predictions.parquet"
+    ).read_bytes()
+
+
+def _break(place: Place, count: int) -> set[str]:
+    """Make held-out children unreadable: their first bytes are gone."""
+    table = read_table(place.root / "artifacts" / "distort" / "candidates.parquet", CANDIDATES)
+    chosen = table[table["split"] == "held_out"][:count]
+    for row in chosen.itertuples():
+        with (place.root / "artifacts" / "distort" / "media" / str(row.shard)).open("r+b") as archive:
+            archive.seek(int(str(row.offset)))
+            archive.write(b"broken!")
+    return set(chosen["id"])
+
+
+def test_broken_media_are_counted_over_all_groups(place: Place):
+    broken = _break(place, 1)
+    config = dataclasses.replace(FOURS, max_reject_share=0.1)  # of eleven; it would be too much of four
+    report = predict.run(config, place)
+    assert report.rejected == 1
+    assert set(read_table(place.out / "rejects.parquet", REJECTS)["id"]) == broken
+    predictions = read_table(place.out / "predictions.parquet", PREDICTIONS)
+    assert not broken & set(predictions["id"])
+    assert report.unscored["vital-base-small"] == 0
+    _break(place, 2)
+    with pytest.raises(StageError, match="2 of 11 media do not decode"):
+        predict.run(config, _apart(place, "more"))
+
+
+def test_the_ridge_regression_is_fitted_to_no_more_media_than_it_may_be(place: Place, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[tuple[int, int]] = []
+    own = predict.train_probe
+
+    def watched(rows: pd.DataFrame, pooled_NF: Any, config: ProbeConfig) -> Any:
+        sizes.append((len(rows), len(pooled_NF)))
+        return own(rows, pooled_NF, config)
+
+    monkeypatch.setattr(predict, "train_probe", watched)
+    predict.run(dataclasses.replace(CONFIG, probe=dataclasses.replace(CONFIG.probe, max_media=12)), place)
+    assert sizes == [(12, 12)]
+
+
+def test_without_held_out_opinions_there_is_nothing_to_predict(place: Place):
+    write_table(place.root / "artifacts" / "score" / "opinions.parquet", OPINIONS, frame_of(OPINIONS, []))
+    with pytest.raises(StageError, match="no medium of the split held_out has an opinion"):
+        predict.run(CONFIG, place)
+
+
+@pytest.mark.parametrize("change", [{"in_flight": 0}, {"probe": {"penalties": [1.0], "folds": 2, "max_media": 0}}])
+def test_groups_and_fits_of_nothing_are_refused(change: dict[str, Any]):
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        build_config(predict.Config, "predict", dataclasses.asdict(CONFIG) | change)
 
 
 def test_a_model_on_another_encoder_is_refused(place: Place):

@@ -15,8 +15,9 @@ from tasks.pool import load_candidates
 from tasks.records import CANDIDATES, INSTRUCTIONS, MEDIUM_MARK, REJECTS, Split
 from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
+from tasks.streamed import Streaming
 from tasks.training import assistant
-from tasks.training.instruction_batches import FocalConfig
+from tasks.training.instruction_batches import FocalConfig, InstructionMixture
 from tasks.training.line_questions import QuestionRule
 from tasks.training.objective import LossConfig
 from tasks.training.trainer import TrainingConfig
@@ -42,6 +43,8 @@ CONFIG = assistant.Config(
     max_tokens=600,
     rehearse=True,
     views=1,
+    media="prepared",
+    streaming=Streaming(workers=2, kind="threads", ahead=1, archives=None),
     max_reject_share=0.1,
     loss=FocalConfig(1.0, 2.0),
     opinions=LOSSES,
@@ -164,6 +167,61 @@ def test_broken_media_and_long_conversations_are_counted_and_fail_above_the_limi
     assert set(rejects.loc[rejects["reason"] == "medium_rejected", "id"]) == {"others/b.png", "others/c.png"}
     with pytest.raises(StageError, match=r"are longer than 20 tokens.*raise assistant.max_tokens"):
         assistant.run(dataclasses.replace(CONFIG, max_tokens=20), place)
+
+
+def _again(place: Place, name: str) -> Place:
+    return Place(place.root, place.work / name, place.work / name / "out")
+
+
+STREAMED = dataclasses.replace(CONFIG, media="streamed", views=2)
+
+
+def test_streamed_media_train_to_the_bits_of_prepared_ones(place: Place, tmp_path: Path):
+    source = imported(place, "others", {f"{n}.png": png(tmp_path) for n in range(3)})
+    config = dataclasses.replace(STREAMED, sources=(source,))
+    streamed, prepared = _again(place, "streamed"), _again(place, "prepared")
+    report = assistant.run(config, streamed)
+    assert report == assistant.run(dataclasses.replace(config, media="prepared"), prepared)
+    assert report.conversations["others"] == 3
+    files = [path.relative_to(prepared.out) for path in prepared.out.rglob("*") if path.is_file()]
+    assert {Path("history.json"), Path("instructions.parquet"), Path("rejects.parquet")} < set(files)
+    for name in files:
+        assert (streamed.out / name).read_bytes() == (prepared.out / name).read_bytes(), name
+    assert (prepared.work / "media").exists()
+    assert not (streamed.work / "media").exists()
+
+
+def test_a_streamed_run_that_stops_goes_on_to_the_same_curve_with_the_same_rejects(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    media = {"a.png": png(tmp_path), "b.png": png(tmp_path)[:200], "c.png": None, "d.png": png(tmp_path)}
+    source = imported(place, "others", media)
+    training = dataclasses.replace(TRAINING, batch_examples=4)
+    config = dataclasses.replace(
+        STREAMED, sources=(source,), line_share=0.0, max_reject_share=0.5, rehearse=False, training=training
+    )
+    whole, halved = _again(place, "whole"), _again(place, "halved")
+    report = assistant.run(config, whole)
+    assert report.conversations == {"others": 2}
+    assert report.media == 2
+    assert report.rejected == {"medium_rejected": 2, "missing": 1, "truncated": 1}
+    assert {row["examples"] for row in json.loads((whole.out / "history.json").read_text())} == {2}
+    step, stopped = InstructionMixture.step, list[int]()
+
+    def stop_once(self: InstructionMixture, number: int) -> Any:
+        if number == 3 and not stopped:
+            stopped.append(number)
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(InstructionMixture, "step", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        assistant.run(config, halved)
+    assert assistant.run(config, halved) == report
+    for name in ("history.json", "rejects.parquet"):
+        assert (whole.out / name).read_bytes() == (halved.out / name).read_bytes()
+    with pytest.raises(StageError, match="1 of 4 media do not decode"):
+        assistant.run(dataclasses.replace(config, max_reject_share=0.2), _again(place, "strict"))
 
 
 def test_tables_that_are_not_what_they_should_be_are_refused(place: Place, tmp_path: Path):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from models.conversations import Conversation
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import EMBEDDED_SPEC, VisualInput, prepare_image
-from tasks.errors import StageError
+from tasks.errors import MediaError, StageError
 from tasks.instructions import Instruction
 from tasks.records import MEDIUM_MARK, QuestionKind, Split, Task
 from tasks.training.batches import Draw, RankShare, make_batch
@@ -128,6 +129,63 @@ def test_however_a_step_is_cut_it_rehearses_each_opinion_once(micro_batches: int
     assert sorted(told) == ["000", "001", "002", "003", "004", "005", "single a", "single b"]
 
 
+class Broken(Media):
+    """Media of which some do not decode, prepared ahead."""
+
+    ahead = 1
+
+    def __init__(self, names: set[str], lost: set[str]) -> None:
+        super().__init__(names)
+        self._lost, self.foreseen = lost, list[list[tuple[str, int]]]()
+
+    def foresee(self, wanted: Sequence[tuple[str, int]]) -> None:
+        self.foreseen.append(list(wanted))
+
+    def read(self, medium_id: str, visit: int) -> VisualInput:
+        if medium_id in self._lost:
+            raise MediaError("truncated", "the file ends early")
+        return super().read(medium_id, visit)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_conversations_about_a_broken_medium_are_left_out_wherever_they_are(ranks: int):
+    shown = {0: ("a", "x"), 1: ("b",), 2: ("x",), 3: ("a",), 4: ("b", "a"), 5: ("c",)}
+    found = [instruction(n, media) for n, media in shown.items()]
+    opinions = {name: opinion(name, "good", [0.1, 0.6, 0.2, 0.1, 0.0]) for name in "abcx"}
+    config = dataclasses.replace(CONFIG, steps=1, micro_batches=2)
+    lost: list[str] = []
+    parts: dict[int, list[str]] = {}
+    for _ in range(2):  # what every process finds is told to all of them
+        parts.clear()
+        for rank in range(ranks):
+            share = RankShare(rank, ranks, lambda mine: (lost.extend(mine), lost)[1])
+            mixture = InstructionMixture(found, Broken(set("abcx"), {"x"}), config, 6, opinions, share)
+            for number, batch in enumerate(mixture.step(0)):
+                parts[rank + number * ranks] = batch.example_ids
+                assert "x" not in batch.media
+    assert parts[0] == ["001", "single b"]
+    assert sorted(parts[1]) == ["003", "004", "005", "single a", "single c"]
+
+
+def test_a_step_of_which_nothing_can_be_shown_is_an_error():
+    mixture = InstructionMixture([instruction(0, ("x",))], Broken({"x"}, {"x"}), CONFIG, 1, {})
+    with pytest.raises(StageError, match="step 0: none of its conversations can be shown: 000"):
+        mixture.step(0)
+
+
+def test_a_source_that_prepares_ahead_is_told_what_comes_with_the_views_that_will_be_shown():
+    media = Broken({"a", "b", "c"}, set())
+    found = [instruction(n, ("abc"[n],)) for n in range(3)]
+    config = dataclasses.replace(CONFIG, steps=4, batch_examples=3)
+    mixture = InstructionMixture(found, media, config, 1, {})
+    for step in range(4):
+        (batch,) = mixture.step(step)
+        asked = media.foreseen[-1]
+        assert asked[:3] == [(name, step) for name in batch.media] == media.reads[-3:]
+        assert {visit for _, visit in asked[3:]} == ({step + 1} if step < 3 else set())
+        assert len(asked) == (6 if step < 3 else 3)
+
+
 @pytest.fixture
 def model(line: Path) -> QualityLMM:
     return QualityLMM.from_pretrained(line / "artifacts" / "base" / "small")
@@ -135,7 +193,7 @@ def model(line: Path) -> QualityLMM:
 
 def batch_of(found: list[Instruction], rehearsed: dict[str, Example] | None = None) -> InstructionBatch:
     media = Media({name for one in found for name in one.media})
-    return make_instruction_batch(found, media, dict.fromkeys(media.ids, 0), rehearsed or {})
+    return make_instruction_batch(found, {name: media.read(name, 0) for name in media.ids}, rehearsed or {})
 
 
 def objective(model: QualityLMM, beta: float = 2.0) -> InstructionObjective:
