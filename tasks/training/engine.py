@@ -17,6 +17,8 @@ from tasks.training.config import TrainingConfig
 
 _NO_DECAY_BELOW: Final = 2
 """Vectors (biases, norms, layer scales) are not decayed, as in the authors' trainer."""
+_LAYERED: Final = {"encoder": "image_encoder", "decoder": "language_model"}
+"""Part with repeated layers -> the model's name for it."""
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 """AdamW's running means, by torch's names."""
 
@@ -27,6 +29,11 @@ class TrainingBatch(Protocol):
     @property
     def example_ids(self) -> Sequence[str]:
         """The examples it holds."""
+        ...
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the encoder's layers run for it; those of the decoder always do."""
         ...
 
 
@@ -52,6 +59,17 @@ class Engine(Protocol):
     @property
     def trained(self) -> Mapping[str, nn.Parameter]:
         """The parameters that require a gradient, by name."""
+        ...
+
+    def check(self, rounds: Sequence[Sequence[bool]]) -> None:
+        """Refuse micro-batches that the processes could not compute together, in all processes alike.
+
+        Args:
+            rounds: per round of a step, whether the encoder's layers run for the micro-batch of each process.
+
+        Raises:
+            StageError: they run in some processes of a round only, and the engine takes the processes for equal.
+        """
         ...
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
@@ -201,9 +219,15 @@ def moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def repeated_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of encoder and decoder, in order: what transformers can recompute, and what ZeRO-3 spreads."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+def repeated_layers(model: nn.Module, parts: Iterable[str] = ("encoder", "decoder")) -> list[nn.Module]:
+    """The layers of a quality LMM's encoder and decoder: what transformers can recompute, and what ZeRO-3 spreads.
+
+    Args:
+        parts: those of them that are asked for. A model that is no quality LMM has what it calls by the same names.
+    """
+    owners = [getattr(model, _LAYERED[part], None) for part in parts]
+    modules = [module for owner in owners if isinstance(owner, nn.Module) for module in owner.modules()]
+    return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
 
 
 @contextmanager
@@ -240,6 +264,9 @@ class SingleEngine:
         self.trained = trained_parameters(objective.model)
         self._buffers = dict(objective.model.named_buffers())
         self._optimizer = build_optimizer(self.trained, config)
+
+    def check(self, rounds: Sequence[Sequence[bool]]) -> None:
+        """See :class:`Engine`; one process computes anything."""
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """See :class:`Engine`."""

@@ -182,6 +182,11 @@ class ProbeBatch:
     class_N: Tensor
     example_ids: list[str]
 
+    @property
+    def encodes(self) -> bool:
+        """Never: the features are there."""
+        return False
+
 
 class ProbeBatches:
     """Batches of media: each once before any comes again, in an order that is new in every epoch."""

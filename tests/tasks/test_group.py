@@ -20,6 +20,7 @@ from pathlib import Path
 from tasks import group
 here, folder = group.current(), Path(sys.argv[1])
 found = {"gathered": here.gather(here.rank * 10), "led": here.led(lambda: f"by {here.rank}")}
+found["sent"] = here.sent(f"from {here.rank}", 1)
 
 def once():
     told = (folder / "made").is_file()
@@ -78,7 +79,7 @@ def test_a_process_without_a_launcher_is_a_group_of_its_own():
     assert here == Group(0, 1, 0)
     assert here.leads
     assert here.gather("x") == ["x"]
-    assert here.led(lambda: 3) == here.leader_first(lambda: 3) == 3
+    assert here.led(lambda: 3) == here.leader_first(lambda: 3) == here.sent(3) == 3
 
 
 def test_the_environment_of_a_launcher_tells_who_one_is(monkeypatch: pytest.MonkeyPatch):
@@ -93,8 +94,8 @@ def test_processes_meet_and_the_leader_works_first(tmp_path: Path, read_json: Ca
     (tmp_path / "meeting.py").write_text(MEETING)
     launch(["meeting.py", str(tmp_path)], 2, tmp_path)
     leader, other = (read_json(tmp_path / f"rank-{rank}.json") for rank in range(2))
-    assert leader == {"gathered": [0, 10], "led": "by 0", "there before": False}
-    assert other == {"gathered": [0, 10], "led": "by 0", "there before": True}
+    assert leader == {"gathered": [0, 10], "led": "by 0", "sent": "from 1", "there before": False}
+    assert other == {"gathered": [0, 10], "led": "by 0", "sent": "from 1", "there before": True}
     assert (tmp_path / "made").read_text() == "0"
 
 
