@@ -1,5 +1,6 @@
 """What a step costs: time, waiting for data, tokens, arithmetic, memory. Telemetry: nothing here changes a result."""
 
+import re
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -19,17 +20,25 @@ _GEMM_SIDE: Final = 1024
 _GEMM_RUNS: Final = 5
 
 BF16_PEAKS: Final = {
-    "H200 NVL": 836e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 836e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
     "B200": 2250e12,
+    "H200": 989e12,
+    "H200 NVL": 836e12,
+    "H100 HBM3": 989e12,
+    "H100 SXM5": 989e12,
+    "H100 NVL": 836e12,
+    "H100 PCIe": 756e12,
+    "A100": 312e12,
+    "A40": 149.7e12,
+    "A30": 165e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
 }
-"""Part of a GPU's name -> dense bfloat16 operations a second, from NVIDIA's data sheets (H200, H100, A100, L40S, B200:
-half of what they print "with sparsity"). The first name that fits is taken."""
+"""Words of a GPU's name -> dense bfloat16 operations a second, from NVIDIA's data sheets (half of what they print "with
+sparsity"). A100s do as much on either socket; of an H100 the name has to tell which it is: drivers call the SXM one by
+its memory, ``NVIDIA H100 80GB HBM3``."""
+_PART_OF_A_GPU: Final = re.compile(r"\b(MIG|GRID)\b|-\d+[ABCQ]\b")
+"""In the name of a slice (MIG, or a profile of vGPU), which cannot do what the whole GPU does."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +220,22 @@ def peak_flops(device: torch.device, precision: str) -> float:
         precision: ``float32`` or ``bfloat16``; data sheets are asked for the latter alone.
     """
     if device.type == "cuda" and precision == "bfloat16":
-        name = torch.cuda.get_device_name(device)
-        for part, peak in BF16_PEAKS.items():
-            if part in name:
-                return peak
+        known = _known_peak(torch.cuda.get_device_name(device))
+        if known is not None:
+            return known
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     left = torch.ones(_GEMM_SIDE, _GEMM_SIDE, dtype=dtype, device=device)
     best = min(_timed_product(left) for _ in range(_GEMM_RUNS))
     return 2.0 * _GEMM_SIDE**3 / best
+
+
+def _known_peak(name: str) -> float | None:
+    """The figure of the entry with most words that all stand in a GPU's name; None for a name that fits none."""
+    if _PART_OF_A_GPU.search(name):
+        return None
+    words = set(re.split(r"[\s-]+", name.casefold()))
+    fitting = [known for known in BF16_PEAKS if words.issuperset(known.casefold().split())]
+    return BF16_PEAKS[max(fitting, key=lambda known: len(known.split()))] if fitting else None
 
 
 def _timed_product(left: Tensor) -> float:
