@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tasks.stage import RESUMABLE, lasting
 
 EngineName = Literal["single", "zero1", "zero2", "zero3"]
+Recompute = Literal["none", "encoder", "decoder", "both"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class TrainingConfig:
         checkpoint_every: steps between checkpoints.
         device: ``cuda`` gives each process a GPU of its own.
         processes: processes that share a step, over all machines.
-        recompute: keep only the inputs of encoder and decoder layers and compute these anew in the backward pass: less
-            memory for a third more arithmetic.
+        recompute: whose layers keep their inputs alone and are computed anew in the backward pass: less memory for more
+            arithmetic, another forward pass of that part. ``vital plan`` tells which part needs it.
         peak_flops: what one process could do at most, floating-point operations a second, for the MFU; None takes the
             data sheet's figure for a known GPU and measures anything else.
     """
@@ -50,7 +51,7 @@ class TrainingConfig:
     checkpoint_every: int = field(metadata=RESUMABLE)
     device: Literal["cpu", "cuda"] = "cpu"
     processes: int = field(default=1, metadata=RESUMABLE)
-    recompute: bool = field(default=False, metadata=RESUMABLE)
+    recompute: Recompute = field(default="none", metadata=RESUMABLE)
     peak_flops: float | None = field(default=None, metadata=RESUMABLE)
 
     def __post_init__(self) -> None:

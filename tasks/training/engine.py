@@ -13,12 +13,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tasks import group
 from tasks.errors import ConfigError, StageError
-from tasks.training.config import TrainingConfig
+from tasks.training.config import Recompute, TrainingConfig
 
 _NO_DECAY_BELOW: Final = 2
 """Vectors (biases, norms, layer scales) are not decayed, as in the authors' trainer."""
 _LAYERED: Final = {"encoder": "image_encoder", "decoder": "language_model"}
 """Part with repeated layers -> the model's name for it."""
+_RECOMPUTED: Final[dict[Recompute, tuple[str, ...]]] = {
+    "none": (),
+    "encoder": ("encoder",),
+    "decoder": ("decoder",),
+    "both": ("encoder", "decoder"),
+}
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 """AdamW's running means, by torch's names."""
 
@@ -231,8 +237,8 @@ def repeated_layers(model: nn.Module, parts: Iterable[str] = ("encoder", "decode
 
 
 @contextmanager
-def recomputed(model: nn.Module) -> Iterator[None]:
-    """Let the repeated layers of a model keep their inputs alone and compute the rest anew in the backward pass.
+def recomputed(model: nn.Module, parts: Recompute) -> Iterator[None]:
+    """Let repeated layers of a model keep their inputs alone and compute the rest anew in the backward pass.
 
     transformers recomputes layers in training mode only. The mode is set on the layers themselves and not on what is in
     them, so that nothing else (dropout, statistics) behaves otherwise than without.
@@ -240,9 +246,10 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     Raises:
         ConfigError: the model has no such layers.
     """
-    layers: list[Any] = repeated_layers(model)
-    if not layers:
-        raise ConfigError("training.recompute is set, and the model has no layers that can be recomputed")
+    layers: list[Any] = repeated_layers(model, _RECOMPUTED[parts])
+    if not layers and parts != "none":
+        msg = f"training.recompute is {parts}, and the model has no layers there that can be recomputed"
+        raise ConfigError(msg)
     modes = [layer.training for layer in layers]
     for layer in layers:
         layer.training = layer.gradient_checkpointing = True

@@ -26,11 +26,11 @@ _WEIGHTS_CUT: Final = 3
 
 CHECKPOINTING: Final[dict[str, frozenset[str]]] = {
     "none": frozenset(),
-    "image_encoder": frozenset({"image_encoder"}),
+    "encoder": frozenset({"image_encoder"}),
     "decoder": frozenset({"decoder"}),
     "both": frozenset({"image_encoder", "decoder"}),
 }
-"""Name -> parts whose layers run again in backward instead of keeping what they made."""
+"""Value of ``training.recompute`` -> parts whose layers run again in backward instead of keeping what they made."""
 
 WEIGHTS: Final[dict[str, tuple[Numerics, Numerics]]] = {
     "float32": (AUTOCAST, AUTOCAST),

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -124,15 +123,13 @@ class Trainer(Generic[B]):
         for callback in callbacks:
             callback.begin(self)
         if self.step < self.config.steps:
-            with CostMeter(self.objective.model, device_of(self.config)) as meter, self._layers():
+            model = self.objective.model
+            with CostMeter(model, device_of(self.config)) as meter, recomputed(model, self.config.recompute):
                 self._train(meter, callbacks)
         for callback in callbacks:
             callback.end(self)
         self.engine.close()
         return self.history
-
-    def _layers(self) -> AbstractContextManager[None]:
-        return recomputed(self.objective.model) if self.config.recompute else nullcontext()
 
     def _train(self, meter: CostMeter, callbacks: Sequence[Callback]) -> None:
         peak = self._peak_flops()

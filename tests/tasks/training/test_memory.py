@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from models.footprint import AUTOCAST, BFLOAT16, FLOAT32, Flow, Numerics, Sample
 from models.model_size import PARTS, measure_model
 from models.motion import SLOWFAST_R50, TINY_MOTION
 from tasks.errors import ConfigError
+from tasks.training.config import Recompute
 from tasks.training.memory import (
     CHECKPOINTING,
     Load,
@@ -161,6 +163,10 @@ def test_layers_are_run_again_only_if_nothing_cheaper_fits(share: float, sample:
 def _again(sample: Sample, parts: frozenset[str]) -> float:
     costs = footprint(DEEP, [sample], replace(step(FLOAT32), checkpointed=parts))
     return sum(cost.again for cost in costs.values())
+
+
+def test_a_checkpointing_is_a_value_of_params():
+    assert tuple(CHECKPOINTING) == get_args(Recompute)
 
 
 def test_a_named_checkpointing_is_taken_and_an_unknown_one_refused():

@@ -78,7 +78,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     jobs = [{"name": engine, "engine": engine} for engine in ENGINES]
     jobs += [{"name": "poison", "engine": "zero2", "poison": 2}]
-    jobs += [{"name": "thrifty", "engine": "zero3", "recompute": True, "micro_batches": 3, "steps": 4}]
+    jobs += [{"name": "thrifty", "engine": "zero3", "recompute": "both", "micro_batches": 3, "steps": 4}]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", os.environ | _environment())
         _launch(folder, 2, jobs)
