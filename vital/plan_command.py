@@ -30,7 +30,7 @@ _WEIGHTS: Final = ("float32", "frozen-bfloat16", "bfloat16")
 @click.option("--mfu", type=click.FloatRange(0, 1, min_open=True), help="Share of the peak that training reaches.")
 @click.option("--price", type=click.FloatRange(min=0), metavar="DOLLARS", help="What you pay for a device and hour.")
 @click.option("--checkpointing", type=click.Choice(_WAYS), help="Of activations, instead of the least that fits.")
-@click.option("--weights", type=click.Choice(_WEIGHTS), default="float32", help="How bfloat16 training holds weights.")
+@click.option("--weights", type=click.Choice(_WEIGHTS), help="How bfloat16 training holds weights.")
 @click.option("--assume", multiple=True, metavar="KEY=VALUE", help="Change a value of infra/planning.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(

@@ -140,7 +140,7 @@ def run(config: Config, place: Place) -> Report:
     lesson = _prepare(model, config, place)
     model.to(device_of(config.training))
     _train_parts(model, config.frozen)
-    with frozen_stays(model) as proof:
+    with frozen_stays(model, config.training.frozen_precision) as proof:
         history = _fit(model, lesson, config, place)
     if group.current().leads:
         model.save_pretrained(place.out / "model")

@@ -237,7 +237,7 @@ def _train(
     batches = ProbeBatches(samples, features, probe, config.training, own_share())
     course = Course(f"linear_probe {name}", work, place.telemetry("linear_probe") / name)
     train_only(probe.to(device_of(config.training)), [probe.head])
-    with frozen_stays(probe) as proof:
+    with frozen_stays(probe, config.training.frozen_precision) as proof:
         history = Trainer(ProbeObjective(probe), batches, config.training, callbacks(config.training, course)).fit()
     first, last = curve_ends(history)
     values = {"frozen_sha256": proof.frozen_sha256, "loss_first": first, "loss_last": last}

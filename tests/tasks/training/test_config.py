@@ -19,6 +19,7 @@ CONFIG = TrainingConfig(
         ({"processes": 5}, "micro_batches and batch_examples must be at least processes"),
         ({"processes": 0}, "processes must be at least 1"),
         ({"peak_flops": 0.0}, "peak_flops must be positive"),
+        ({"frozen_precision": "bfloat16"}, "frozen_precision bfloat16 needs precision bfloat16"),
     ],
 )
 def test_impossible_ways_to_compute_are_refused(change: dict, message: str):
