@@ -62,7 +62,7 @@ class Layer(GradientCheckpointingLayer):
 
 
 class Uneven(nn.Module):
-    """An encoder with a part for what moves (both trained), and a frozen decoder with a buffer."""
+    """An encoder with a part for what moves (both trained), and a frozen decoder of bfloat16 numbers with a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Uneven(nn.Module):
         self.head = nn.Linear(WIDTH, 1)
         self.register_buffer("offset", torch.tensor(0.1))
         for part in (self.language_model, self.head):
-            part.requires_grad_(False)
+            part.bfloat16().float().requires_grad_(False)
 
     def forward(self, points: Points) -> Tensor:
         hidden = self.embedding(points.x_N4)
@@ -141,7 +141,7 @@ def train(folder: Path, job: dict[str, Any]) -> tuple[list[StepRecord], Uneven]:
     config = dataclasses.replace(CONFIG, **changes)
     objective = Squares()
     callbacks = [Checkpoint(folder / "checkpoint.safetensors", config.checkpoint_every), Pause(job.get("pause_s", 0))]
-    with frozen_stays(objective.model):
+    with frozen_stays(objective.model, config.frozen_precision):
         steps = Steps(config, *(job.get(name) for name in _STEPS))
         history = Trainer(objective, steps, config, callbacks).fit()
     if group.current().leads:

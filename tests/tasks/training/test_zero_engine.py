@@ -26,6 +26,9 @@ from tasks.training.zero_engine import _Anchor, zero_config
 SCRIPT = Path(uneven.__file__)
 TOLERANCE = 1e-5
 """Relative, of loss and gradient norm: float32 sums in another order; 5e-7 was seen."""
+NARROW_TOLERANCE = 1e-3
+"""The same under bfloat16: where sums in another order have moved a weight, its copy may round to the next number,
+2^-8 on; 1.2e-7 was seen."""
 ENGINES = ("zero1", "zero2", "zero3")
 
 
@@ -54,14 +57,14 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "history.json").read_text())
 
 
-def _assert_same_curve(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+def _assert_same_curve(one: list[dict[str, Any]], other: list[dict[str, Any]], tolerance: float = TOLERANCE) -> None:
     assert len(one) == len(other) > 0
     for a, b in zip(one, other, strict=True):
         assert a["step"] == b["step"]
         assert a["examples"] == b["examples"]
-        assert a["loss"] == pytest.approx(b["loss"], rel=TOLERANCE)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=TOLERANCE)
-        assert a["task_losses"] == pytest.approx(b["task_losses"], rel=TOLERANCE)
+        assert a["loss"] == pytest.approx(b["loss"], rel=tolerance)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=tolerance)
+        assert a["task_losses"] == pytest.approx(b["task_losses"], rel=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     jobs = [{"name": engine, "engine": engine} for engine in ENGINES]
     jobs += [{"name": "poison", "engine": "zero2", "poison": 2}]
+    narrow = {"precision": "bfloat16", "frozen_precision": "bfloat16"}
+    jobs += [narrow | {"name": f"narrow-{engine}", "engine": engine} for engine in ("zero1", "zero3")]
     jobs += [{"name": "thrifty", "engine": "zero3", "recompute": "both", "micro_batches": 3, "steps": 4}]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", os.environ | _environment())
@@ -95,6 +100,25 @@ def test_two_processes_train_to_the_curve_and_weights_of_one(engine: str, alone:
         if name.startswith(("language_model.", "head.", "offset")):
             assert torch.equal(value, two[name]), name
             assert value.dtype == two[name].dtype
+
+
+@pytest.mark.parametrize("engine", ["zero1", "zero3"])
+def test_in_bfloat16_two_processes_train_to_the_curve_of_one_however_they_hold_frozen_weights(
+    engine: str, alone: Path, together: Path, tmp_path: Path
+):
+    uneven.train(tmp_path, {"precision": "bfloat16"})
+    one, two = _history(tmp_path), _history(together / f"narrow-{engine}")
+    _assert_same_curve(one[:1], two[:1])  # from the same weights nothing but the order of float32 sums differs
+    _assert_same_curve(one, two, NARROW_TOLERANCE)
+    wide = _history(alone)
+    assert any(abs(a["loss"] / b["loss"] - 1) > TOLERANCE for a, b in zip(two, wide, strict=True))
+    weights = load_file(together / f"narrow-{engine}" / "weights.safetensors")
+    for name, value in load_file(tmp_path / "weights.safetensors").items():
+        assert value.dtype == weights[name].dtype == torch.float32
+        if name.startswith(("language_model.", "head.", "offset")):
+            assert torch.equal(value, weights[name]), name
+        else:
+            assert torch.allclose(value, weights[name], atol=1e-3), name
 
 
 @pytest.mark.parametrize("engine", ENGINES)
