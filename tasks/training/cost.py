@@ -1,4 +1,9 @@
-"""What a step costs: time, waiting for data, tokens, arithmetic, memory. Telemetry: nothing here changes a result."""
+"""What a step costs: time, waiting for data, tokens, arithmetic, memory. Telemetry: nothing here changes a result.
+
+All of it is measured in every step but the arithmetic, and so the MFU: operations are counted in one step of sixteen,
+and in the steps between an example is taken to cost what it did at the last count. Steps mix tasks by the same shares,
+so the MFU of a run is close; that of a step is off by as much as its media are larger or smaller than those counted.
+"""
 
 import re
 import resource
@@ -48,7 +53,8 @@ class Share:
     Attributes:
         wait_s: seconds until its examples were there.
         tokens: positions that the decoder computed, padding included.
-        flops: floating-point operations of forward and backward pass, recomputation left out.
+        flops: floating-point operations of forward and backward pass, recomputation left out; counted in one step of
+            sixteen, else those of as many examples of the last counted step.
         peak_bytes: most memory so far, of the GPU or else of the process.
     """
 
@@ -88,7 +94,7 @@ class StepCost:
         )
 
     def figures(self) -> dict[str, float]:
-        """What people look at, by name."""
+        """What people look at, by name; the MFU is an estimate in steps that are not counted."""
         return {
             "samples_per_s": self.examples / self.seconds,
             "tokens_per_s": self.tokens / self.seconds,
