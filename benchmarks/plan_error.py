@@ -45,13 +45,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import losses
 from models.decoders import build_internvl_config, decoder_record
-from models.footprint import BFLOAT16, Cost, Flow, Sample, Step, footprint, kept_bytes, peak_bytes
+from models.footprint import BFLOAT16, HELD, Cost, Flow, Sample, Step, footprint, kept_bytes, peak_bytes
 from models.model_size import PARTS, measure_model
 from models.quality_lmm import QualityLMM
 from models.tokenizer import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, TURN_END, TURN_START
 from models.vision_encoder import VisualInput, VisualSpec
 from tasks.training.base import domain_tokenizer
-from tasks.training.freezing import train_only
+from tasks.training.freezing import hold_frozen, train_only
 from tasks.training.memory import WEIGHTS, Sharding, device_memory, numerics_of
 from tasks.training.planning import FAMILIES
 
@@ -156,8 +156,12 @@ class Subject:
         for module, part in zip(
             (*parts, model.internvl.lm_head, model.motion_projector), (*PARTS, "projectors"), strict=True
         ):
-            if self.numerics[part].weights == 2:
+            if self.numerics[part] == BFLOAT16:
                 module.bfloat16()
+            elif self.numerics[part] == HELD:
+                module.bfloat16().float()  # numbers that a checkpoint in bfloat16 could have
+        if self.setting.weights == "frozen-bfloat16" and self.setting.precision == "bfloat16":
+            hold_frozen(model, "bfloat16")
         if self.case.checkpointed:
             for module, part in ((model.image_encoder, "image_encoder"), (model.language_model, "decoder")):
                 if self.flows[part] is not Flow.IDLE:

@@ -23,10 +23,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -46,7 +45,7 @@ from tasks.records import Task
 from tasks.stage import build_config
 from tasks.training.base import domain_tokenizer
 from tasks.training.batches import Batch
-from tasks.training.config import TrainingConfig
+from tasks.training.config import Recompute, TrainingConfig
 from tasks.training.engine import SingleEngine, recomputed
 from tasks.training.freezing import train_only
 from tasks.training.objective import LossConfig, QualityObjective
@@ -70,7 +69,7 @@ class Setting:
     frames: int
     threads: int
     repeat: int
-    recompute: bool
+    recompute: Recompute
 
 
 def build_model(setting: Setting) -> QualityLMM:
@@ -153,7 +152,7 @@ def work_once(way: str, setting: Setting) -> dict[str, float]:
     objective = PlainHead(model) if way == "plain head" else QualityObjective(model, losses)
     engine, batch = SingleEngine(objective, config), make_batch(setting)
     lengths = tokens_of(model, batch)
-    with recomputed(model) if setting.recompute else nullcontext():
+    with recomputed(model, setting.recompute):
         seconds = min([step(engine, batch, setting) for _ in range(setting.repeat + 1)][1:])  # the first one warms up
     peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     trained = sum(parameter.numel() for parameter in engine.trained.values())
@@ -207,7 +206,7 @@ def main() -> None:
     parser.add_argument("--frames", type=natural, default=0, help="motion frames of the last sample")
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--repeat", type=positive, default=3)
-    parser.add_argument("--recompute", action="store_true", help="activations of the layers in the backward pass")
+    parser.add_argument("--recompute", choices=get_args(Recompute), default="none", help="whose layers run again")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = vars(parser.parse_args())

@@ -33,7 +33,7 @@ MEASURING: Final = "tasks/evaluation/trial.py"
 _MEASURED_BY: Final = {"predict": ("batch", "threads", "max_reject_share"), "correlate": ("readouts", "sampling")}
 """Sections, and their keys, that the measuring step reads."""
 _SAME_NUMBERS: Final = {
-    "training": ("engine", "checkpoint_every", "processes", "recompute", "peak_flops"),
+    "training": ("engine", "checkpoint_every", "processes", "recompute", "frozen_precision", "peak_flops"),
     "pretrain": ("media", "streaming"),
 }
 """Keys that say how a stage computes, not what: no result hangs on them."""

@@ -130,6 +130,15 @@ def read_tensors(paths: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
                 yield name, file.get_tensor(name)
 
 
+def stored_type(paths: Sequence[Path]) -> torch.dtype:
+    """Type in which models are read from these files without loss: bfloat16 if all their numbers are, else float32."""
+    kinds: set[str] = set()
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - as above
+    return torch.bfloat16 if {kind for kind in kinds if "F" in kind} == {"BF16"} else torch.float32
+
+
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """A checkpoint's JSON file.
 
@@ -204,6 +213,9 @@ def save_internvl(
     """
     tied = has_tied_head(internvl)
     internvl.config.tie_word_embeddings = tied
+    kinds = {value.dtype for value in internvl.parameters()}
+    if len(kinds) > 1:  # whoever reads all in one type loses nothing
+        internvl.config.dtype = max(kinds, key=lambda kind: kind.itemsize)
     internvl.config.save_pretrained(folder)
     state = {name: value for name, value in internvl.state_dict().items() if not (tied and name == _HEAD)}
     shards = [[name for name in state if _VISION_KEY in name]]

@@ -62,6 +62,8 @@ FLOAT32: Final = Numerics(weights=4, stream=4, compute=4)
 BFLOAT16: Final = Numerics(weights=2, stream=2, compute=2)
 AUTOCAST: Final = Numerics(weights=4, stream=4, compute=2)
 """Weights in float32, products in bfloat16."""
+HELD: Final = Numerics(weights=2, stream=4, compute=2)
+"""As under autocast, but matrices are held in bfloat16: no product copies its weight."""
 
 
 @dataclass(frozen=True)

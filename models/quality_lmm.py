@@ -28,7 +28,15 @@ from transformers import (
 )
 
 from models.answering import greedy_ids, groups_by_length, log_likelihoods
-from models.checkpoint import MAX_SHARD_BYTES, load_internvl, require_files, save_internvl, tile_side
+from models.checkpoint import (
+    MAX_SHARD_BYTES,
+    checkpoint_shards,
+    load_internvl,
+    require_files,
+    save_internvl,
+    stored_type,
+    tile_side,
+)
 from models.compatibility import OFF, Compatibility
 from models.errors import ModelError
 from models.levels import LEVELS, level_token_ids
@@ -428,12 +436,13 @@ class QualityLMM(nn.Module):
         (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "QualityLMM":
+    def from_pretrained(cls, folder: Path, dtype: torch.dtype | None = torch.float32) -> "QualityLMM":
         """Read a folder that :meth:`save_pretrained` wrote.
 
         Args:
             dtype: type of all weights, whatever they were stored as: float32 for models that are trained or compared
-                bit by bit, bfloat16 to hold large ones in half the memory.
+                bit by bit, bfloat16 to hold large ones in half the memory. None takes bfloat16 where all weights are
+                stored so, and float32 elsewhere.
 
         Raises:
             MissingWeightsError: the folder is incomplete.
@@ -443,6 +452,8 @@ class QualityLMM(nn.Module):
         require_files(folder, names, "quality LMM")
         layout: dict[str, Any] = json.loads((folder / _LAYOUT_FILE).read_text())
         spec = VisualSpec.from_json(layout["spec"])
+        if dtype is None:
+            dtype = stored_type([*checkpoint_shards(folder, "quality LMM"), *(folder / "motion").glob("*.safetensors")])
         internvl = load_internvl(folder, dtype)
         extractor = load_motion_extractor(folder / "motion", dtype)
         projector = MotionProjector(extractor.config.channels, internvl.config.get_text_config().hidden_size)

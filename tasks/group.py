@@ -61,9 +61,19 @@ class Group:
         dist.all_gather_object(values, value, group=_control_group())
         return values
 
+    def sent(self, value: T | None, sender: int = 0) -> T:
+        """What process ``sender`` brings, in every process; all must call it, and the others' values are not sent."""
+        if self.size == 1:
+            return value  # type: ignore[return-value]
+        import torch.distributed as dist  # noqa: PLC0415 - only where there is somebody to meet
+
+        values: list[Any] = [value if self.rank == sender else None]
+        dist.broadcast_object_list(values, src=sender, group=_control_group())
+        return values[0]
+
     def led(self, work: Callable[[], T]) -> T:
         """What ``work`` gives to the leader, which alone does it; the others wait for it."""
-        return self.gather(work() if self.leads else None)[0]  # type: ignore[return-value]
+        return self.sent(work() if self.leads else None)
 
 
 @cache

@@ -17,7 +17,7 @@ _GIGA: Final = 1e9
 _SMALL: Final = 0.1
 """In units of 1e12 FLOPs: examples below that are told in 1e9."""
 _PARTS: Final = ("image_encoder", "motion_extractor", "projectors", "decoder", "head")
-_WAYS: Final = ("none", "image_encoder", "decoder", "both")
+_WAYS: Final = ("none", "encoder", "decoder", "both")
 _WEIGHTS: Final = ("float32", "frozen-bfloat16", "bfloat16")
 
 
@@ -30,7 +30,7 @@ _WEIGHTS: Final = ("float32", "frozen-bfloat16", "bfloat16")
 @click.option("--mfu", type=click.FloatRange(0, 1, min_open=True), help="Share of the peak that training reaches.")
 @click.option("--price", type=click.FloatRange(min=0), metavar="DOLLARS", help="What you pay for a device and hour.")
 @click.option("--checkpointing", type=click.Choice(_WAYS), help="Of activations, instead of the least that fits.")
-@click.option("--weights", type=click.Choice(_WEIGHTS), default="float32", help="How bfloat16 training holds weights.")
+@click.option("--weights", type=click.Choice(_WEIGHTS), help="How bfloat16 training holds weights.")
 @click.option("--assume", multiple=True, metavar="KEY=VALUE", help="Change a value of infra/planning.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
@@ -90,7 +90,7 @@ def _print(made: "Plan") -> None:
     title = f"FLOPs of an average example, 1e{9 if small else 12}: forward+backward"
     _table(title, [*parts, "again", "all", "by task"], made, lambda stage: _flops(stage, unit))
     memory = ["ZeRO", "weights", "gradients", "optimizer", "buffers", "activations", "peak", "of"]
-    choices = ["checkpointing", "micro batch", "micro_batches"]
+    choices = ["recompute", "micro batch", "micro_batches"]
     _table("Memory of one device for the largest examples, GiB", memory + choices, made, _memory)
     _table("Time and cost", ["examples", "a second", "and device", "time", "device hours", "dollars"], made, _time)
     if made.published is not None:

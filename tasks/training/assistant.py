@@ -150,7 +150,7 @@ def run(config: Config, place: Place) -> Report:
     _train_parts(model, config.frozen)
     source, kept, lost = _preparer(model, config, place), place.work / "media", place.work / "rejects"
     with (
-        frozen_stays(model) as proof,
+        frozen_stays(model, config.training.frozen_precision) as proof,
         open_media(config.media, config.streaming, source, lesson.shown, kept, lost) as media,
     ):
         history = _fit(model, lesson, media, config, place)

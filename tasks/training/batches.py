@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from models.quality_lmm import Medium
+from models.vision_encoder import VisualInput
 from tasks.errors import MediaError, StageError
 from tasks.records import Task
 from tasks.training.config import TrainingConfig
@@ -134,6 +135,11 @@ ALONE: Final = RankShare(0, 1, _alone)
 """One process computes all."""
 
 
+def any_pixels(inputs: Sequence[Medium]) -> bool:
+    """Whether any of these media comes as pixels, and not as features of a frozen encoder."""
+    return any(isinstance(medium, VisualInput) for medium in inputs)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Examples with their media; ``B`` samples (a pair has two), ``E`` examples.
@@ -159,6 +165,11 @@ class Batch:
     preference_E: Tensor
     weight_E: Tensor
     example_ids: list[str]
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the encoder runs for it: where a medium comes as pixels."""
+        return any_pixels(self.inputs)
 
 
 @dataclass(frozen=True)

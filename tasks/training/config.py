@@ -8,6 +8,8 @@ from typing import Any, Literal
 from tasks.stage import RESUMABLE, lasting
 
 EngineName = Literal["single", "zero1", "zero2", "zero3"]
+Recompute = Literal["none", "encoder", "decoder", "both"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class TrainingConfig:
     Attributes:
         engine: what runs a step; ``single`` is one process, ``zero1`` to ``zero3`` are DeepSpeed's ZeRO stages.
         threads: CPU threads of each process; they order the sums, so they belong to the result.
-        precision: ``bfloat16`` computes under autocast; weights, gradients and optimizer stay float32.
+        precision: ``bfloat16`` computes under autocast; trained weights, gradients and optimizer stay float32.
         steps: optimizer steps.
         batch_examples: examples per step, over all processes; a pair is one example with two media.
         micro_batches: parts that a step's examples are computed in, over all processes, to bound memory; rounded up to
@@ -30,8 +32,10 @@ class TrainingConfig:
         checkpoint_every: steps between checkpoints.
         device: ``cuda`` gives each process a GPU of its own.
         processes: processes that share a step, over all machines.
-        recompute: keep only the inputs of encoder and decoder layers and compute these anew in the backward pass: less
-            memory for a third more arithmetic.
+        recompute: whose layers keep their inputs alone and are computed anew in the backward pass: less memory for more
+            arithmetic, another forward pass of that part. ``vital plan`` tells which part needs it.
+        frozen_precision: ``bfloat16`` holds frozen matrices in half the memory where that loses nothing, see
+            ``tasks.training.freezing``; no number changes.
         peak_flops: what one process could do at most, floating-point operations a second, for the MFU; None takes the
             data sheet's figure for a known GPU and measures anything else.
     """
@@ -39,7 +43,7 @@ class TrainingConfig:
     engine: EngineName = field(metadata=RESUMABLE)
     seed: int
     threads: int
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     steps: int
     batch_examples: int
     micro_batches: int
@@ -50,7 +54,8 @@ class TrainingConfig:
     checkpoint_every: int = field(metadata=RESUMABLE)
     device: Literal["cpu", "cuda"] = "cpu"
     processes: int = field(default=1, metadata=RESUMABLE)
-    recompute: bool = field(default=False, metadata=RESUMABLE)
+    recompute: Recompute = field(default="none", metadata=RESUMABLE)
+    frozen_precision: Precision = field(default="float32", metadata=RESUMABLE)
     peak_flops: float | None = field(default=None, metadata=RESUMABLE)
 
     def __post_init__(self) -> None:
@@ -65,6 +70,10 @@ class TrainingConfig:
             raise ValueError("learning_rate and clip_norm must be positive")
         if self.peak_flops is not None and self.peak_flops <= 0.0:
             raise ValueError("peak_flops must be positive, or null")
+        if self.frozen_precision == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError(
+                "frozen_precision bfloat16 needs precision bfloat16, under which products are of that type"
+            )
         if self.engine == "single" and self.processes > 1:
             raise ValueError("engine single is one process: processes must be 1, or the engine zero1, zero2 or zero3")
         if min(self.micro_batches, self.batch_examples) < self.processes:

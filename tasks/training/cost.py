@@ -1,5 +1,11 @@
-"""What a step costs: time, waiting for data, tokens, arithmetic, memory. Telemetry: nothing here changes a result."""
+"""What a step costs: time, waiting for data, tokens, arithmetic, memory. Telemetry: nothing here changes a result.
 
+All of it is measured in every step but the arithmetic, and so the MFU: operations are counted in one step of sixteen,
+and in the steps between an example is taken to cost what it did at the last count. Steps mix tasks by the same shares,
+so the MFU of a run is close; that of a step is off by as much as its media are larger or smaller than those counted.
+"""
+
+import re
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -19,17 +25,25 @@ _GEMM_SIDE: Final = 1024
 _GEMM_RUNS: Final = 5
 
 BF16_PEAKS: Final = {
-    "H200 NVL": 836e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 836e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
     "B200": 2250e12,
+    "H200": 989e12,
+    "H200 NVL": 836e12,
+    "H100 HBM3": 989e12,
+    "H100 SXM5": 989e12,
+    "H100 NVL": 836e12,
+    "H100 PCIe": 756e12,
+    "A100": 312e12,
+    "A40": 149.7e12,
+    "A30": 165e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
 }
-"""Part of a GPU's name -> dense bfloat16 operations a second, from NVIDIA's data sheets (H200, H100, A100, L40S, B200:
-half of what they print "with sparsity"). The first name that fits is taken."""
+"""Words of a GPU's name -> dense bfloat16 operations a second, from NVIDIA's data sheets (half of what they print "with
+sparsity"). A100s do as much on either socket; of an H100 the name has to tell which it is: drivers call the SXM one by
+its memory, ``NVIDIA H100 80GB HBM3``."""
+_PART_OF_A_GPU: Final = re.compile(r"\b(MIG|GRID)\b|-\d+[ABCQ]\b")
+"""In the name of a slice (MIG, or a profile of vGPU), which cannot do what the whole GPU does."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,8 @@ class Share:
     Attributes:
         wait_s: seconds until its examples were there.
         tokens: positions that the decoder computed, padding included.
-        flops: floating-point operations of forward and backward pass, recomputation left out.
+        flops: floating-point operations of forward and backward pass, recomputation left out; counted in one step of
+            sixteen, else those of as many examples of the last counted step.
         peak_bytes: most memory so far, of the GPU or else of the process.
     """
 
@@ -79,7 +94,7 @@ class StepCost:
         )
 
     def figures(self) -> dict[str, float]:
-        """What people look at, by name."""
+        """What people look at, by name; the MFU is an estimate in steps that are not counted."""
         return {
             "samples_per_s": self.examples / self.seconds,
             "tokens_per_s": self.tokens / self.seconds,
@@ -211,14 +226,22 @@ def peak_flops(device: torch.device, precision: str) -> float:
         precision: ``float32`` or ``bfloat16``; data sheets are asked for the latter alone.
     """
     if device.type == "cuda" and precision == "bfloat16":
-        name = torch.cuda.get_device_name(device)
-        for part, peak in BF16_PEAKS.items():
-            if part in name:
-                return peak
+        known = _known_peak(torch.cuda.get_device_name(device))
+        if known is not None:
+            return known
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     left = torch.ones(_GEMM_SIDE, _GEMM_SIDE, dtype=dtype, device=device)
     best = min(_timed_product(left) for _ in range(_GEMM_RUNS))
     return 2.0 * _GEMM_SIDE**3 / best
+
+
+def _known_peak(name: str) -> float | None:
+    """The figure of the entry with most words that all stand in a GPU's name; None for a name that fits none."""
+    if _PART_OF_A_GPU.search(name):
+        return None
+    words = set(re.split(r"[\s-]+", name.casefold()))
+    fitting = [known for known in BF16_PEAKS if words.issuperset(known.casefold().split())]
+    return BF16_PEAKS[max(fitting, key=lambda known: len(known.split()))] if fitting else None
 
 
 def _timed_product(left: Tensor) -> float:

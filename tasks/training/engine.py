@@ -13,10 +13,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tasks import group
 from tasks.errors import ConfigError, StageError
-from tasks.training.config import TrainingConfig
+from tasks.training.config import Recompute, TrainingConfig
 
 _NO_DECAY_BELOW: Final = 2
 """Vectors (biases, norms, layer scales) are not decayed, as in the authors' trainer."""
+_LAYERED: Final = {"encoder": "image_encoder", "decoder": "language_model"}
+"""Part with repeated layers -> the model's name for it."""
+_RECOMPUTED: Final[dict[Recompute, tuple[str, ...]]] = {
+    "none": (),
+    "encoder": ("encoder",),
+    "decoder": ("decoder",),
+    "both": ("encoder", "decoder"),
+}
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 """AdamW's running means, by torch's names."""
 
@@ -27,6 +35,11 @@ class TrainingBatch(Protocol):
     @property
     def example_ids(self) -> Sequence[str]:
         """The examples it holds."""
+        ...
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the encoder's layers run for it; those of the decoder always do."""
         ...
 
 
@@ -52,6 +65,17 @@ class Engine(Protocol):
     @property
     def trained(self) -> Mapping[str, nn.Parameter]:
         """The parameters that require a gradient, by name."""
+        ...
+
+    def check(self, rounds: Sequence[Sequence[bool]]) -> None:
+        """Refuse micro-batches that the processes could not compute together, in all processes alike.
+
+        Args:
+            rounds: per round of a step, whether the encoder's layers run for the micro-batch of each process.
+
+        Raises:
+            StageError: they run in some processes of a round only, and the engine takes the processes for equal.
+        """
         ...
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
@@ -201,14 +225,20 @@ def moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def repeated_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of encoder and decoder, in order: what transformers can recompute, and what ZeRO-3 spreads."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+def repeated_layers(model: nn.Module, parts: Iterable[str] = ("encoder", "decoder")) -> list[nn.Module]:
+    """The layers of a quality LMM's encoder and decoder: what transformers can recompute, and what ZeRO-3 spreads.
+
+    Args:
+        parts: those of them that are asked for. A model that is no quality LMM has what it calls by the same names.
+    """
+    owners = [getattr(model, _LAYERED[part], None) for part in parts]
+    modules = [module for owner in owners if isinstance(owner, nn.Module) for module in owner.modules()]
+    return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]
 
 
 @contextmanager
-def recomputed(model: nn.Module) -> Iterator[None]:
-    """Let the repeated layers of a model keep their inputs alone and compute the rest anew in the backward pass.
+def recomputed(model: nn.Module, parts: Recompute) -> Iterator[None]:
+    """Let repeated layers of a model keep their inputs alone and compute the rest anew in the backward pass.
 
     transformers recomputes layers in training mode only. The mode is set on the layers themselves and not on what is in
     them, so that nothing else (dropout, statistics) behaves otherwise than without.
@@ -216,9 +246,10 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     Raises:
         ConfigError: the model has no such layers.
     """
-    layers: list[Any] = repeated_layers(model)
-    if not layers:
-        raise ConfigError("training.recompute is set, and the model has no layers that can be recomputed")
+    layers: list[Any] = repeated_layers(model, _RECOMPUTED[parts])
+    if not layers and parts != "none":
+        msg = f"training.recompute is {parts}, and the model has no layers there that can be recomputed"
+        raise ConfigError(msg)
     modes = [layer.training for layer in layers]
     for layer in layers:
         layer.training = layer.gradient_checkpointing = True
@@ -240,6 +271,9 @@ class SingleEngine:
         self.trained = trained_parameters(objective.model)
         self._buffers = dict(objective.model.named_buffers())
         self._optimizer = build_optimizer(self.trained, config)
+
+    def check(self, rounds: Sequence[Sequence[bool]]) -> None:
+        """See :class:`Engine`; one process computes anything."""
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """See :class:`Engine`."""

@@ -20,7 +20,17 @@ from models.quality_lmm import Medium, QualityLMM, VisualFeatures
 from models.vision_encoder import VisualInput
 from tasks.errors import MediaError, StageError
 from tasks.instructions import Instruction
-from tasks.training.batches import ALONE, Batch, Draw, ForesightedSource, MediumSource, RankShare, cut, make_batch
+from tasks.training.batches import (
+    ALONE,
+    Batch,
+    Draw,
+    ForesightedSource,
+    MediumSource,
+    RankShare,
+    any_pixels,
+    cut,
+    make_batch,
+)
 from tasks.training.config import TrainingConfig
 from tasks.training.examples import Example
 from tasks.training.objective import QualityObjective
@@ -54,6 +64,11 @@ class InstructionBatch:
     def example_ids(self) -> list[str]:
         """Everything that has a loss of its own."""
         return [*self.conversation_ids, *(example.example_id for example in self.rehearsed)]
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the encoder runs for it: where a medium comes as pixels."""
+        return any_pixels(self.inputs)
 
     def opinions(self) -> Batch | None:
         """What is rehearsed, as a batch about the same media; None if there is nothing."""

@@ -197,6 +197,11 @@ class ProbeBatch:
     class_N: Tensor
     example_ids: list[str]
 
+    @property
+    def encodes(self) -> bool:
+        """Never: the features are there."""
+        return False
+
 
 class ProbeBatches:
     """Batches of media: each once before any comes again, in an order that is new in every epoch.
@@ -252,7 +257,7 @@ def _train(probe: QualityProbe, samples: Samples, config: Config, place: Place, 
     batches = ProbeBatches(samples, config.training, scale, own_share())
     course = Course(f"linear_probe {name}", work, place.telemetry("linear_probe") / name)
     train_only(probe.to(device_of(config.training)), [probe.head])
-    with frozen_stays(probe) as proof:
+    with frozen_stays(probe, config.training.frozen_precision) as proof:
         history = Trainer(ProbeObjective(probe), batches, config.training, callbacks(config.training, course)).fit()
     first, last = curve_ends(history)
     values = {"frozen_sha256": proof.frozen_sha256, "loss_first": first, "loss_last": last}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from models.footprint import AUTOCAST, BFLOAT16, FLOAT32, Flow, Numerics, Sample, Step, footprint, peak_bytes
+from models.footprint import AUTOCAST, BFLOAT16, FLOAT32, HELD, Flow, Numerics, Sample, Step, footprint, peak_bytes
 from models.model_size import PARTS, ModelSize
 from tasks.errors import ConfigError
 
@@ -20,24 +20,23 @@ _MOMENTS: Final = 2
 """AdamW keeps two moments per weight, in float32."""
 
 ZERO_STAGES: Final = (0, 1, 2, 3)
-_DECODING: Final = ("decoder", "head")
 _GRADIENTS_CUT: Final = 2
 _WEIGHTS_CUT: Final = 3
 
 CHECKPOINTING: Final[dict[str, frozenset[str]]] = {
     "none": frozenset(),
-    "image_encoder": frozenset({"image_encoder"}),
+    "encoder": frozenset({"image_encoder"}),
     "decoder": frozenset({"decoder"}),
     "both": frozenset({"image_encoder", "decoder"}),
 }
-"""Name -> parts whose layers run again in backward instead of keeping what they made."""
+"""Value of ``training.recompute`` -> parts whose layers run again in backward instead of keeping what they made."""
 
 WEIGHTS: Final[dict[str, tuple[Numerics, Numerics]]] = {
     "float32": (AUTOCAST, AUTOCAST),
-    "frozen-bfloat16": (AUTOCAST, BFLOAT16),
+    "frozen-bfloat16": (AUTOCAST, HELD),
     "bfloat16": (BFLOAT16, BFLOAT16),
 }
-"""How weights are held when products are bfloat16 -> bytes in most parts, and in a decoder and head that are frozen."""
+"""How weights are held when products are bfloat16 -> bytes in parts that learn, and in frozen ones."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,8 @@ def numerics_of(flows: Mapping[str, Flow], precision: str, weights: str) -> dict
         raise ConfigError(msg)
     if precision == "float32":
         return dict.fromkeys(flows, FLOAT32)
-    most, frozen = WEIGHTS[weights]
-    return {part: frozen if part in _DECODING and flow is not Flow.TRAINED else most for part, flow in flows.items()}
+    learning, frozen = WEIGHTS[weights]
+    return {part: learning if flow is Flow.TRAINED else frozen for part, flow in flows.items()}
 
 
 def device_memory(

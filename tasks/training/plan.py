@@ -49,7 +49,7 @@ class Choices:
     mfu: float | None = None
     price: float | None = None
     checkpointing: str | None = None
-    weights: str = "float32"
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Work:
-    """One stage before it is planned; ``runs`` are the parts that run, ``batch`` examples make a step."""
+    """One stage before it is planned; ``runs`` are the parts that run, ``batch`` examples make a step.
+
+    ``weights`` is one of ``memory.WEIGHTS``.
+    """
 
     stage: str
     decoder: str
@@ -148,6 +151,7 @@ class _Work:
     examples: int
     batch: int
     precision: str
+    weights: str
     zero: int
 
 
@@ -209,7 +213,7 @@ class _Planner:
         yield self._training("pretrain", first.decoder, flows_of(first.trained), first.training, mixture)
         once = training_mixture(shares, workload, spec, 1.0)
         features = self._training("warm_up", first.decoder, flows_of(()), second.training, once)
-        yield replace(features, stage="warm_up features", runs=_ENCODERS, zero=0)
+        yield replace(features, stage="warm_up features", runs=_ENCODERS, weights="float32", zero=0)
         cached = training_mixture(shares, workload, spec, 0.0)
         flows = flows_of((*_PROJECTORS, "decoder") if second.train_projectors else ("decoder",))
         for decoder in second.decoders:
@@ -219,7 +223,7 @@ class _Planner:
         batch, examples = self._params["predict"]["batch"] * self.devices, sum(workload.scored.values())
         for decoder in (first.decoder, *second.decoders):
             work = self._training("predict", decoder, flows_of(()), first.training, scored)
-            yield replace(work, examples=examples, batch=batch, zero=0)
+            yield replace(work, examples=examples, batch=batch, weights="float32", zero=0)
 
     def _fine_tuning(self) -> _Work:
         """The assistant: conversations, and the opinions that are rehearsed beside them."""
@@ -236,7 +240,9 @@ class _Planner:
             msg = f"{stage}: decoder {decoder} is not of the family {self.family} of pretrain.decoder"
             raise ConfigError(msg)
         batch, zero = training.batch_examples, self._zero(stage, training.engine)
-        return _Work(stage, decoder, flows, PARTS, mixture, training.steps * batch, batch, training.precision, zero)
+        weights = "frozen-bfloat16" if training.frozen_precision == "bfloat16" else "float32"
+        examples, precision = training.steps * batch, training.precision
+        return _Work(stage, decoder, flows, PARTS, mixture, examples, batch, precision, weights, zero)
 
     def _zero(self, stage: str, engine: str) -> int:
         """ZeRO stage: the user's, that of params' engine, or that of the planning file."""
@@ -259,7 +265,7 @@ class _Planner:
         busy = min(self.devices, work.batch)
         sharding = read_sharding(self._checkout, work.zero, busy)
         capacity = self._device.memory_mib * 2**20 * (1.0 - self._planning.reserve)
-        step = Step(work.flows, numerics_of(work.flows, work.precision, self._choices.weights))
+        step = Step(work.flows, numerics_of(work.flows, work.precision, self._choices.weights or work.weights))
         share = math.ceil(work.batch / busy)
         load = Load(size, step, work.mixture.longest, share, work.runs, one_by_one=self._device.processor)
         found = fit(load, sharding, capacity, self._choices.checkpointing)

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from models.quality_lmm import QualityLMM
 from models.questions import QuestionStyle
 from models.vision_encoder import VisualSpec, save_encoder
@@ -119,14 +121,15 @@ def run(config: Config, place: Place) -> Report:
         StageError: a split leaks, a frozen part moved, or a loss is not finite.
     """
     require_gate(place)
-    model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder)
+    dtype = None if config.training.frozen_precision == "bfloat16" else torch.float32
+    model = QualityLMM.from_pretrained(place.artifacts("base") / config.decoder, dtype)
     model.question = config.question
     data = SplitData(of_contents(load_split(place, Split.TRAIN, config.shares).examples, config.examples_share))
     model.to(device_of(config.training))
     train_only(model, [module for part in config.trained for module in parts_of(model)[part]])
     source, kept, lost = preparer_of(config, place, model.spec), place.kept_media, place.work / "rejects"
     with (
-        frozen_stays(model) as proof,
+        frozen_stays(model, config.training.frozen_precision) as proof,
         open_media(config.media, config.streaming, source, data.examples, kept, lost) as media,
     ):
         objective = QualityObjective(model, config.losses)

@@ -10,9 +10,8 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ B_co = TypeVar("B_co", bound=TrainingBatch, covariant=True)
 
 
 class Batches(Protocol[B_co]):
-    """Examples of each step, a pure function of the step's number."""
+    """Examples of each step, a pure function of the step's number; in every step some process has some."""
 
     def step(self, number: int) -> Sequence[B_co]:
         """This process's micro-batches of one step; all processes ask for the same steps."""
@@ -72,6 +71,14 @@ _Told = tuple[int, int, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
+class _Size:
+    """What processes tell each other about a micro-batch before they compute it."""
+
+    examples: int
+    encodes: bool
+
+
+@dataclass(frozen=True)
 class _Computed:
     """A micro-batch and what became of it; see ``_Told``."""
 
@@ -104,27 +111,25 @@ class Trainer(Generic[B]):
         torch.set_num_threads(self.config.threads)
         self.group = group.current()
         self.engine = build_engine(self.objective, self.config)
-        self._spare: B | None = None
 
     def fit(self) -> list[StepRecord]:
         """Train to the last step and return the history.
 
         Raises:
-            StageError: a loss or gradient is not finite; the message names the step's examples.
+            StageError: a loss or gradient is not finite; the message names the step's examples. Or the engine cannot
+            compute the processes' micro-batches of a step together.
         """
         callbacks = [callback for callback in self.callbacks if callback.everywhere or self.group.leads]
         for callback in callbacks:
             callback.begin(self)
         if self.step < self.config.steps:
-            with CostMeter(self.objective.model, device_of(self.config)) as meter, self._layers():
+            model = self.objective.model
+            with CostMeter(model, device_of(self.config)) as meter, recomputed(model, self.config.recompute):
                 self._train(meter, callbacks)
         for callback in callbacks:
             callback.end(self)
         self.engine.close()
         return self.history
-
-    def _layers(self) -> AbstractContextManager[None]:
-        return recomputed(self.objective.model) if self.config.recompute else nullcontext()
 
     def _train(self, meter: CostMeter, callbacks: Sequence[Callback]) -> None:
         peak = self._peak_flops()
@@ -145,15 +150,15 @@ class Trainer(Generic[B]):
     def _train_step(self, meter: CostMeter) -> tuple[StepRecord, list[Share]]:
         meter.begin()
         batches = self.batches.step(self.step)
-        counts = [len(batch.example_ids) for batch in batches]
-        meter.ready(sum(counts))
-        everybodys = self.group.gather(counts)
-        total = sum(itertools.chain.from_iterable(everybodys))
+        meter.ready(sum(len(batch.example_ids) for batch in batches))
+        everybodys = self.group.gather([_Size(len(batch.example_ids), batch.encodes) for batch in batches])
+        rounds = _rounds(everybodys)
+        self.engine.check([[size.encodes for size in turn] for turn in rounds])
+        total = sum(size.examples for part in everybodys for size in part)
+        spare = self._spare(batches, everybodys)
         computed = [self._compute(number, batch, total, meter) for number, batch in enumerate(batches)]
-        if batches and self.group.size > 1:
-            self._spare = batches[-1]
-        for _ in range(max(map(len, everybodys)) - len(batches)):  # every process computes as often, if need be nothing
-            self._compute_nothing()
+        for _ in rounds[len(batches) :]:  # every process computes as often, if need be nothing
+            self._compute_nothing(spare)
         found = self.group.gather(([item.told() for item in computed], meter.share()))
         told = sorted(item for part, _ in found for item in part)
         return self._finish(total, told, batches), [share for _, share in found]
@@ -169,16 +174,15 @@ class Trainer(Generic[B]):
             self.engine.backward(total)
         return _Computed(number, len(batch.example_ids), losses)
 
-    def _compute_nothing(self) -> None:
-        """Take part in what the others do together, with a gradient of zero.
+    def _spare(self, batches: Sequence[B], everybodys: Sequence[Sequence[_Size]]) -> B:
+        """What this process computes for company: its last micro-batch, or one that is lent to it if it has none."""
+        own = batches[-1] if batches else None
+        lent = own if all(everybodys) else self.group.sent(own, _lender(everybodys))
+        return cast("B", lent if own is None else own)
 
-        Raises:
-            StageError: this process has had no batch yet.
-        """
-        if self._spare is None:
-            msg = f"process {self.group.rank}: none of its examples of step {self.step} can be read: lower processes"
-            raise StageError(msg)
-        self.engine.forward(self._spare)
+    def _compute_nothing(self, spare: B) -> None:
+        """Take part in what the others do together, with a gradient of zero."""
+        self.engine.forward(spare)
         self.engine.backward(math.inf)
 
     def _finish(self, total: int, told: Sequence[_Told], batches: Sequence[B]) -> StepRecord:
@@ -201,6 +205,18 @@ class Trainer(Generic[B]):
             msg = f"step {self.step}: loss {loss}, gradient norm {norm}; the step's examples are {ids}"
             raise StageError(msg)
         return StepRecord(self.step, rate, loss, norm, sum(count for _, count, _ in told), means)
+
+
+def _lender(everybodys: Sequence[Sequence[_Size]]) -> int:
+    """The process with most micro-batches: its last is lent to those that have none."""
+    return max(range(len(everybodys)), key=lambda rank: len(everybodys[rank]))
+
+
+def _rounds(everybodys: Sequence[Sequence[_Size]]) -> list[list[_Size]]:
+    """What the processes compute at the same time, round by round; who has no more computes its spare."""
+    lent = everybodys[_lender(everybodys)][-1:]
+    parts = [part or lent for part in everybodys]
+    return [[part[min(turn, len(part) - 1)] for part in parts] for turn in range(max(map(len, parts)))]
 
 
 def history_rows(history: Sequence[StepRecord]) -> list[dict[str, float | int | None]]:

@@ -200,7 +200,7 @@ def _warm_up(model: QualityLMM, material: Material, config: Config, place: Place
         parts += [model.projector, model.motion_projector]
     model.to(device_of(config.training))
     train_only(model, parts)
-    with frozen_stays(model) as proof:
+    with frozen_stays(model, config.training.frozen_precision) as proof:
         objective = QualityObjective(model, config.losses)
         course = Course(f"warm_up {name}", work, place.telemetry("warm_up") / name)
         history = fit(objective, material, config.training, course)

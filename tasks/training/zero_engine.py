@@ -7,16 +7,17 @@ process, so the stages give the same numbers.
 Examples differ: a process may see a clip, and run the motion extractor, in a micro-batch where another sees pictures
 alone. ZeRO assumes equal processes: stages 2 and 3 reduce gradients in the order in which backward passes make them,
 and stage 3 gathers weights module by module, so such a difference would add up unlike gradients, or wait for ever.
-Therefore DeepSpeed is shown the repeated layers of encoder and decoder alone, which every process runs alike, and the
-other trained parameters, called loose, as direct parameters of one frame around the objective: stage 3 then gathers
-those at its beginning, and an anchor makes their gradients, zeros for unused ones, arrive last and in one order.
+Therefore DeepSpeed is shown the repeated layers of encoder and decoder alone, and the other trained parameters, called
+loose, as direct parameters of one frame around the objective: stage 3 then gathers those at its beginning, and an
+anchor makes their gradients, zeros for unused ones, arrive last and in one order. That every process runs the same
+repeated layers is checked before a step is computed.
 """
 
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -60,14 +61,18 @@ class ZeroEngine:
         )[0]
         self._start_moments()
 
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        """See ``Engine``.
+    def check(self, rounds: Sequence[Sequence[bool]]) -> None:
+        """See ``Engine``. Stage 3 would wait for ever in the forward pass, stage 2 add up unlike gradients."""
+        if self._stage > 1 and self._frame.encodes and any(len(set(turn)) > 1 for turn in rounds):
+            msg = (
+                f"engine zero{self._stage} needs every process to run the same layers, and in a micro-batch some have "
+                "no medium for their encoder: use zero1, or micro-batches that all hold a medium"
+            )
+            raise StageError(msg)
 
-        Raises:
-            StageError: processes have run different layers, so that their gradients could not be added up.
-        """
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """See ``Engine``."""
         self._loss = self._engine(moved(batch, self._device))
-        self._check_layers()
         return self._frame.take_losses()
 
     def backward(self, divisor: float) -> None:
@@ -146,7 +151,6 @@ class ZeroEngine:
                 data = parameter.detach().clone()
             fresh[id(parameter)] = nn.Parameter(data.cpu() if self._stage == 3 else data, parameter.requires_grad)
         self._engine.destroy()
-        self._frame.close()
         if self._stage == 3:
             from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK  # noqa: PLC0415
 
@@ -180,26 +184,13 @@ class ZeroEngine:
         if self._stage < 3:
             zero._lazy_init_hp_params_optimizer_state()  # noqa: SLF001 - else nothing could be restored before an update
 
-    def _check_layers(self) -> None:
-        """Compare the layers that every process has run in the micro-batch.
-
-        Raises:
-            StageError: they differ.
-        """
-        order = self._frame.take_order()
-        if self._stage > 1 and any(other != order for other in self._group.gather(order)):
-            msg = (
-                f"engine zero{self._stage} needs every process to run the same layers, and in a micro-batch some had "
-                "no medium for their encoder: use zero1, or micro-batches that all hold a medium"
-            )
-            raise StageError(msg)
-
 
 class _Frame(nn.Module):
     """What DeepSpeed sees: the repeated layers, the loose trained parameters, and the sum of the objective's losses.
 
     Attributes:
         layers: repeated layers that hold what the stage spreads.
+        encodes: whether some of them are the encoder's.
     """
 
     def __init__(self, objective: Objective[Any], config: TrainingConfig, trained: Mapping[str, nn.Parameter]) -> None:
@@ -209,13 +200,12 @@ class _Frame(nn.Module):
         if STAGES[config.engine] < 3:
             layers = [layer for layer in layers if any(p.requires_grad for p in layer.parameters())]
         self.layers = nn.ModuleList(layers)
+        self.encodes = not set(layers).isdisjoint(repeated_layers(objective.model, ["encoder"]))
         inside = {id(parameter) for parameter in self.layers.parameters()}
         self._loose = [parameter for parameter in trained.values() if id(parameter) not in inside]
         for number, parameter in enumerate(self._loose):
             self.register_parameter(f"loose_{number}", parameter)
-        self._order: list[int] = []
         self._losses: dict[str, Tensor] = {}
-        self._hooks = [layer.register_forward_pre_hook(self._note(n)) for n, layer in enumerate(self.layers)]
 
     def forward(self, batch: Any) -> Tensor:
         """The sum of the objective's losses, which also depends on the anchor of the loose parameters.
@@ -232,19 +222,6 @@ class _Frame(nn.Module):
         """The losses of the last batch, detached."""
         losses, self._losses = self._losses, {}
         return losses
-
-    def take_order(self) -> list[int]:
-        """Numbers of the layers in the order in which they ran since the last call."""
-        order, self._order = self._order, []
-        return order
-
-    def close(self) -> None:
-        """Leave the layers as they were."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _note(self, number: int) -> Any:
-        return lambda *_: self._order.append(number)
 
 
 class _Anchor(torch.autograd.Function):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from published_folders import write_internvl, write_weights
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import InternVLForConditionalGeneration
 
 from models.checkpoint import (
@@ -18,6 +19,7 @@ from models.checkpoint import (
     save_internvl,
     shapes_of,
     shapes_of_config,
+    stored_type,
 )
 from models.decoders import EncoderSize, build_internvl_config, decoder_record
 from models.errors import MissingWeightsError, ModelError
@@ -54,6 +56,27 @@ def test_shards_are_bounded_and_hold_every_bit(*, tied: bool, tmp_path: Path):
     assert again.config.tie_word_embeddings == tied
     assert (again.lm_head.weight is again.get_input_embeddings().weight) == tied
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_the_type_to_read_files_in_loses_nothing(tmp_path: Path):
+    network(tied=False).bfloat16().save_pretrained(tmp_path / "narrow")
+    narrow = sorted((tmp_path / "narrow").glob("*.safetensors"))
+    assert stored_type(narrow) == torch.bfloat16
+    save_file({"a": torch.ones(2), "b": torch.ones(2).bfloat16()}, tmp_path / "wide.safetensors")
+    assert stored_type([tmp_path / "wide.safetensors"]) == torch.float32
+    assert stored_type([*narrow, tmp_path / "wide.safetensors"]) == torch.float32
+    save_file({"a": torch.ones(2).bfloat16(), "n": torch.tensor(3)}, tmp_path / "counts.safetensors")
+    assert stored_type([tmp_path / "counts.safetensors"]) == torch.bfloat16
+
+
+def test_the_configuration_of_a_model_of_two_types_says_the_wider_one(tmp_path: Path):
+    model = network(tied=False).bfloat16()
+    model.config.dtype = torch.bfloat16
+    model.model.vision_tower.float()
+    save_internvl(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+    again = load_internvl(tmp_path)
+    assert all(torch.equal(value.float(), again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 def test_saving_needs_no_second_copy(tmp_path: Path):

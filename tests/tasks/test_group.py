@@ -20,6 +20,7 @@ from pathlib import Path
 from tasks import group
 here, folder = group.current(), Path(sys.argv[1])
 found = {"gathered": here.gather(here.rank * 10), "led": here.led(lambda: f"by {here.rank}")}
+found["sent"] = here.sent(f"from {here.rank}", 1)
 (folder / f"rank-{here.rank}.json").write_text(json.dumps(found))
 group.leave()
 """
@@ -69,7 +70,7 @@ def test_a_process_without_a_launcher_is_a_group_of_its_own():
     assert here == Group(0, 1, 0)
     assert here.leads
     assert here.gather("x") == ["x"]
-    assert here.led(lambda: 3) == 3
+    assert here.led(lambda: 3) == here.sent(3) == 3
 
 
 def test_the_environment_of_a_launcher_tells_who_one_is(monkeypatch: pytest.MonkeyPatch):
@@ -84,8 +85,8 @@ def test_processes_meet_and_the_leader_works_for_all(tmp_path: Path, read_json: 
     (tmp_path / "meeting.py").write_text(MEETING)
     launch(["meeting.py", str(tmp_path)], 2, tmp_path)
     leader, other = (read_json(tmp_path / f"rank-{rank}.json") for rank in range(2))
-    assert leader == {"gathered": [0, 10], "led": "by 0"}
-    assert other == {"gathered": [0, 10], "led": "by 0"}
+    assert leader == {"gathered": [0, 10], "led": "by 0", "sent": "from 1"}
+    assert other == {"gathered": [0, 10], "led": "by 0", "sent": "from 1"}
 
 
 def test_a_member_that_fails_ends_the_group_and_has_had_its_say():

@@ -2,7 +2,7 @@
 
 ``python uneven.py FOLDER JOB [JOB ...]``, each job a JSON mapping: changes of ``CONFIG``, and ``name`` (the folder of
 the results), ``poison`` (a step with an infinite example), ``blind`` (a step where one micro-batch skips the encoder),
-``pause_s`` (after each step, so that a test can kill it there).
+``lost`` (a step where every second micro-batch is left out), ``pause_s`` (after each step, so that a test can kill it).
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ CONFIG = TrainingConfig(
     learning_rate=0.01, weight_decay=0.05, warm_up_share=0.1, clip_norm=1.0, checkpoint_every=1, peak_flops=1e9,
 )  # fmt: skip
 WIDTH = 16
+_STEPS = ("poison", "blind", "lost")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Points:
     moves_N: Tensor
     example_ids: list[str]
     blind: bool = False
+
+    @property
+    def encodes(self) -> bool:
+        return not self.blind
 
 
 class Layer(GradientCheckpointingLayer):
@@ -57,27 +62,27 @@ class Layer(GradientCheckpointingLayer):
 
 
 class Uneven(nn.Module):
-    """An encoder with a part for what moves (both trained), and a frozen decoder with a buffer."""
+    """An encoder with a part for what moves (both trained), and a frozen decoder of bfloat16 numbers with a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Linear(4, WIDTH)
-        self.encoder = nn.ModuleList([Layer() for _ in range(3)])
+        self.image_encoder = nn.ModuleList([Layer() for _ in range(3)])
         self.motion = nn.Sequential(nn.Linear(4, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
-        self.decoder = nn.ModuleList([Layer() for _ in range(2)])
+        self.language_model = nn.ModuleList([Layer() for _ in range(2)])
         self.head = nn.Linear(WIDTH, 1)
         self.register_buffer("offset", torch.tensor(0.1))
-        for part in (self.decoder, self.head):
-            part.requires_grad_(False)
+        for part in (self.language_model, self.head):
+            part.bfloat16().float().requires_grad_(False)
 
     def forward(self, points: Points) -> Tensor:
         hidden = self.embedding(points.x_N4)
-        for layer in () if points.blind else self.encoder:
+        for layer in () if points.blind else self.image_encoder:
             hidden = layer(hidden)
         if points.moves_N.any():
             hidden = hidden.clone()
             hidden[points.moves_N] = hidden[points.moves_N] + self.motion(points.x_N4[points.moves_N])
-        for layer in self.decoder:
+        for layer in self.language_model:
             hidden = layer(hidden)
         return self.head(hidden)[:, 0] + self.offset
 
@@ -98,8 +103,10 @@ class Squares:
 class Steps:
     """Points of each step: in two of three steps the first micro-batch holds points that move, else none does."""
 
-    def __init__(self, config: TrainingConfig, poison: int | None = None, blind: int | None = None) -> None:
-        self._config, self._poison, self._blind = config, poison, blind
+    def __init__(
+        self, config: TrainingConfig, poison: int | None = None, blind: int | None = None, lost: int | None = None
+    ) -> None:
+        self._config, self._poison, self._blind, self._lost = config, poison, blind, lost
 
     def step(self, number: int) -> Sequence[Points]:
         count, parts = self._config.batch_examples, self._config.micro_batches
@@ -115,7 +122,8 @@ class Steps:
             for a, b in itertools.pairwise(bounds)
         ]
         here = group.current()
-        return made[here.rank :: here.size]
+        own = range(here.rank, parts, here.size)
+        return [made[part] for part in own if number != self._lost or part % 2 == 0]
 
 
 class Pause(Callback):
@@ -129,12 +137,13 @@ class Pause(Callback):
 
 def train(folder: Path, job: dict[str, Any]) -> tuple[list[StepRecord], Uneven]:
     """Train as a job says; the checkpoint, the loss curve and the weights go to ``folder``."""
-    changes = {key: value for key, value in job.items() if key not in {"name", "poison", "blind", "pause_s"}}
+    changes = {key: value for key, value in job.items() if key not in {"name", "pause_s", *_STEPS}}
     config = dataclasses.replace(CONFIG, **changes)
     objective = Squares()
     callbacks = [Checkpoint(folder / "checkpoint.safetensors", config.checkpoint_every), Pause(job.get("pause_s", 0))]
-    with frozen_stays(objective.model):
-        history = Trainer(objective, Steps(config, job.get("poison"), job.get("blind")), config, callbacks).fit()
+    with frozen_stays(objective.model, config.frozen_precision):
+        steps = Steps(config, *(job.get(name) for name in _STEPS))
+        history = Trainer(objective, steps, config, callbacks).fit()
     if group.current().leads:
         (folder / "history.json").write_text(json.dumps([dataclasses.asdict(record) for record in history]))
         weights = {name: value.contiguous() for name, value in objective.model.state_dict().items()}

@@ -19,6 +19,7 @@ CONFIG = TrainingConfig(
         ({"processes": 5}, "micro_batches and batch_examples must be at least processes"),
         ({"processes": 0}, "processes must be at least 1"),
         ({"peak_flops": 0.0}, "peak_flops must be positive"),
+        ({"frozen_precision": "bfloat16"}, "frozen_precision bfloat16 needs precision bfloat16"),
     ],
 )
 def test_impossible_ways_to_compute_are_refused(change: dict, message: str):
@@ -35,7 +36,7 @@ def test_only_known_engines_have_a_name():
 
 def test_a_checkpoint_depends_on_what_is_computed_and_not_on_how():
     other = dataclasses.replace(
-        CONFIG, engine="zero3", processes=3, recompute=True, checkpoint_every=1, peak_flops=1e12
+        CONFIG, engine="zero3", processes=3, recompute="both", checkpoint_every=1, peak_flops=1e12
     )
     assert other.lasting() == CONFIG.lasting()
     for change in ({"seed": 4}, {"micro_batches": 5}, {"precision": "bfloat16"}, {"device": "cuda"}, {"threads": 2}):

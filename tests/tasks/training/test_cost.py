@@ -1,7 +1,7 @@
 """Counted arithmetic against figures worked out by hand: a product of [M, K] and [K, N] is 2 M K N operations."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tasks.training import cost
 from tasks.training.cost import BF16_PEAKS, CostMeter, FlopCount, Share, StepCost, peak_flops
 
 CPU = torch.device("cpu")
@@ -95,8 +96,8 @@ def test_a_meter_counts_tokens_and_arithmetic_of_what_belongs_to_the_step():
 
 def test_figures_are_those_of_all_processes():
     shares = [Share(wait_s=0.5, tokens=300, flops=2e9, peak_bytes=10**9), Share(0.25, 100, 1e9, 3 * 10**9)]
-    cost = StepCost.of(shares, examples=16, seconds=2.0, peak_flops=6e9)
-    assert cost.figures() == {
+    found = StepCost.of(shares, examples=16, seconds=2.0, peak_flops=6e9)
+    assert found.figures() == {
         "samples_per_s": 8.0,
         "tokens_per_s": 200.0,
         "mfu": 0.25,
@@ -105,15 +106,71 @@ def test_figures_are_those_of_all_processes():
     }
 
 
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], float]]:
+    """The peak of a GPU of some name; -1 where it would be measured."""
+
+    def measured(_: Tensor) -> float:
+        return -2.0 * 1024**3
+
+    def peak_of(name: str) -> float:
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+        peak_flops.cache_clear()
+        return peak_flops(torch.device("cuda", 0), "bfloat16")
+
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1))
+    monkeypatch.setattr(cost, "_timed_product", measured)
+    yield peak_of
+    peak_flops.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("name", "peak"),
-    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H200", 989e12), ("NVIDIA L40S", 362e12)],
+    ("name", "tflops"),
+    [
+        ("NVIDIA B200", 2250),
+        ("NVIDIA H200", 989),
+        ("NVIDIA H200 NVL", 836),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 SXM5 80GB", 989),
+        ("NVIDIA H100 NVL", 836),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("A100-SXM4-40GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA A100-PCIE-40GB", 312),
+        ("NVIDIA A40", 149.7),
+        ("NVIDIA A30", 165),
+        ("NVIDIA A10", 125),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+    ],
 )
-def test_a_known_gpu_is_told_by_its_name(name: str, peak: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    peak_flops.cache_clear()
-    assert peak_flops(torch.device("cuda", 0), "bfloat16") == peak
-    peak_flops.cache_clear()
+def test_a_known_gpu_is_told_by_the_words_of_its_name(name: str, tflops: float, named: Callable[[str], float]):
+    assert named(name) == tflops * 1e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA RTX A1000 Laptop GPU",
+        "NVIDIA RTX A4000",
+        "NVIDIA A10G",
+        "NVIDIA A100X",
+        "NVIDIA L40",
+        "NVIDIA H100",
+        "NVIDIA H20",
+        "NVIDIA GH200 480GB",
+        "NVIDIA GB200",
+        "NVIDIA GeForce RTX 4090",
+        "Tesla V100-SXM2-32GB",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "GRID A100-40C",
+        "NVIDIA A100-20C",
+        "AMD Instinct MI300X",
+    ],
+)
+def test_a_gpu_whose_name_is_not_known_or_that_is_a_slice_is_measured(name: str, named: Callable[[str], float]):
+    assert named(name) == -1.0
 
 
 def test_what_is_not_known_is_measured():

@@ -19,6 +19,7 @@ from tasks.errors import MediaError, StageError
 from tasks.instructions import Instruction
 from tasks.records import MEDIUM_MARK, QuestionKind, Split, Task
 from tasks.training.batches import Draw, RankShare, make_batch
+from tasks.training.engine import repeated_layers
 from tasks.training.examples import Example
 from tasks.training.instruction_batches import (
     FocalConfig,
@@ -253,6 +254,22 @@ def test_conversations_without_any_medium_are_trained_too(model: QualityLMM):
     losses["open"].sum().backward()
     assert all(value.grad is None for value in model.image_encoder.parameters())
     assert any(value.grad is not None for value in model.language_model.parameters())
+
+
+@pytest.mark.parametrize("shown", ["pixels", "features", "nothing", "both"])
+def test_a_batch_tells_beforehand_whether_the_encoders_layers_run(model: QualityLMM, shown: str):
+    batch = batch_of([instruction(1, () if shown == "nothing" else ("a", "b"))])
+    kept = {"features": 2, "both": 1}.get(shown, 0)
+    with torch.no_grad():
+        batch.inputs[:kept] = model.visual_features(batch.inputs[:kept]) if kept else []
+    ran: list[str] = []
+    for part in ("encoder", "decoder"):
+        for layer in repeated_layers(model, [part]):
+            layer.register_forward_pre_hook(lambda *_, part=part: ran.append(part))
+    objective(model).losses(batch)
+    assert ran.count("encoder") == (len(repeated_layers(model, ["encoder"])) if batch.encodes else 0)
+    assert ran.count("decoder") == len(repeated_layers(model, ["decoder"])) > 0
+    assert batch.encodes == (shown in {"pixels", "both"})
 
 
 def test_every_part_gets_a_gradient(model: QualityLMM):

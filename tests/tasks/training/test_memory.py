@@ -3,16 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.decoders import INTERNVIT_300M, TINY_ENCODER, build_internvl_config, decoder_record
-from models.footprint import AUTOCAST, BFLOAT16, FLOAT32, Flow, Numerics, Sample, Step, footprint
+from models.footprint import AUTOCAST, BFLOAT16, FLOAT32, HELD, Flow, Numerics, Sample, Step, footprint
 from models.model_size import PARTS, measure_model
 from models.motion import SLOWFAST_R50, TINY_MOTION
 from tasks.errors import ConfigError
+from tasks.training.config import Recompute
 from tasks.training.memory import (
     CHECKPOINTING,
     Load,
@@ -121,7 +123,7 @@ def test_no_stage_and_a_broken_configuration_are_told(checkout: Path, tmp_path: 
 def test_weights_are_held_as_asked():
     assert set(numerics_of(FROZEN_READER, "float32", "bfloat16").values()) == {FLOAT32}
     mixed = numerics_of(FROZEN_READER, "bfloat16", "frozen-bfloat16")
-    assert [mixed[part] for part in PARTS] == [AUTOCAST, AUTOCAST, AUTOCAST, BFLOAT16, BFLOAT16]
+    assert [mixed[part] for part in PARTS] == [AUTOCAST, AUTOCAST, HELD, HELD, HELD]
     with pytest.raises(ConfigError, match="unknown weights 'int8'; there are float32"):
         numerics_of(FROZEN_READER, "bfloat16", "int8")
 
@@ -161,6 +163,10 @@ def test_layers_are_run_again_only_if_nothing_cheaper_fits(share: float, sample:
 def _again(sample: Sample, parts: frozenset[str]) -> float:
     costs = footprint(DEEP, [sample], replace(step(FLOAT32), checkpointed=parts))
     return sum(cost.again for cost in costs.values())
+
+
+def test_a_checkpointing_is_a_value_of_params():
+    assert tuple(CHECKPOINTING) == get_args(Recompute)
 
 
 def test_a_named_checkpointing_is_taken_and_an_unknown_one_refused():

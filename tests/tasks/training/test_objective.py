@@ -18,6 +18,7 @@ from tasks.prepared import Preparation, PreparedMedia, Views, prepare_media
 from tasks.records import Split, Task
 from tasks.stage import Place
 from tasks.training.batches import Batch, Draw, make_batch, shown_by
+from tasks.training.engine import repeated_layers
 from tasks.training.examples import Example, open_examples
 from tasks.training.objective import LossConfig, QualityObjective
 
@@ -147,6 +148,23 @@ def test_a_mixed_batch_gives_the_losses_of_its_parts(model: QualityLMM, examples
     for task in Task:
         alone = QualityObjective(model, PAPER).losses(_batch([e for e in chosen if e.task is task], media))
         assert torch.allclose(mixed[task], alone[task], atol=1e-5)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_batch_tells_beforehand_whether_the_encoders_layers_run(
+    model: QualityLMM, examples: dict, media: PreparedMedia, *, cached: bool
+):
+    batch = _batch(examples[Task.SINGLE][:2], media)
+    if cached:
+        with torch.no_grad():
+            batch = dataclasses.replace(batch, inputs=list(model.visual_features(batch.inputs)))
+    ran: list[str] = []
+    for part in ("encoder", "decoder"):
+        for layer in repeated_layers(model, [part]):
+            layer.register_forward_pre_hook(lambda *_, part=part: ran.append(part))
+    QualityObjective(model, PAPER).losses(batch)
+    assert batch.encodes == ("encoder" in ran) == (not cached)
+    assert ran.count("decoder") == len(repeated_layers(model, ["decoder"])) > 0
 
 
 def test_a_scored_answer_without_a_level_word_is_an_error(model: QualityLMM, examples: dict, media: PreparedMedia):

@@ -149,6 +149,16 @@ def test_a_large_decoder_needs_checkpointing_and_a_small_one_does_not(paper: Pla
         assert stage.notes == ()
 
 
+def test_weights_are_planned_as_params_hold_them_unless_the_user_says_otherwise(paper: Plan, checkout: Path):
+    held = planned("paper", checkout)
+    trained = stage_of(held, "pretrain", "internvl3-8b").parts
+    whole = sum(part.parameters for part in trained.values())
+    learning = sum(part.parameters for part in trained.values() if part.flow is Flow.TRAINED)
+    weights = [stage_of(plan, "pretrain", "internvl3-8b").memory.weights for plan in (held, paper)]
+    assert weights == [2 * whole + 2 * learning, 2 * whole]
+    assert stage_of(held, "predict", "internvl3-8b").memory.weights == 4 * whole
+
+
 def test_what_does_not_fit_says_so_and_names_a_stage_that_does(checkout: Path):
     stage = stage_of(planned("paper", checkout, Choices(zero=1)), "warm_up", "internvl3-14b")
     assert stage.micro_batch == 0

@@ -83,6 +83,39 @@ def test_only_encoder_and_motion_extractor_move_and_all_else_keeps_its_bits(plac
     assert read_json(place.out / "recipe.json")["examples"] == report.examples
 
 
+def _stored(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a model folder as its files hold it."""
+    return {
+        name if path.parent == folder else f"{path.stem}.{name}": tensor
+        for path in sorted(folder.rglob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def test_frozen_weights_held_in_bfloat16_train_alike_and_are_published_bit_by_bit_as_they_were_stored(
+    line: Path, place_for: PlaceFor, read_json: Callable
+):
+    base = line / "artifacts" / "base" / "small"
+    QualityLMM.from_pretrained(base).bfloat16().save_pretrained(base)
+    wide = dataclasses.replace(CONFIG, training=dataclasses.replace(TRAINING, precision="bfloat16", steps=3))
+    narrow = dataclasses.replace(wide, training=dataclasses.replace(wide.training, frozen_precision="bfloat16"))
+    published, curves = {}, {}
+    for name, config in (("wide", wide), ("narrow", narrow)):
+        place = place_for(line, f"pretrain-{name}")
+        pretrain.run(config, place)
+        published[name], curves[name] = _stored(place.out / "model"), read_json(place.out / "history.json")
+    assert curves["narrow"] == curves["wide"]
+    stored, learnt = _stored(base), 0
+    for name, tensor in published["narrow"].items():
+        assert torch.equal(tensor.double(), published["wide"][name].double()), name
+        if "vision_tower" in name or name.startswith("extractor."):
+            learnt += 1
+        else:
+            assert tensor.dtype == stored[name].dtype == torch.bfloat16, name
+            assert torch.equal(tensor.view(torch.int16), stored[name].view(torch.int16)), name
+    assert 0 < learnt < len(stored)
+
+
 def test_no_optimizer_state_belongs_to_a_frozen_part(place: Place):
     pretrain.run(CONFIG, place)
     names = load_file(place.work / "checkpoint.safetensors")

@@ -26,6 +26,7 @@ class Points:
     x_N2: Tensor
     y_N: Tensor
     example_ids: list[str]
+    encodes: bool = False
 
 
 class Line:
