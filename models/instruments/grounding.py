@@ -71,7 +71,7 @@ def ground(
     splits = _splits(features_NF, contents, folds)
     levels_N = np.array([LEVELS.index(level_of(float(quality))) for quality in quality_N], dtype=np.int64)
     majority = float(np.bincount(levels_N).max() / len(levels_N))
-    weights_F = _ridge(features_NF, quality_N).coef_
+    weights_F = np.asarray(_ridge(features_NF, quality_N).coef_, np.float64)
     size = {"samples": len(quality_N), "contents": len(set(contents))}
     if np.ptp(quality_N) < np.finfo(np.float64).eps:
         return Grounding(None, None, None, None, majority, weights_F, **size)

@@ -1,5 +1,6 @@
 """The queue of a study: what runs, why, and in which order; no Prefect server is asked."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from tiny_study import make_frame, make_result
 
 from flows.study import Due, queue
 from infra.study_files import read_study
-from infra.trials import INPUTS, Conditions, workspace_of
+from infra.trials import INPUTS, Conditions, params_hash, workspace_of
 
 NOW = Conditions(dict.fromkeys(INPUTS, "0"), "c")
 SCORES = [0.1, 0.2]
@@ -34,9 +35,15 @@ def test_what_has_no_result_runs_and_what_has_one_does_not(root: Path):
 def test_a_trial_whose_weights_are_gone_runs_again_if_another_still_starts_from_them(root: Path):
     make_result(root, "full-seed0", SCORES)
     assert told(root)["full-seed0"] == "zoo-seed0 starts from it"
-    weights = workspace_of(read_study(root, "tiny").trials()[0], root) / "artifacts" / "pretrain"
+    study = read_study(root, "tiny")
+    full = study.trials()[0]
+    weights = workspace_of(full, root) / "artifacts" / "pretrain"
     weights.mkdir(parents=True)
     (weights / "recipe.json").write_text("{}")
+    assert told(root)["full-seed0"] == "zoo-seed0 starts from it", "weights of who knows what"
+    made = {"params": params_hash(full, study.params_of(full, root)), "inputs": dict(NOW.inputs)}
+    (workspace_of(full, root) / ".work").mkdir()
+    (workspace_of(full, root) / ".work" / "made_of.json").write_text(json.dumps(made))
     assert told(root)["full-seed0"] == ""
     make_result(root, "zoo-seed0", SCORES)
     (weights / "recipe.json").unlink()

@@ -103,6 +103,7 @@ def _wait(condition: Callable[[], Any], process: "subprocess.Popen[bytes]") -> N
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_killed_study_goes_on_at_its_checkpoint_to_the_result_of_one_that_was_not(
     root: Path, tmp_path: Path, prefect_url: str
 ):

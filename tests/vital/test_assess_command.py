@@ -129,7 +129,7 @@ def test_results_of_another_precision_are_results_of_another_run(models: Path, p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("ending", [pytest.param("csv", marks=pytest.mark.long), "jsonl"])
 def test_a_run_that_was_killed_goes_on_and_a_finished_one_does_nothing(
     models: Path, photos: Path, ending: str, tmp_path: Path
 ):

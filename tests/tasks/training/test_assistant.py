@@ -247,7 +247,7 @@ def test_a_content_in_two_splits_is_refused(place: Place):
         assistant.run(CONFIG, place)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the default suite kills pretrain, whose course these stages share
 def test_a_run_killed_in_training_ends_with_the_same_bytes(
     line: Path, write_pretrained: Callable[[Path], None], tmp_path: Path
 ):

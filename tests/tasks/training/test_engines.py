@@ -89,7 +89,7 @@ def _checkpoints(root: Path) -> list[Path]:
     return list(root.glob(".work/pretrain/*/checkpoint.safetensors"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_two_processes_are_killed_and_others_go_on_to_the_curve_of_one(line: Path, tmp_path: Path):
     alone = Path(shutil.copytree(line, tmp_path / "alone"))

@@ -196,7 +196,7 @@ def test_a_bound_of_no_medium_is_refused():
         build_config(linear_probe.Config, "linear_probe", dataclasses.asdict(CONFIG) | {"max_examples": 0})
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the default suite kills pretrain, whose course these stages share
 def test_a_run_killed_in_training_ends_with_the_same_bytes(place: Place, tmp_path: Path):
     shutil.rmtree(place.root / ".work")
     training = dataclasses.replace(TRAINING, steps=120, checkpoint_every=5)
