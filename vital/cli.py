@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "data": "vital.data_commands:data",
     "review": "vital.review_commands:review",
     "contradiction": "vital.contradiction_command:contradiction",
+    "instability": "vital.instability_command:instability",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "plan": "vital.plan_command:plan",

@@ -4,7 +4,6 @@ Works on recorded answers: a JSON list with, per image, the score with the image
 the texts. What is not readable is counted by its reason and left out, never guessed.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,9 +15,10 @@ import numpy as np
 from models.correlation import resamples
 from models.errors import ModelError
 from models.instruments.contradiction import Against, against_people, gap
-from models.instruments.replicates import Replicates, Share
+from models.instruments.replicates import Replicates
 from models.instruments.word_balance import Agreement, balance, compare
 from tasks.errors import StageError
+from tasks.evaluation.recorded import DIGITS, check_left_out, read_records, rounded, told_shares
 from tasks.human_scale import Meaning, Polarity
 
 SCHEMA: Final = 1
@@ -26,7 +26,6 @@ READOUT: Final = "number"
 """The model wrote its score as a number; every figure here is of that readout."""
 GAPS: Final = {"mean_abs_difference": "difference_N", "level_flip": "flip_N", "two_level_flip": "far_flip_N"}
 """Name in a report -> field of :class:`models.instruments.contradiction.Gap` that it averages."""
-_DIGITS: Final = 6
 _MAX_UNDEFINED: Final = 0.05
 _EXCERPT: Final = 400
 
@@ -98,14 +97,7 @@ def read_answers(path: Path, keys: Keys, options: Options) -> tuple[list[Answer]
     Raises:
         StageError: the file is no JSON list of records, none is left, or more than the limit were left out.
     """
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read as JSON: {error}"
-        raise StageError(msg) from error
-    if not isinstance(records, list) or not records:
-        msg = f"{path} is no list of records: each must hold {keys.image_score} and {keys.text_score}"
-        raise StageError(msg)
+    records = read_records(path, f"{keys.image_score} and {keys.text_score}")
     answers: dict[str, Answer] = {}
     reasons: Counter[str] = Counter()
     for record in records:
@@ -116,11 +108,7 @@ def read_answers(path: Path, keys: Keys, options: Options) -> tuple[list[Answer]
             reasons["repeated"] += 1
         else:
             answers[found.medium] = found
-    lost = sum(reasons.values())
-    if not answers or lost > options.max_reject_share * len(records):
-        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        msg = f"{path}: {lost} of {len(records)} records cannot be compared ({told})"
-        raise StageError(msg)
+    check_left_out(path, reasons, len(records), options.max_reject_share)
     return list(answers.values()), dict(sorted(reasons.items()))
 
 
@@ -185,9 +173,9 @@ def measure(answers: Sequence[Answer], rejected: Mapping[str, int], source: str,
         "compared": len(answers),
         "rejected": dict(rejected),
         "bootstrap": {"replicates": options.n_bootstrap, "seed": options.seed, "confidence": options.confidence},
-        "gaps": {name: _told(share) for name, share in gaps.items()},
-        "difference_on_scale": round(float(found.difference_N.mean()) * (options.high - options.low), _DIGITS),
-        "people": None if people is None else {name: _rounded(vars(value)) for name, value in vars(people).items()},
+        "gaps": told_shares(gaps),
+        "difference_on_scale": round(float(found.difference_N.mean()) * (options.high - options.low), DIGITS),
+        "people": None if people is None else {name: rounded(vars(value)) for name, value in vars(people).items()},
         "words": {
             "image": _words((answer.image_text, answer.image) for answer in answers),
             "text": _words((answer.text_text, answer.text) for answer in answers),
@@ -214,21 +202,13 @@ def _examples(answers: Sequence[Answer], wanted: int) -> list[dict[str, Any]]:
     return [
         {
             "medium": answer.medium,
-            "image": round(answer.image, _DIGITS),
-            "text": round(answer.text, _DIGITS),
+            "image": round(answer.image, DIGITS),
+            "text": round(answer.text, DIGITS),
             "words": None if answer.image_text is None else round(balance(answer.image_text).value, 3),
             "wrote": (answer.image_text or "")[:_EXCERPT],
         }
         for answer in order
     ]
-
-
-def _told(share: Share) -> dict[str, Any]:
-    return _rounded(vars(share))
-
-
-def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def compare_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dict[str, Any]:
@@ -265,5 +245,5 @@ def _difference(first: Sequence[Answer], second: Sequence[Answer], options: Opti
     drawn = resamples(len(pairs), options.n_bootstrap, options.seed)
     replicates = Replicates(np.arange(len(pairs)), drawn, options.confidence, _MAX_UNDEFINED)
     gaps = [gap([one.image for one in side], [one.text for one in side]) for side in zip(*pairs, strict=True)]
-    told = {name: _told(replicates.mean(getattr(gaps[0], key) - getattr(gaps[1], key))) for name, key in GAPS.items()}
-    return {"shared": len(pairs), "gaps": told}
+    apart = {name: replicates.mean(getattr(gaps[0], key) - getattr(gaps[1], key)) for name, key in GAPS.items()}
+    return {"shared": len(pairs), "gaps": told_shares(apart)}

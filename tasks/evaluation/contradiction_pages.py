@@ -74,10 +74,11 @@ def _conditions(file: Report) -> str:
 
 
 def _gaps(gaps: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [_share(gaps[name]) for name in LABELS]
+    return [share_text(gaps[name]) for name in LABELS]
 
 
-def _share(share: Mapping[str, Any]) -> str:
+def share_text(share: Mapping[str, Any]) -> str:
+    """A share and its interval."""
     if share["value"] is None:
         return "n/a"
     bounds = "" if share["low"] is None else f" [{share['low']:.3f}, {share['high']:.3f}]"
