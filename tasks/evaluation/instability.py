@@ -86,7 +86,7 @@ def read_answers(path: Path, keys: Keys, options: Options) -> tuple[list[Asked],
         StageError: the file is no JSON list of records, none is left, or more than the limit were left out.
     """
     records = read_records(path, keys.answers)
-    lengths = Counter(len(r[keys.answers]) for r in records if isinstance(r, dict) and _is_texts(r.get(keys.answers)))
+    lengths = Counter(len(texts) for r in records if isinstance(r, dict) and (texts := _texts(r.get(keys.answers))))
     wanted = max(lengths, key=lambda length: (lengths[length], length), default=0)
     asked: dict[str, Asked] = {}
     reasons: Counter[str] = Counter()
@@ -106,8 +106,8 @@ def _asked(record: Any, keys: Keys, wanted: int) -> Asked | str:
     """A record, or why it is left out."""
     if not isinstance(record, dict) or not isinstance(record.get(keys.medium), str):
         return "no_medium"
-    answers, content = record.get(keys.answers), record.get(keys.content or keys.medium)
-    if not _is_texts(answers):
+    answers, content = _texts(record.get(keys.answers)), record.get(keys.content or keys.medium)
+    if answers is None:
         return "no_answers"
     if len(answers) < 2:
         return "one_answer"
@@ -115,11 +115,12 @@ def _asked(record: Any, keys: Keys, wanted: int) -> Asked | str:
         return "other_number_of_answers"
     if not isinstance(content, str):
         return "no_content"
-    return Asked(record[keys.medium], content, tuple(answers))
+    return Asked(record[keys.medium], content, answers)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+def _texts(value: Any) -> tuple[str, ...] | None:
+    is_list_of_texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return tuple(value) if is_list_of_texts else None
 
 
 def measure_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dict[str, Any]:
