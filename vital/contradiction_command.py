@@ -1,13 +1,14 @@
 """``vital contradiction``: does a model mean what it says?"""
 
-import json
 from pathlib import Path
 
 import click
 
+from vital.recorded_options import recorded_options, show_report
+
 
 @click.command(short_help="Does a model mean what it says? Scores with the image against scores of its words.")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@recorded_options
 @click.option("--scale", nargs=2, type=float, required=True, metavar="LOW HIGH", help="The model's scale, such as 1 5.")
 @click.option(
     "--polarity",
@@ -24,23 +25,6 @@ import click
 @click.option(
     "--text-text", default="reasoning_text", show_default=True, help="Key of what it wrote without the image."
 )
-@click.option("--medium", default="image", show_default=True, help="Key that names the image.")
-@click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=1), help="Replicates of images.")
-@click.option("--seed", default=0, show_default=True, help="Of the replicates.")
-@click.option(
-    "--max-reject-share",
-    default=0.05,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Fail if more of the records cannot be compared.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Write contradiction.json, .md and .html there.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of Markdown.")
 def contradiction(  # noqa: PLR0913, PLR0917 - one argument per option
     files: tuple[Path, ...],
     scale: tuple[float, float],
@@ -74,15 +58,11 @@ def contradiction(  # noqa: PLR0913, PLR0917 - one argument per option
         raise click.UsageError("--polarity and --range belong together: both, or neither to leave people out")
     from tasks.evaluation.contradiction import Keys, Options, compare_recorded
     from tasks.evaluation.contradiction_pages import markdown, write_pages
+    from tasks.evaluation.recorded import Comparing
     from tasks.human_scale import Meaning, Polarity
 
     meaning = Meaning(Polarity(polarity), *ends) if polarity and ends else None
-    options = Options(*scale, meaning, bootstrap, seed, max_reject_share=max_reject_share)
+    options = Options(*scale, meaning, Comparing(bootstrap, seed, max_reject_share=max_reject_share))
     keys = Keys(medium, image_score, text_score, human, image_text, text_text)
     report = compare_recorded(files, keys, options)
-    if out is not None:
-        click.echo(f"written: {', '.join(map(str, write_pages(out, report)))}", err=True)
-    if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
-    elif out is None:
-        click.echo(markdown(report), nl=False)
+    show_report(report, out, as_json=as_json, markdown=markdown, write=write_pages)

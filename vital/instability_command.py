@@ -1,13 +1,14 @@
 """``vital instability``: how often does a model change its mind?"""
 
-import json
 from pathlib import Path
 
 import click
 
+from vital.recorded_options import recorded_options, show_report
+
 
 @click.command(short_help="How often does a model change its mind when it is asked the same again?")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@recorded_options
 @click.option("--readout", type=click.Choice(["word", "number"]), required=True, help="What is read out of an answer.")
 @click.option(
     "--levels", default="high,good,fair,poor,low", show_default=True, help="Words of a readout of words, best first."
@@ -19,25 +20,8 @@ import click
     metavar="NAME=VALUE",
     help="How the answers were drawn, such as temperature=1 (repeat for more); printed with every figure.",
 )
-@click.option("--medium", default="image", show_default=True, help="Key that names the image.")
 @click.option("--answers", default="answers", show_default=True, help="Key of the list of answers.")
 @click.option("--content", help="Key that names what is shown: versions of one photograph are then drawn together.")
-@click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=1), help="Replicates.")
-@click.option("--seed", default=0, show_default=True, help="Of the replicates.")
-@click.option(
-    "--max-reject-share",
-    default=0.05,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Fail if more of the records cannot be compared.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Write instability.json, .md and .html there.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of Markdown.")
 def instability(  # noqa: PLR0913, PLR0917 - one argument per option
     files: tuple[Path, ...],
     readout: str,
@@ -72,14 +56,10 @@ def instability(  # noqa: PLR0913, PLR0917 - one argument per option
     from models.instruments.readout import NumberReadout, WordReadout
     from tasks.evaluation.instability import Keys, Options, measure_recorded
     from tasks.evaluation.instability_pages import markdown, write_pages
+    from tasks.evaluation.recorded import Comparing
 
     reader = NumberReadout(*scale) if scale else WordReadout(tuple(word.strip() for word in levels.split(",")))
     told = dict(one.split("=", 1) for one in sampling)
-    options = Options(reader, told, bootstrap, seed, max_reject_share=max_reject_share)
+    options = Options(reader, told, Comparing(bootstrap, seed, max_reject_share=max_reject_share))
     report = measure_recorded(files, Keys(medium, answers, content), options)
-    if out is not None:
-        click.echo(f"written: {', '.join(map(str, write_pages(out, report)))}", err=True)
-    if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False))
-    elif out is None:
-        click.echo(markdown(report), nl=False)
+    show_report(report, out, as_json=as_json, markdown=markdown, write=write_pages)

@@ -6,19 +6,18 @@ the texts. What is not readable is counted by its reason and left out, never gue
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
-from models.correlation import resamples
 from models.errors import ModelError
 from models.instruments.contradiction import Against, against_people, gap
-from models.instruments.replicates import Replicates
 from models.instruments.word_balance import Agreement, balance, compare
 from tasks.errors import StageError
-from tasks.evaluation.recorded import DIGITS, check_left_out, read_records, rounded, told_shares
+from tasks.evaluation.recorded import DIGITS, Comparing, paired, read_answers, read_records, rounded, told_shares
 from tasks.human_scale import Meaning, Polarity
 
 SCHEMA: Final = 1
@@ -26,7 +25,6 @@ READOUT: Final = "number"
 """The model wrote its score as a number; every figure here is of that readout."""
 GAPS: Final = {"mean_abs_difference": "difference_N", "level_flip": "flip_N", "two_level_flip": "far_flip_N"}
 """Name in a report -> field of :class:`models.instruments.contradiction.Gap` that it averages."""
-_MAX_UNDEFINED: Final = 0.05
 _EXCERPT: Final = 400
 
 
@@ -55,25 +53,17 @@ class Options:
     Attributes:
         low, high: ends of the model's scale, higher is better.
         human: what people's scores mean; None if there are none.
-        n_bootstrap: replicates. seed: of their images. confidence: of intervals.
-        examples: images that are shown, those with the widest gap first.
-        max_reject_share: of records, above which the comparison fails.
     """
 
     low: float
     high: float
     human: Meaning | None
-    n_bootstrap: int = 1000
-    seed: int = 0
-    confidence: float = 0.95
-    examples: int = 10
-    max_reject_share: float = 0.05
+    comparing: Comparing = field(default_factory=Comparing)
 
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        Meaning(Polarity.MOS, self.low, self.high)
-        if self.n_bootstrap < 1 or not 0 < self.confidence < 1 or not 0 <= self.max_reject_share <= 1:
-            raise StageError("replicates must be positive, confidence in (0, 1) and the share of rejects in [0, 1]")
+    @property
+    def model(self) -> Meaning:
+        """What the model's scores mean."""
+        return Meaning(Polarity.MOS, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -88,51 +78,36 @@ class Answer:
     text_text: str | None
 
 
-def read_answers(path: Path, keys: Keys, options: Options) -> tuple[list[Answer], dict[str, int]]:
-    """Read recorded answers.
-
-    Returns:
-        Answers in the order of the file, and how many records were left out for each reason.
+def read_file(path: Path, keys: Keys, options: Options) -> tuple[list[Answer], dict[str, int]]:
+    """Read recorded answers; see ``tasks.evaluation.recorded.read_answers``.
 
     Raises:
         StageError: the file is no JSON list of records, none is left, or more than the limit were left out.
     """
     records = read_records(path, f"{keys.image_score} and {keys.text_score}")
-    answers: dict[str, Answer] = {}
-    reasons: Counter[str] = Counter()
-    for record in records:
-        found = _answer(record, keys, options)
-        if isinstance(found, str):
-            reasons[found] += 1
-        elif found.medium in answers:
-            reasons["repeated"] += 1
-        else:
-            answers[found.medium] = found
-    check_left_out(path, reasons, len(records), options.max_reject_share)
-    return list(answers.values()), dict(sorted(reasons.items()))
+    return read_answers(path, records, partial(_answer, keys=keys, options=options), options.comparing)
 
 
 def _answer(record: Any, keys: Keys, options: Options) -> Answer | str:
     """A record, or why it cannot be compared."""
     if not isinstance(record, dict) or not isinstance(record.get(keys.medium), str):
         return "no_medium"
-    model = Meaning(Polarity.MOS, options.low, options.high)
-    scores: list[float | None] = []
-    for key, meaning in ((keys.image_score, model), (keys.text_score, model), (keys.human, options.human)):
-        if key is None or meaning is None:
-            scores.append(None)
-            continue
-        number = _number(record.get(key))
-        if number is None:
-            return f"no_number:{key}"
-        if not meaning.low <= number <= meaning.high:
-            return f"out_of_scale:{key}"
-        scores.append(meaning.quality(number))
-    image, text, human = scores
-    if image is None or text is None:
-        return "no_number"
+    image = _quality(record, keys.image_score, options.model)
+    text = _quality(record, keys.text_score, options.model)
+    human = None if keys.human is None or options.human is None else _quality(record, keys.human, options.human)
+    for score in (image, text, human):
+        if isinstance(score, str):
+            return score
     texts = [_text(record, key) for key in (keys.image_text, keys.text_text)]
-    return Answer(record[keys.medium], image, text, human, *texts)
+    return Answer(record[keys.medium], cast("float", image), cast("float", text), cast("float | None", human), *texts)
+
+
+def _quality(record: Mapping[str, Any], key: str, meaning: Meaning) -> float | str:
+    """A score on [0, 1], higher is better, or what is wrong with it."""
+    number = _number(record.get(key))
+    if number is None:
+        return f"no_number:{key}"
+    return meaning.quality(number) if meaning.low <= number <= meaning.high else f"out_of_scale:{key}"
 
 
 def _number(value: Any) -> float | None:
@@ -159,8 +134,7 @@ def measure(answers: Sequence[Answer], rejected: Mapping[str, int], source: str,
     """
     image_N = np.array([answer.image for answer in answers])
     text_N = np.array([answer.text for answer in answers])
-    drawn = resamples(len(answers), options.n_bootstrap, options.seed)
-    replicates = Replicates(np.arange(len(answers)), drawn, options.confidence, _MAX_UNDEFINED)
+    replicates = options.comparing.replicates([answer.medium for answer in answers])
     found = gap(image_N, text_N)
     gaps = {name: replicates.mean(getattr(found, key)) for name, key in GAPS.items()}
     people = _people(answers, image_N, text_N)
@@ -172,7 +146,7 @@ def measure(answers: Sequence[Answer], rejected: Mapping[str, int], source: str,
         "human": None if options.human is None or people is None else asdict(options.human),
         "compared": len(answers),
         "rejected": dict(rejected),
-        "bootstrap": {"replicates": options.n_bootstrap, "seed": options.seed, "confidence": options.confidence},
+        "bootstrap": options.comparing.told(),
         "gaps": told_shares(gaps),
         "difference_on_scale": round(float(found.difference_N.mean()) * (options.high - options.low), DIGITS),
         "people": None if people is None else {name: rounded(vars(value)) for name, value in vars(people).items()},
@@ -180,7 +154,7 @@ def measure(answers: Sequence[Answer], rejected: Mapping[str, int], source: str,
             "image": _words((answer.image_text, answer.image) for answer in answers),
             "text": _words((answer.text_text, answer.text) for answer in answers),
         },
-        "examples": _examples(answers, options.examples),
+        "examples": _examples(answers, options.comparing.examples),
     }
 
 
@@ -220,7 +194,7 @@ def compare_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dic
     Raises:
         StageError: a file cannot be read, or holds too little that can be compared.
     """
-    read = [read_answers(path, keys, options) for path in paths]
+    read = [read_file(path, keys, options) for path in paths]
     reports = []
     for path, (answers, rejected) in zip(paths, read, strict=True):
         try:
@@ -238,12 +212,10 @@ def compare_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dic
 
 
 def _difference(first: Sequence[Answer], second: Sequence[Answer], options: Options) -> dict[str, Any]:
-    of_second = {answer.medium: answer for answer in second}
-    pairs = [(one, of_second[one.medium]) for one in first if one.medium in of_second]
+    pairs = paired(first, second)
     if not pairs:
         return {"shared": 0, "gaps": None}
-    drawn = resamples(len(pairs), options.n_bootstrap, options.seed)
-    replicates = Replicates(np.arange(len(pairs)), drawn, options.confidence, _MAX_UNDEFINED)
+    replicates = options.comparing.replicates([one.medium for one, _ in pairs])
     gaps = [gap([one.image for one in side], [one.text for one in side]) for side in zip(*pairs, strict=True)]
     apart = {name: replicates.mean(getattr(gaps[0], key) - getattr(gaps[1], key)) for name, key in GAPS.items()}
     return {"shared": len(pairs), "gaps": told_shares(apart)}

@@ -5,15 +5,14 @@ Three estimators, each under both ways to take answers that cannot be read; see 
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.correlation import resamples
-from models.errors import ModelError
 from models.instruments.instability import (
     FAILED,
     Failures,
@@ -23,13 +22,10 @@ from models.instruments.instability import (
     unstable_shares,
 )
 from models.instruments.readout import NumberReadout, WordReadout
-from models.instruments.replicates import Replicates
-from tasks.errors import StageError
-from tasks.evaluation.recorded import check_left_out, read_records, rounded, told_shares
+from tasks.evaluation.recorded import Comparing, paired, read_answers, read_records, rounded, told_shares
 
 SCHEMA: Final = 1
 FAILURES: Final[tuple[Failures, ...]] = ("own_class", "left_out")
-_MAX_UNDEFINED: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,18 +49,11 @@ class Options:
     Attributes:
         readout: reads an answer; its name stands in the report.
         sampling: how the answers were drawn, as whoever recorded them says.
-        n_bootstrap: replicates. seed: of their contents. confidence: of intervals.
-        examples: images that are shown, the least stable first.
-        max_reject_share: of records, above which the comparison fails.
     """
 
     readout: WordReadout | NumberReadout
     sampling: Mapping[str, str]
-    n_bootstrap: int = 1000
-    seed: int = 0
-    confidence: float = 0.95
-    examples: int = 10
-    max_reject_share: float = 0.05
+    comparing: Comparing = field(default_factory=Comparing)
 
 
 @dataclass(frozen=True)
@@ -76,30 +65,16 @@ class Asked:
     answers: tuple[str, ...]
 
 
-def read_answers(path: Path, keys: Keys, options: Options) -> tuple[list[Asked], dict[str, int]]:
-    """Read recorded answers; all images must have as many.
-
-    Returns:
-        Images in the order of the file, and how many records were left out for each reason.
+def read_file(path: Path, keys: Keys, options: Options) -> tuple[list[Asked], dict[str, int]]:
+    """Read recorded answers, as many for each image; see ``tasks.evaluation.recorded.read_answers``.
 
     Raises:
         StageError: the file is no JSON list of records, none is left, or more than the limit were left out.
     """
     records = read_records(path, keys.answers)
     lengths = Counter(len(texts) for r in records if isinstance(r, dict) and (texts := _texts(r.get(keys.answers))))
-    wanted = max(lengths, key=lambda length: (lengths[length], length), default=0)
-    asked: dict[str, Asked] = {}
-    reasons: Counter[str] = Counter()
-    for record in records:
-        found = _asked(record, keys, wanted)
-        if isinstance(found, str):
-            reasons[found] += 1
-        elif found.medium in asked:
-            reasons["repeated"] += 1
-        else:
-            asked[found.medium] = found
-    check_left_out(path, reasons, len(records), options.max_reject_share)
-    return list(asked.values()), dict(sorted(reasons.items()))
+    usual = max(lengths, key=lambda length: (lengths[length], length), default=0)
+    return read_answers(path, records, partial(_asked, keys=keys, wanted=usual), options.comparing)
 
 
 def _asked(record: Any, keys: Keys, wanted: int) -> Asked | str:
@@ -132,7 +107,7 @@ def measure_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dic
     Raises:
         StageError: a file cannot be read, or holds too little.
     """
-    read = [read_answers(path, keys, options) for path in paths]
+    read = [read_file(path, keys, options) for path in paths]
     files = [_measured(path.name, asked, lost, options) for path, (asked, lost) in zip(paths, read, strict=True)]
     (first, _), *others = read
     differences = [
@@ -143,7 +118,7 @@ def measure_recorded(paths: Sequence[Path], keys: Keys, options: Options) -> dic
         "schema": SCHEMA,
         "readout": _name(options.readout),
         "sampling": dict(options.sampling),
-        "bootstrap": {"replicates": options.n_bootstrap, "seed": options.seed, "confidence": options.confidence},
+        "bootstrap": options.comparing.told(),
         "files": files,
         "differences": differences,
     }
@@ -157,7 +132,7 @@ def _name(readout: WordReadout | NumberReadout) -> dict[str, Any]:
 
 def _measured(source: str, asked: Sequence[Asked], lost: Mapping[str, int], options: Options) -> dict[str, Any]:
     classes_NR = _classes(asked, options.readout)
-    replicates = _replicates(asked, options)
+    replicates = options.comparing.replicates([one.content for one in asked])
     shares = {kind: instability(classes_NR, kind, replicates) for kind in FAILURES}
     report: dict[str, Any] = {
         "source": source,
@@ -167,7 +142,7 @@ def _measured(source: str, asked: Sequence[Asked], lost: Mapping[str, int], opti
         "left_out": dict(lost),
         "failed": int((classes_NR == FAILED).sum()),
         "unstable": {kind: told_shares(found) for kind, found in shares.items()},
-        "examples": _examples(asked, classes_NR, options.examples),
+        "examples": _examples(asked, classes_NR, options.comparing.examples),
     }
     if isinstance(options.readout, NumberReadout):
         report |= told_shares({"score_gap": replicates.mean(score_gap(_scores(asked, options.readout)))})
@@ -184,25 +159,13 @@ def _scores(asked: Sequence[Asked], readout: NumberReadout) -> NDArray[np.float6
     return np.array([[np.nan if score is None else score for score in row] for row in found])
 
 
-def _replicates(asked: Sequence[Asked], options: Options) -> Replicates:
-    contents = sorted({one.content for one in asked})
-    numbers = {content: number for number, content in enumerate(contents)}
-    drawn = resamples(len(contents), options.n_bootstrap, options.seed)
-    group_N = np.array([numbers[one.content] for one in asked], dtype=np.int64)
-    return Replicates(group_N, drawn, options.confidence, _MAX_UNDEFINED)
-
-
 def _difference(first: Sequence[Asked], second: Sequence[Asked], options: Options) -> dict[str, Any]:
-    of_second = {one.medium: one for one in second}
-    pairs = [(one, of_second[one.medium]) for one in first if one.medium in of_second]
+    pairs = paired(first, second)
     if not pairs:
         return {"shared": 0, "unstable": None}
     ours, theirs = (_classes(side, options.readout) for side in zip(*pairs, strict=True))
-    replicates = _replicates([one for one, _ in pairs], options)
-    try:
-        gaps = {kind: instability_difference(ours, theirs, kind, replicates) for kind in FAILURES}
-    except ModelError as error:
-        raise StageError(str(error)) from error
+    replicates = options.comparing.replicates([one.content for one, _ in pairs])
+    gaps = {kind: instability_difference(ours, theirs, kind, replicates) for kind in FAILURES}
     return {"shared": len(pairs), "unstable": {kind: told_shares(found) for kind, found in gaps.items()}}
 
 

@@ -62,6 +62,13 @@ def test_a_study_is_a_queue_that_remembers_keeps_what_is_started_from_and_notice
     told = found["zoo-seed0"]["models"]["vital-zero-large"]
     assert told["readout"] == "expectation"
     assert len(told["scores"].split()) == len(media["id"]) == 11
+    # another study takes over what was trained with the same numbers, and trains nothing
+    write_study(root, STUDY | {"seeds": [0], "variants": {"full": STUDY["variants"]["level"]}}, "other")
+    assert study("other", checkout=root) == {"full-seed0": "done"}
+    adopted = json.loads((root / "metrics/studies/other/full-seed0.json").read_text())
+    assert adopted["trained_as"] == "tiny/level-seed0"
+    assert adopted["models"] == found["level-seed0"]["models"]
+    assert not list(studies_home(root).glob("other/full-seed0"))
     # a changed variant is run again, and what it starts from first, whose weights are gone
     changed = json.loads(json.dumps(STUDY))
     changed["variants"]["zoo"]["settings"]["warm_up"]["max_examples"] = 7

@@ -9,13 +9,14 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from tasks.errors import StageError
-from tasks.evaluation.contradiction import Keys, Options, compare_recorded, read_answers
+from tasks.evaluation.contradiction import Keys, Options, compare_recorded, read_file
 from tasks.evaluation.contradiction_pages import markdown, page
+from tasks.evaluation.recorded import Comparing
 from tasks.human_scale import Meaning, Polarity
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "reasoning"
 DMOS = Meaning(Polarity.DMOS, 0, 1)
-OPTIONS = Options(1, 5, DMOS, n_bootstrap=50)
+OPTIONS = Options(1, 5, DMOS, comparing=Comparing(n_bootstrap=50))
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def test_what_cannot_be_compared_is_counted_by_its_reason(tmp_path: Path):
         record(7, overall_score=10**400),
     ]
     path = write(tmp_path / "a.json", [*(record(number + 100) for number in range(30)), record(0), *bad])
-    answers, reasons = read_answers(path, Keys(), Options(1, 5, DMOS, max_reject_share=0.5))
+    answers, reasons = read_file(path, Keys(), Options(1, 5, DMOS, comparing=Comparing(max_reject_share=0.5)))
     assert len(answers) == 31
     assert reasons == {
         "no_number:overall_score": 3,
@@ -88,19 +89,19 @@ def test_what_cannot_be_compared_is_counted_by_its_reason(tmp_path: Path):
         "repeated": 1,
     }
     with pytest.raises(StageError, match="10 of 41 records cannot be compared"):
-        read_answers(path, Keys(), OPTIONS)
+        read_file(path, Keys(), OPTIONS)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", "[1]"])
 def test_what_is_no_list_of_records_is_refused(text: str, tmp_path: Path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(StageError, match=r"a\.json"):
-        read_answers(tmp_path / "a.json", Keys(), OPTIONS)
+        read_file(tmp_path / "a.json", Keys(), OPTIONS)
 
 
 def test_without_a_declared_polarity_people_are_left_out(tmp_path: Path):
     path = write(tmp_path / "a.json", [record(number, gt_score="?") for number in range(20)])
-    (file,) = compare_recorded([path], Keys(), Options(1, 5, None, n_bootstrap=9))["files"]
+    (file,) = compare_recorded([path], Keys(), Options(1, 5, None, comparing=Comparing(n_bootstrap=9)))["files"]
     assert file["people"] is None
     assert file["human"] is None
 
@@ -132,7 +133,7 @@ def test_markdown_and_page_say_the_same_and_nothing_hostile(tmp_path: Path):
 @pytest.mark.skipif(not REAL.is_dir(), reason="shared/data is not on this machine")
 def test_figures_of_the_real_files_are_the_published_ones():
     paths = [REAL / "csiq_baseline.json", REAL / "csiq_self_consistent.json"]
-    report = compare_recorded(paths, Keys(), Options(1, 5, DMOS, n_bootstrap=20))
+    report = compare_recorded(paths, Keys(), Options(1, 5, DMOS, comparing=Comparing(n_bootstrap=20)))
     published = [(0.687, 0.634, 0.582, 0.535, 0.212, 0.284), (0.704, 0.647, 0.672, 0.620, 0.097, 0.112)]
     for file, wanted in zip(report["files"], published, strict=True):
         people = file["people"]

@@ -9,11 +9,12 @@ import pytest
 
 from models.instruments.readout import NumberReadout, WordReadout
 from tasks.errors import StageError
-from tasks.evaluation.instability import Keys, Options, measure_recorded, read_answers
+from tasks.evaluation.instability import Keys, Options, measure_recorded, read_file
 from tasks.evaluation.instability_pages import markdown, page
+from tasks.evaluation.recorded import Comparing
 
-WORDS = Options(WordReadout(), {"temperature": "1"}, n_bootstrap=50)
-NUMBERS = Options(NumberReadout(1, 5), {}, n_bootstrap=50)
+WORDS = Options(WordReadout(), {"temperature": "1"}, comparing=Comparing(n_bootstrap=50))
+NUMBERS = Options(NumberReadout(1, 5), {}, comparing=Comparing(n_bootstrap=50))
 
 
 def write(path: Path, records: list[Any]) -> Path:
@@ -79,13 +80,13 @@ def test_what_cannot_be_compared_is_counted_by_its_reason(tmp_path: Path):
     bad = [7, {"answers": ["good"] * 3}, {"image": "a"}, {"image": "b", "answers": ["good", 3, "good"]}]
     bad += [{"image": "c", "answers": ["good"]}, {"image": "d", "answers": ["good"] * 2}, good[0]]
     path = write(tmp_path / "a.json", [*good, *bad])
-    asked, reasons = read_answers(path, Keys(), Options(WordReadout(), {}, max_reject_share=0.9))
+    asked, reasons = read_file(path, Keys(), Options(WordReadout(), {}, comparing=Comparing(max_reject_share=0.9)))
     assert len(asked) == 10
     assert reasons == {"no_medium": 2, "no_answers": 2, "one_answer": 1, "other_number_of_answers": 1, "repeated": 1}
     with pytest.raises(StageError, match="7 of 17 records cannot be compared"):
-        read_answers(path, Keys(), WORDS)
+        read_file(path, Keys(), WORDS)
     with pytest.raises(StageError, match="no_content 10"):
-        read_answers(write(tmp_path / "b.json", good), Keys(content="photo"), WORDS)
+        read_file(write(tmp_path / "b.json", good), Keys(content="photo"), WORDS)
 
 
 def test_markdown_and_page_tell_the_conditions_and_the_shares(tmp_path: Path):
