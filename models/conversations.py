@@ -11,9 +11,11 @@ what was said before it and nothing after it. A conversation of one turn that sh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen2Model
 
 from models.quality_lmm import QualityLMM
 from models.tokenizer import IMAGE_END, IMAGE_START, TURN_END, TURN_START
@@ -33,6 +35,27 @@ class Turn:
 
 
 Conversation = Sequence[Turn]
+
+
+class Speaker(Protocol):
+    """A decoder with the chat layout: a quality LMM, or one that reads texts alone."""
+
+    tokenizer: PreTrainedTokenizerFast
+    system: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def language_model(self) -> Qwen2Model:
+        """The decoder without its vocabulary head."""
+        ...
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Vocabulary logits of hidden states."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,15 +85,20 @@ class AnswerRows:
         return nn.utils.rnn.pad_sequence(list(rows[start:]), batch_first=True)
 
 
-def answer_rows(model: QualityLMM, visual: Sequence[Tensor], conversations: Sequence[Conversation]) -> AnswerRows:
+def answer_rows(
+    model: Speaker, visual: Sequence[Tensor], conversations: Sequence[Conversation], blind: Sequence[int] = ()
+) -> AnswerRows:
     """Run the decoder over whole conversations and pick the rows of the assistant's turns.
 
     Args:
         visual: tokens ``[K, D]`` of the batch's media (``QualityLMM.visual_tokens``); several conversations may show
             one of them.
+        blind: how many of the last tokens of each conversation do not attend to its media, 0 for none; what they do
+            attend to has seen the media (see :func:`_sees`). Empty for no such conversation.
     """
     pages = [_Page.of(model, visual, conversation) for conversation in conversations]
-    hidden_CXD = _hidden_states(model, [page.embeddings() for page in pages])
+    mask = _sees(model, pages, blind) if any(blind) else None
+    hidden_CXD = _hidden_states(model, [page.embeddings() for page in pages], mask)
     owner = [c for c, page in enumerate(pages) for _ in page.supervised]
     position = [x - 1 for page in pages for x, _ in page.supervised]
     conversation_N = torch.tensor(owner, device=model.device)
@@ -82,20 +110,20 @@ def answer_rows(model: QualityLMM, visual: Sequence[Tensor], conversations: Sequ
     )
 
 
-def heads(model: QualityLMM, visual: Sequence[Tensor], conversations: Sequence[Conversation]) -> list[Tensor]:
+def heads(model: Speaker, visual: Sequence[Tensor], conversations: Sequence[Conversation]) -> list[Tensor]:
     """Embeddings ``[X, D]`` of each conversation up to where its last answer begins."""
     return [_Page.of(model, visual, conversation, open_end=True).embeddings() for conversation in conversations]
 
 
 @torch.no_grad()
-def opening_logits(model: QualityLMM, opened: Sequence[Tensor]) -> Tensor:
+def opening_logits(model: Speaker, opened: Sequence[Tensor]) -> Tensor:
     """Logits ``[C, V]`` of the first token of each answer that :func:`heads` has opened."""
     hidden_CXD = _hidden_states(model, opened)
     last_C = torch.tensor([len(head) - 1 for head in opened], device=model.device)
     return model.logits(hidden_CXD[torch.arange(len(opened), device=model.device), last_C])
 
 
-def text_tokens(model: QualityLMM, conversation: Conversation) -> int:
+def text_tokens(model: Speaker, conversation: Conversation) -> int:
     """Tokens of a conversation without its media."""
     page = _Page(model)
     page.write(conversation, [torch.zeros(0, 0)] * (1 + max(_media(conversation), default=0)))
@@ -106,10 +134,26 @@ def _media(conversation: Conversation) -> list[int]:
     return [part for turn in conversation for part in turn.question if isinstance(part, int)]
 
 
-def _hidden_states(model: QualityLMM, rows: Sequence[Tensor]) -> Tensor:
+def _hidden_states(model: Speaker, rows: Sequence[Tensor], mask_C1XX: Tensor | None = None) -> Tensor:
     """Hidden states ``[C, X, D]`` of conversations of any lengths; padding stands on the right, where no row looks."""
     padded_CXD = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    return model.language_model(inputs_embeds=padded_CXD, use_cache=False).last_hidden_state
+    decoder = model.language_model
+    return decoder(inputs_embeds=padded_CXD, attention_mask=mask_C1XX, use_cache=False).last_hidden_state
+
+
+def _sees(model: Speaker, pages: Sequence["_Page"], blind: Sequence[int]) -> Tensor:
+    """Added to attention ``[C, 1, X, X]``: a token sees what stands before it; a blind one no token of a medium.
+
+    The other tokens do see the media, so a blind token still hears of them at second hand.
+    """
+    longest = max(page.length for page in pages)
+    sees_CXX = torch.ones(len(pages), longest, longest, dtype=torch.bool, device=model.device).tril()
+    for sees_XX, page, count in zip(sees_CXX, pages, blind, strict=True):
+        for start, end in page.shown if count else ():
+            sees_XX[page.length - count : page.length, start:end] = False
+    kind = model.language_model.embed_tokens.weight.dtype
+    added = torch.zeros(sees_CXX.shape, dtype=kind, device=model.device)
+    return added.masked_fill(~sees_CXX, torch.finfo(kind).min)[:, None]
 
 
 class _Page:
@@ -117,18 +161,20 @@ class _Page:
 
     Attributes:
         length: positions so far. supervised: position and token of all that the assistant says.
+        shown: first position of each medium, and the one behind its last.
     """
 
-    def __init__(self, model: QualityLMM) -> None:
+    def __init__(self, model: Speaker) -> None:
         self._model = model
         self._pieces: list[list[int] | Tensor] = []
         self._text = ""
         self.length = 0
         self.supervised: list[tuple[int, int]] = []
+        self.shown: list[tuple[int, int]] = []
 
     @classmethod
     def of(
-        cls, model: QualityLMM, visual: Sequence[Tensor], conversation: Conversation, *, open_end: bool = False
+        cls, model: Speaker, visual: Sequence[Tensor], conversation: Conversation, *, open_end: bool = False
     ) -> "_Page":
         page = cls(model)
         page.write(conversation, visual, open_end=open_end)
@@ -157,9 +203,11 @@ class _Page:
         return torch.cat([next(texts) if isinstance(piece, list) else piece for piece in self._pieces])
 
     def _show(self, tokens_KD: Tensor) -> None:
-        labelled = self._model.spec.compatibility.frame_labels  # such tokens bring marks of their own
+        model = self._model
+        labelled = isinstance(model, QualityLMM) and model.spec.compatibility.frame_labels  # they bring marks of theirs
         self._text += "" if labelled else IMAGE_START
         self._flush()
+        self.shown.append((self.length, self.length + len(tokens_KD)))
         self._add(tokens_KD)
         self._text += "" if labelled else IMAGE_END
 

@@ -20,8 +20,12 @@ _QUESTIONS: Final = {
     "pair": _RATING,
     "distortion": "Which distortion does this {medium} show, and how severe is it?",
     "description": "What would you say about the quality of this {medium}, in one sentence?",
+    "perception": "Describe this {medium}: sharpness, noise, light, contrast, colors, compression and motion.",
+    "inference": "How would you rate the quality of a {medium} that is described so?",
+    "assessment": "Describe this {medium}, then rate its quality.",
 }
-"""Task -> question, in our words. The members of a pair answer with the sentence of ``single``, each about itself."""
+"""Task -> question, in our words. The members of a pair answer with the sentence of ``single``, each about itself.
+``perception`` and ``inference`` are the stages of two-stage tuning, ``assessment`` is both in one answer."""
 
 
 def question_of(task: str, style: QuestionStyle, *, is_video: bool) -> str:

@@ -3,7 +3,7 @@ import pytest
 from models.errors import ModelError
 from models.questions import STYLES, question_of
 
-TASKS = ("single", "pair", "distortion", "description")
+TASKS = ("single", "pair", "distortion", "description", "perception", "inference", "assessment")
 
 
 def test_prompt_decoupling_asks_nothing_of_any_task():
@@ -14,8 +14,8 @@ def test_every_task_has_a_question_of_its_own_that_names_the_modality_and_pairs_
     for video, word, other in ((False, "image", "video"), (True, "video", "image")):
         asked = {task: question_of(task, "asked", is_video=video) for task in TASKS}
         assert asked["pair"] == asked["single"]
-        assert len(set(asked.values())) == 3
-        assert all(word in text and other not in text and text.endswith("?") for text in asked.values())
+        assert len(set(asked.values())) == len(TASKS) - 1
+        assert all(word in text and other not in text and text.endswith(("?", ".")) for text in asked.values())
 
 
 def test_an_unknown_task_is_an_error_under_both_styles():
