@@ -5,7 +5,7 @@ both get one key, one frame of what is to be decoded, and one way to their bytes
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,7 +15,7 @@ import pandas as pd
 from models.conversations import Turn
 from tasks.archives import Archives
 from tasks.errors import MediaError, StageError
-from tasks.records import INSTRUCTIONS, MEDIUM_MARK, QuestionKind
+from tasks.records import INSTRUCTIONS, MEDIUM_MARK, QuestionKind, Split
 from tasks.shards import read_table
 from tasks.stage import Place
 
@@ -120,6 +120,29 @@ def read_source(place: Place, source: ImportedSource) -> pd.DataFrame:
         msg = f"{source.root} is no folder: it must hold the media of {source.table}"
         raise StageError(msg)
     return read_table(path, INSTRUCTIONS)
+
+
+def imported_instructions(
+    place: Place, sources: Sequence[ImportedSource], kept: Callable[[Instruction], bool] | None = None
+) -> tuple[list[Instruction], list[pd.DataFrame]]:
+    """Training conversations of imported tables, and per table what is to be decoded of it.
+
+    Args:
+        kept: which conversations are wanted; None for all.
+
+    Raises:
+        StageError: as :func:`read_source`; or a table holds rows that are not for training.
+    """
+    found, frames = list[Instruction](), list[pd.DataFrame]()
+    for number, source in enumerate(sources):
+        table = read_source(place, source)
+        if set(table["split"]) - {Split.TRAIN}:
+            msg = f"{source.table} holds questions for measuring: name it under answer.benchmarks instead"
+            raise StageError(msg)
+        mine = [one for one in instructions_of(table.to_dict("records"), str(number)) if kept is None or kept(one)]
+        frames.append(external_media(mine, source.root))
+        found += mine
+    return found, frames
 
 
 def _sha256(path: Path) -> str:

@@ -40,6 +40,7 @@ STAGES: Final[dict[str, str]] = {
     "warm_up": "tasks.training.warm_up",
     "assistant": "tasks.training.assistant",
     "linear_probe": "tasks.training.linear_probe",
+    "two_stage": "tasks.training.two_stage",
     "predict": "tasks.evaluation.predict",
     "answer": "tasks.evaluation.answer",
     "correlate": "tasks.evaluation.correlate",

@@ -24,11 +24,10 @@ from tasks.instructions import (
     ImportedSource,
     Instruction,
     ShownMedia,
-    external_media,
+    imported_instructions,
     instructions_of,
     media_frame,
     read_any_media,
-    read_source,
 )
 from tasks.pool import load_candidates
 from tasks.prepared import Preparation, PreparedMedia, Preparer, Views
@@ -238,15 +237,8 @@ def _gather(
     Raises:
         StageError: an imported table holds rows that are not for training.
     """
-    found, frames = instructions_of(line), []
-    for number, source in enumerate(config.sources):
-        table = read_source(place, source)
-        if set(table["split"]) - {Split.TRAIN}:
-            msg = f"{source.table} holds questions for measuring: name it under answer.benchmarks instead"
-            raise StageError(msg)
-        imported = instructions_of(table.to_dict("records"), str(number))
-        frames.append(external_media(imported, source.root))
-        found += imported
+    imported, frames = imported_instructions(place, config.sources)
+    found = [*instructions_of(line), *imported]
     if not found:
         raise StageError("there are no instructions: raise assistant.line_share or name assistant.sources")
     return found, media_frame(pool, frames)

@@ -90,18 +90,27 @@ def plan_instructions(
     Raises:
         StageError: there is no instruction.
     """
+    needed = config.steps * config.batch_examples
+    dealt = deal(instructions, needed, config.seed, per_medium)
+    return [dealt[start : start + config.batch_examples] for start in range(0, needed, config.batch_examples)]
+
+
+def deal(instructions: Sequence[Instruction], needed: int, seed: int, per_medium: int) -> list[Instruction]:
+    """The first ``needed`` conversations, or some more, in the order of :func:`plan_instructions`.
+
+    Raises:
+        StageError: there is no instruction.
+    """
     if not instructions:
         raise StageError("there are no instructions to train on: see assistant.questions and assistant.sources")
     groups: dict[str, list[Instruction]] = {}
     for one in instructions:
         groups.setdefault(one.media[0] if one.media else one.instruction_id, []).append(one)
-    needed = config.steps * config.batch_examples
     dealt: list[Instruction] = []
-    for epoch in itertools.count():
-        dealt += _epoch(list(groups.values()), np.random.default_rng([config.seed, epoch]), per_medium)
-        if len(dealt) >= needed:
-            break
-    return [dealt[start : start + config.batch_examples] for start in range(0, needed, config.batch_examples)]
+    epochs = itertools.count()
+    while len(dealt) < needed:
+        dealt += _epoch(list(groups.values()), np.random.default_rng([seed, next(epochs)]), per_medium)
+    return dealt
 
 
 def _epoch(groups: Sequence[list[Instruction]], rng: np.random.Generator, per_medium: int) -> list[Instruction]:
@@ -133,8 +142,14 @@ class InstructionMixture:
         share: RankShare = ALONE,
     ) -> None:
         self._media, self._parts, self._share, self._rehearsed = media, config.micro_batches, share, rehearsed
-        self._plan = plan_instructions(instructions, config, per_medium)
+        self._plan = self._planned(instructions, config, per_medium)
         self._visits = _visits(self._plan)
+
+    def _planned(
+        self, instructions: Sequence[Instruction], config: TrainingConfig, per_medium: int
+    ) -> list[list[Instruction]]:
+        """The conversations of every step."""
+        return plan_instructions(instructions, config, per_medium)
 
     def step(self, number: int) -> list[InstructionBatch]:
         """This process's micro-batches of a step; conversations of like length share one, so that little is padded.
