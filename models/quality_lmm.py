@@ -328,14 +328,23 @@ class QualityLMM(nn.Module):
         positions_BL = positions_BL.clamp(max=hidden_BXD.shape[1] - 1)
         return hidden_BXD.gather(1, positions_BL[..., None].expand(-1, -1, hidden_BXD.shape[-1]))
 
-    def _head_embeddings(self, tokens_KD: Tensor | None, prompt: str) -> Tensor:
-        """Everything before the answer: system turn, user turn with medium and prompt, opening of the answer."""
+    def layout(self, tokens_KD: Tensor | None, prompt: str) -> list[str | Tensor]:
+        """Everything before the answer, in order, texts tokenised one by one: system turn, user turn, its opening.
+
+        Args:
+            tokens_KD: of :meth:`project`; None for a conversation without a medium. prompt: user text.
+        """
         before = f"{TURN_START}system\n{self.system}{TURN_END}\n{TURN_START}user\n"
         after = f"{prompt}{TURN_END}\n{TURN_START}assistant\n"
         if tokens_KD is None:
-            return self._embed(before + after)
-        block_XD = tokens_KD if self.spec.compatibility.frame_labels else self._image_block(tokens_KD)
-        return torch.cat([self._embed(before), block_XD, self._embed(f"\n{after}")])
+            return [before + after]
+        labelled = self.spec.compatibility.frame_labels  # such tokens bring marks of their own
+        block = [tokens_KD] if labelled else [IMAGE_START, tokens_KD, IMAGE_END]
+        return [before, *block, f"\n{after}"]
+
+    def _head_embeddings(self, tokens_KD: Tensor | None, prompt: str) -> Tensor:
+        pieces = self.layout(tokens_KD, prompt)
+        return torch.cat([self._embed(piece) if isinstance(piece, str) else piece for piece in pieces])
 
     def _embed(self, text: str) -> Tensor:
         if text not in self._known_ids:
