@@ -36,6 +36,7 @@ from infra.trials import (
 )
 from infra.workspace import CHECKOUT
 from tasks.errors import StageError
+from tasks.targets import held_out_targets
 
 log = logging.getLogger("vital.line")
 
@@ -107,7 +108,7 @@ def study(
     wanted = {trial.name for trial in chosen.trials(only or (), seeds or ())}
     _check_settings(chosen, checkout)
     with sole_run(name, checkout):
-        now = conditions(checkout)
+        now = conditions(checkout, held_out_targets)
         told = queue(chosen, chosen.trials(), checkout, now, new_code=new_code)
         due = [one.trial for one in told if one.reason]
         turns = [trial for trial in due if trial.name in wanted][:limit]

@@ -9,9 +9,9 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +21,16 @@ from infra.dvc_tree import folder_listing, listing_hash
 from infra.errors import InfraError
 from infra.git import Git
 from infra.params import Params
-from infra.study_files import Study, Trial
+from infra.study_files import Study, Trial, base_params
 from infra.text_files import replace_text, settle_text
 
 INPUTS: Final = ("collect", "distort", "score", "assemble", "validate", "base")
 """Artifacts of the checkout that every trial reads."""
+ANNOTATED: Final = frozenset({"distort", "score", "assemble", "validate"})
+"""Those whose bytes hang on the machine that made them: codecs and processors round differently."""
+_ANNOTATING: Final = frozenset({*ANNOTATED, "collect", "describe", "review"})
+ALIKE: Final = 0.005
+"""Targets of media that differ by no more, a fortieth of a level, are one annotation made on two machines; ours."""
 MEASURES: Final = ".work/measures.json"
 """What the measuring step leaves in a trial's workspace."""
 MEASURING: Final = "tasks/evaluation/trial.py"
@@ -50,10 +55,14 @@ class Conditions:
     Attributes:
         inputs: artifact -> its hash, as DVC has it.
         code: hash of the code that trains and measures.
+        annotation: hash of the numbers by which the pool was annotated.
+        held_out: target of each held-out medium.
     """
 
     inputs: Mapping[str, str]
     code: str
+    annotation: str = ""
+    held_out: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def studies_home(checkout: Path) -> Path:
@@ -89,8 +98,11 @@ def missing_inputs(checkout: Path) -> list[str]:
     return [name for name in INPUTS if not any((checkout / "artifacts" / name).glob("*"))]
 
 
-def conditions(checkout: Path) -> Conditions:
+def conditions(checkout: Path, held_out: Callable[[Path], Mapping[str, float]] | None = None) -> Conditions:
     """Hash what trials depend on.
+
+    Args:
+        held_out: gives what :class:`Conditions` says; without it, a result from another machine is one of other data.
 
     Raises:
         InfraError: the checkout holds no finished line.
@@ -105,7 +117,12 @@ def conditions(checkout: Path) -> Conditions:
     sha = hashlib.sha256()
     for path in _code(checkout):
         sha.update(f"{path}\0".encode() + hashlib.sha256((checkout / path).read_bytes()).digest())
-    return Conditions(inputs, sha.hexdigest()[:16])
+    return Conditions(inputs, sha.hexdigest()[:16], _annotation(checkout), held_out(checkout) if held_out else {})
+
+
+def _annotation(checkout: Path) -> str:
+    sections = {name: section for name, section in base_params(checkout).items() if name in _ANNOTATING}
+    return _digest(sections)
 
 
 def _code(checkout: Path) -> list[str]:
@@ -244,14 +261,34 @@ def staleness(result: Result, study: Study, trial: Trial, checkout: Path, now: C
     """Why a result is not what its trial would give today; empty if it is.
 
     Settings are compared with the study file and ``params.yaml``, and the inputs with those of the checkout, where
-    these are at hand (``now``). Other code alone makes no result stale, as most changes of code change no number:
-    see :func:`has_other_code`.
+    these are at hand (``now``): by their bytes, or, where another machine has annotated the same pool, by the targets
+    of the held-out media. Other code alone makes no result stale, as most changes of code change no number: see
+    :func:`has_other_code`.
     """
     if result["params"] != params_hash(trial, study.params_of(trial, checkout)):
         return "settings changed"
-    if now is not None and (moved := [name for name in INPUTS if result["inputs"].get(name) != now.inputs[name]]):
-        return f"{', '.join(moved)} changed"
-    return ""
+    if now is None:
+        return ""
+    moved = [name for name in INPUTS if result["inputs"].get(name) != now.inputs[name]]
+    if not moved or (ANNOTATED.issuperset(moved) and _is_alike(result, trial, checkout, now)):
+        return ""
+    return f"{', '.join(moved)} changed"
+
+
+def _is_alike(result: Result, trial: Trial, checkout: Path, now: Conditions) -> bool:
+    """Whether the data of a result are today's but for rounding; results from before it was kept tell no annotation."""
+    if result.get("annotation", now.annotation) != now.annotation:
+        return False
+    media = read_media(trial.study, result["media"], checkout)
+    gap = largest_gap(dict(zip(media["id"], media["target"], strict=True)), now.held_out)
+    return gap is not None and gap <= ALIKE
+
+
+def largest_gap(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float | None:
+    """By how much two annotations of the same media differ in a target at most; None if the media are not the same."""
+    if not ours or ours.keys() != theirs.keys():
+        return None
+    return max(abs(target - theirs[medium]) for medium, target in ours.items())
 
 
 def has_other_code(result: Result, now: Conditions | None) -> bool:
@@ -280,6 +317,7 @@ def write_result(study: Study, trial: Trial, checkout: Path, now: Conditions, se
         "params": params_hash(trial, params),
         "inputs": dict(now.inputs),
         "code": now.code,
+        "annotation": now.annotation,
         "commit": git.try_run("describe", "--always", "--dirty", "--abbrev=12") if git else None,
         "steps": {stage: params[stage]["training"]["steps"] for stage in trial.variant.stages},
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},

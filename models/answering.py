@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2Model
 
+from models.sampling import Choose, greedy
+
 
 class Decoder(Protocol):
     """The language half of a quality LMM."""
@@ -26,13 +28,19 @@ class Decoder(Protocol):
 
 
 @torch.no_grad()
-def greedy_ids(
-    decoder: Decoder, prompts_BXD: Tensor, end_id: int, max_new_tokens: int, banned: Sequence[Sequence[int]]
+def answer_ids(
+    decoder: Decoder,
+    prompts_BXD: Tensor,
+    end_id: int,
+    max_new_tokens: int,
+    banned: Sequence[Sequence[int]] = (),
+    choose: Choose = greedy,
 ) -> list[list[int]]:
-    """Token ids of each greedy answer, without its end.
+    """Token ids of each answer, without its end.
 
     Args:
         banned: token sequences that no answer may open with.
+        choose: the next tokens; see ``models.sampling``.
     """
     rows: list[list[int]] = [[] for _ in prompts_BXD]
     cache = DynamicCache()
@@ -45,7 +53,7 @@ def greedy_ids(
             for opening in banned:
                 if list(opening[:-1]) == row:
                     logits_V[opening[-1]] = -torch.inf
-        next_B = logits_BV.argmax(-1)
+        next_B = choose(logits_BV)
         done |= next_B == end_id
         if bool(done.all()):
             break

@@ -27,7 +27,7 @@ from transformers import (
     Qwen2Model,
 )
 
-from models.answering import greedy_ids, groups_by_length, log_likelihoods
+from models.answering import answer_ids, groups_by_length, log_likelihoods
 from models.checkpoint import (
     MAX_SHARD_BYTES,
     checkpoint_shards,
@@ -42,6 +42,7 @@ from models.errors import ModelError
 from models.levels import LEVELS, level_token_ids
 from models.motion import MotionConfig, MotionExtractor, MotionProjector
 from models.questions import STYLES, QuestionStyle, question_of
+from models.sampling import GREEDY, Draws
 from models.tokenizer import IMAGE_END, IMAGE_START, TURN_END, TURN_START
 from models.vision_encoder import (
     VisualInput,
@@ -327,14 +328,23 @@ class QualityLMM(nn.Module):
         positions_BL = positions_BL.clamp(max=hidden_BXD.shape[1] - 1)
         return hidden_BXD.gather(1, positions_BL[..., None].expand(-1, -1, hidden_BXD.shape[-1]))
 
-    def _head_embeddings(self, tokens_KD: Tensor | None, prompt: str) -> Tensor:
-        """Everything before the answer: system turn, user turn with medium and prompt, opening of the answer."""
+    def layout(self, tokens_KD: Tensor | None, prompt: str) -> list[str | Tensor]:
+        """Everything before the answer, in order, texts tokenised one by one: system turn, user turn, its opening.
+
+        Args:
+            tokens_KD: of :meth:`project`; None for a conversation without a medium. prompt: user text.
+        """
         before = f"{TURN_START}system\n{self.system}{TURN_END}\n{TURN_START}user\n"
         after = f"{prompt}{TURN_END}\n{TURN_START}assistant\n"
         if tokens_KD is None:
-            return self._embed(before + after)
-        block_XD = tokens_KD if self.spec.compatibility.frame_labels else self._image_block(tokens_KD)
-        return torch.cat([self._embed(before), block_XD, self._embed(f"\n{after}")])
+            return [before + after]
+        labelled = self.spec.compatibility.frame_labels  # such tokens bring marks of their own
+        block = [tokens_KD] if labelled else [IMAGE_START, tokens_KD, IMAGE_END]
+        return [before, *block, f"\n{after}"]
+
+    def _head_embeddings(self, tokens_KD: Tensor | None, prompt: str) -> Tensor:
+        pieces = self.layout(tokens_KD, prompt)
+        return torch.cat([self._embed(piece) if isinstance(piece, str) else piece for piece in pieces])
 
     def _embed(self, text: str) -> Tensor:
         if text not in self._known_ids:
@@ -373,12 +383,17 @@ class QualityLMM(nn.Module):
         prefix: str = "",
         max_new_tokens: int = 32,
         avoid: Sequence[str] = (),
+        draws: Draws = GREEDY,
     ) -> list[str]:
-        """Greedy answers, without the forced ``prefix``; conversations of equal length share a batch.
+        """Answers, without the forced ``prefix``; conversations of equal length share a batch.
 
         Args:
             prompt: of all, or one for each.
             avoid: openings that no answer may have; tells tasks apart that share the empty prompt.
+            draws: how answers are drawn, if they are.
+
+        Raises:
+            ModelError: there is not a seed for each answer that is drawn.
         """
         prompts = [prompt] * len(inputs) if isinstance(prompt, str) else prompt
         heads = [
@@ -387,16 +402,23 @@ class QualityLMM(nn.Module):
         ]
         if prefix:
             heads = [torch.cat([head, self._embed(prefix)]) for head in heads]
-        return self.continue_texts(heads, max_new_tokens, avoid)
+        return self.continue_texts(heads, max_new_tokens, avoid, draws)
 
     @torch.no_grad()
-    def continue_texts(self, heads: Sequence[Tensor], max_new_tokens: int = 32, avoid: Sequence[str] = ()) -> list[str]:
-        """Greedy continuations of conversations that were opened as embeddings ``[X, D]``; see :meth:`generate`."""
+    def continue_texts(
+        self,
+        heads: Sequence[Tensor],
+        max_new_tokens: int = 32,
+        avoid: Sequence[str] = (),
+        draws: Draws = GREEDY,
+    ) -> list[str]:
+        """Continuations of conversations that were opened as embeddings ``[X, D]``; see :meth:`generate`."""
         banned = [self.tokenizer.encode(text, add_special_tokens=False) for text in avoid]
         texts = [""] * len(heads)
         for members in groups_by_length(heads):
             prompts_BXD = torch.stack([heads[i] for i in members])
-            ids = greedy_ids(self, prompts_BXD, self._end_id, max_new_tokens, banned)
+            choose = draws.of(members, len(heads))
+            ids = answer_ids(self, prompts_BXD, self._end_id, max_new_tokens, banned, choose)
             for index, row in zip(members, ids, strict=True):
                 texts[index] = str(self.tokenizer.decode(row, skip_special_tokens=True)).strip()
         return texts

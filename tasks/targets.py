@@ -1,10 +1,12 @@
 """What media are worth by machine opinion: the scored candidates of the pool, each with its target."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from tasks.pool import load_candidates
-from tasks.records import OPINIONS
+from tasks.records import OPINIONS, Split
 from tasks.shards import digest, read_table
 from tasks.stage import Place
 
@@ -20,6 +22,18 @@ def scored_candidates(place: Place) -> pd.DataFrame:
     pool = load_candidates(place)
     scored = pd.DataFrame(pool[[medium in targets for medium in pool["id"]]])
     return scored.assign(target=[targets[medium] for medium in scored["id"]])
+
+
+def held_out_targets(root: Path) -> dict[str, float]:
+    """Target of each held-out medium of the line in ``root``.
+
+    Raises:
+        StageError: as :func:`scored_candidates`.
+    """
+    work = root / ".work" / "targets"
+    pool = scored_candidates(Place(root, work, work / "out"))
+    held_out = pool[pool["split"] == Split.HELD_OUT]
+    return dict(zip(held_out["id"], held_out["target"].astype(float), strict=True))
 
 
 def bounded(rows: pd.DataFrame, wanted: int | None, purpose: str) -> pd.DataFrame:

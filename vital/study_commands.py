@@ -23,8 +23,9 @@ def list_studies(name: str | None) -> None:
     from flows.study import queue
     from infra.study_files import read_study, study_names
     from infra.trials import conditions, has_other_code, missing_inputs, read_result
+    from tasks.targets import held_out_targets
 
-    now = None if missing_inputs(CHECKOUT) else conditions(CHECKOUT)
+    now = None if missing_inputs(CHECKOUT) else conditions(CHECKOUT, held_out_targets)
     if now is None:
         click.echo("no finished line in this checkout: whether its data have changed since is not known", err=True)
     for each in [name] if name else study_names(CHECKOUT):
@@ -57,11 +58,12 @@ def run(
     from flows.server import keep_prefect_in, use_prefect_server
     from infra.study_files import read_study
     from infra.trials import conditions
+    from tasks.targets import held_out_targets
     from vital.run_command import show_lines
     from vital.seeds import parse_seeds
 
     chosen, numbers = read_study(CHECKOUT, name), [] if seeds is None else parse_seeds(seeds)
-    trials, now = chosen.trials(only, numbers), conditions(CHECKOUT)
+    trials, now = chosen.trials(only, numbers), conditions(CHECKOUT, held_out_targets)
     if dry_run:
         keep_prefect_in(CHECKOUT)
         from flows.study import queue
@@ -89,9 +91,12 @@ def table(name: str, *, write: bool) -> None:
     from infra.study_files import read_study
     from infra.trials import conditions, missing_inputs
     from tasks.evaluation.study_table import PAGE, curve, make_table, markdown, picture_name, updated
+    from tasks.targets import held_out_targets
 
     chosen = read_study(CHECKOUT, name)
-    now = None if write or missing_inputs(CHECKOUT) else conditions(CHECKOUT)  # the page is for every clone
+    now = (
+        None if write or missing_inputs(CHECKOUT) else conditions(CHECKOUT, held_out_targets)
+    )  # the page is for every clone
     made = make_table(chosen, CHECKOUT, now)
     click.echo(markdown(made))
     if write:

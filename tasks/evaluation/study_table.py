@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.study_files import SIZES, Study, base_params
-from infra.trials import Conditions, has_other_code, read_media, read_result, staleness
+from infra.trials import ALIKE, ANNOTATED, Conditions, has_other_code, largest_gap, read_media, read_result, staleness
 from models.correlation import interval, resamples, srcc_replicates_many
 from tasks.errors import StageError
 from tasks.evaluation import charts
@@ -132,18 +132,45 @@ def _usable(
             stale.append(f"{trial.name} ({reason})")
         else:
             found[trial.variant.name, trial.seed] = result
-    kinds = Counter((result["media"], *sorted(result["inputs"].items())) for result in found.values())
-    for key, result in list(found.items()):
-        if (result["media"], *sorted(result["inputs"].items())) != kinds.most_common(1)[0][0]:
-            stale.append(f"{key[0]}-seed{key[1]} (made of other data than the rest)")
-            del found[key]
+    found, foreign, gap = _of_one_annotation(found, study.name, checkout)
+    stale += [f"{variant}-seed{seed} (made of other data than the rest)" for variant, seed in foreign]
     notes = [f"{label}: {_few(names)}" for label, names in (("Missing", missing), ("Stale, left out", stale)) if names]
+    if gap:
+        notes.append(f"Annotated on several machines: targets of held-out media differ by up to {gap:.1g}.")
     codes = {result["code"] for result in found.values()}
     if len(codes) > 1:
         notes.append("Not all results were made by the same code: their files name the commits.")
     elif any(has_other_code(result, now) for result in found.values()):
         notes.append("The code has changed since; `vital study run --new-code` runs the trials again.")
     return found, notes
+
+
+def _of_one_annotation(
+    found: dict[tuple[str, int], dict[str, Any]], study: str, checkout: Path
+) -> tuple[dict[tuple[str, int], dict[str, Any]], list[tuple[str, int]], float]:
+    """Results whose media and targets are those of most, the others, and how far targets of the former lie apart."""
+    kept: dict[tuple[str, int], dict[str, Any]] = {}
+    if not found:
+        return kept, [], 0.0
+    usual = Counter(_made_of(result) for result in found.values()).most_common(1)[0][0]
+    gaps: dict[str, float | None] = {}
+    for name in {result["media"] for result in found.values()}:
+        ours, theirs = (read_media(study, media, checkout) for media in (usual[0], name))
+        gaps[name] = largest_gap(*(dict(zip(m["id"], m["target"], strict=True)) for m in (ours, theirs)))
+    for key, result in found.items():
+        gap = gaps[result["media"]]
+        if _made_of(result)[1:] == usual[1:] and gap is not None and gap <= ALIKE:
+            kept[key] = result
+    return (
+        kept,
+        [key for key in found if key not in kept],
+        max(gaps[result["media"]] or 0.0 for result in kept.values()),
+    )
+
+
+def _made_of(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Media, and the inputs that no machine's rounding changes."""
+    return result["media"], *(sha for name, sha in sorted(result["inputs"].items()) if name not in ANNOTATED)
 
 
 def _few(names: Sequence[str]) -> str:

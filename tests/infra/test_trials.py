@@ -96,6 +96,28 @@ def test_a_workspace_sees_the_checkouts_annotation_and_what_it_starts_from(line:
     assert (workspace_of(full, line) / ".work/shared").resolve() not in shared, "other data, other prepared media"
 
 
+def test_data_of_another_machine_are_the_same_up_to_rounding(root: Path):
+    study = read_study(root, "tiny")
+    level = study.trials(["level"])[0]
+    result = make_result(root, "level-seed0", [0.5])
+    targets = {"m1": 0.2, "m2": 0.7}
+    media = {"id": [*targets], "target": [*targets.values()]}
+    (root / "metrics/studies/tiny/media-12345678.json").write_text(json.dumps(media))
+    near = {medium: target + 0.0049 for medium, target in targets.items()}
+
+    def reason(held_out: dict[str, float], annotation: str = "", **inputs: str) -> str:
+        now = Conditions(NOW.inputs | {"score": "1"} | inputs, "c", annotation, held_out)
+        return staleness(result, study, level, root, now)
+
+    assert reason(near) == ""
+    assert reason({medium: target - 0.0051 for medium, target in targets.items()}) == "score changed"
+    assert reason({**near, "another": 0.5}) == "score changed"
+    assert reason(near, base="1") == "score, base changed"
+    result["annotation"] = "tolerant"
+    assert reason(near, "strict") == "score changed", "annotated by other numbers"
+    assert reason(near, "tolerant") == ""
+
+
 def test_a_result_is_stale_by_settings_and_data_and_not_by_code(root: Path):
     study = read_study(root, "tiny")
     level = study.trials(["level"])[0]

@@ -7,7 +7,7 @@ from tiny_lmm import SPEC, make_model
 from transformers import DynamicCache
 
 from models import answering
-from models.answering import greedy_ids, groups_by_length
+from models.answering import answer_ids, groups_by_length
 from models.quality_lmm import QualityLMM
 from models.vision_encoder import VisualInput, prepare_clip, prepare_image
 
@@ -82,12 +82,12 @@ def test_greedy_text_takes_the_best_token_at_every_step(model: QualityLMM, media
 
 def test_a_banned_opening_is_not_said(model: QualityLMM):
     prompt = model.language_model.embed_tokens(torch.tensor([[1, 2, 3]]))
-    (first,) = greedy_ids(model, prompt, end_id=-1, max_new_tokens=3, banned=[])
-    (other,) = greedy_ids(model, prompt, end_id=-1, max_new_tokens=3, banned=[first[:2]])
+    (first,) = answer_ids(model, prompt, end_id=-1, max_new_tokens=3)
+    (other,) = answer_ids(model, prompt, end_id=-1, max_new_tokens=3, banned=[first[:2]])
     assert len(first) == len(other) == 3
     assert other[0] == first[0]
     assert other[1] != first[1]
-    (ended,) = greedy_ids(model, prompt, end_id=first[1], max_new_tokens=3, banned=[])
+    (ended,) = answer_ids(model, prompt, end_id=first[1], max_new_tokens=3, banned=[])
     assert ended == first[:1]
 
 

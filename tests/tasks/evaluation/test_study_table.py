@@ -172,3 +172,20 @@ def test_a_study_over_sizes_has_a_column_and_a_curve(root: Path):
     assert updated(again, table) == again
     with pytest.raises(StageError, match="lacks the lines"):
         updated("a", table)
+
+
+def test_results_of_two_machines_stand_in_one_table_that_says_so(root: Path):
+    for trial, scores in SCORES.items():
+        put(root, trial, scores)
+    folder = root / "metrics/studies/tiny"
+    media = json.loads((folder / "media-12345678.json").read_text())
+    for name, shift in (("aaaaaaaa", 0.0003), ("bbbbbbbb", 0.03)):
+        moved = media | {"target": [target + shift for target in media["target"]]}
+        (folder / f"media-{name}.json").write_text(json.dumps(moved))
+    elsewhere = dict.fromkeys(INPUTS, "0") | {"score": "1"}
+    put(root, "full-seed1", SCORES["full-seed1"], inputs=elsewhere, media="aaaaaaaa")
+    put(root, "level-seed1", SCORES["level-seed1"], inputs=elsewhere, media="bbbbbbbb")
+    table = make_table(read_study(root, "tiny"), root, None)
+    assert "Annotated on several machines: targets of held-out media differ by up to 0.0003." in table.notes
+    assert any("level-seed1 (made of other data than the rest)" in note for note in table.notes)
+    assert {row.variant: set(row.measures["srcc"]) for row in table.rows} == {"full": {0, 1}, "level": {0}}

@@ -1,0 +1,64 @@
+"""Subjects by the name that a person gives them, each with the course of questions that is its own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.registry import resolve_judge
+from models.distortions import SEVERITY_WORDS
+from models.probe_head import is_probe
+from models.quality_lmm import IMAGE_PREFIX, QualityLMM
+from models.questions import question_of
+from tasks.devices import ON_CPU, Computing
+from tasks.errors import StageError
+from tasks.evaluation.subjects.course import Course
+from tasks.evaluation.subjects.line import LineSubject
+from tasks.evaluation.subjects.protocol import Subject
+
+_LINE_FILE: Final = "quality_lmm.json"
+_SENTENCE_TOKENS: Final = 48
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A subject, and how it is asked unless somebody says otherwise."""
+
+    subject: Subject
+    course: Course
+
+
+def open_subject(reference: str | None, computing: Computing = ON_CPU) -> Opened:
+    """Open a subject.
+
+    Args:
+        reference: a folder with a quality LMM, or a model of the registry; None is the promoted one.
+
+    Raises:
+        StageError: there is a folder, but it is no subject. RegistryError: there is no such model.
+    """
+    if reference is not None and Path(reference).is_dir():
+        return _open_folder(Path(reference), Path(reference).name, computing)
+    return _open_folder(resolve_judge(reference), reference or "promoted", computing)
+
+
+def _open_folder(folder: Path, name: str, computing: Computing) -> Opened:
+    if (folder / _LINE_FILE).is_file():
+        model = QualityLMM.from_pretrained(folder, computing.dtype).to(computing.device)
+        return Opened(LineSubject(name, model), line_course(model))
+    if is_probe(folder):
+        msg = f"{name} is a probe and has no words: instruments need a whole model"
+        raise StageError(msg)
+    msg = f"{folder} holds no {_LINE_FILE}: it is no model of this project"
+    raise StageError(msg)
+
+
+def line_course(model: QualityLMM) -> Course:
+    """How a model of the line is asked: as in training; openings tell its promptless tasks apart."""
+    opening = " ".join(IMAGE_PREFIX.split()[:2])
+    judge, describe = (
+        question_of(task, model.question, is_video=False).replace("image", "{medium}")
+        for task in ("single", "description")
+    )
+    text = "{description}" if not judge else f"{{description}} {judge}"
+    avoid = (opening, *(word.split()[0] for word in SEVERITY_WORDS))
+    return Course("judge", describe, judge, text, avoid=avoid, description_tokens=_SENTENCE_TOKENS)
