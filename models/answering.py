@@ -9,9 +9,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2Model
+from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen2Model
 
-from models.sampling import Choose, greedy
+from models.sampling import GREEDY, Choose, Draws, greedy
+from models.tokenizer import TURN_END
 
 
 class Decoder(Protocol):
@@ -62,6 +63,35 @@ def answer_ids(
                 row.append(token)
         step_BXD = decoder.language_model.embed_tokens(next_B)[:, None]
     return rows
+
+
+@torch.no_grad()
+def continued_texts(
+    decoder: Decoder,
+    tokenizer: PreTrainedTokenizerFast,
+    heads: Sequence[Tensor],
+    max_new_tokens: int,
+    avoid: Sequence[str] = (),
+    draws: Draws = GREEDY,
+) -> list[str]:
+    """Answers to conversations that were opened as embeddings ``[X, D]``; those of equal length share a batch.
+
+    Args:
+        avoid: openings that no answer may have.
+        draws: how answers are drawn, if they are.
+
+    Raises:
+        ModelError: there is not a seed for each answer that is drawn.
+    """
+    end_id = int(tokenizer.encode(TURN_END, add_special_tokens=False)[0])
+    banned = [tokenizer.encode(text, add_special_tokens=False) for text in avoid]
+    texts = [""] * len(heads)
+    for members in groups_by_length(heads):
+        prompts_BXD = torch.stack([heads[i] for i in members])
+        ids = answer_ids(decoder, prompts_BXD, end_id, max_new_tokens, banned, draws.of(members, len(heads)))
+        for index, row in zip(members, ids, strict=True):
+            texts[index] = str(tokenizer.decode(row, skip_special_tokens=True)).strip()
+    return texts
 
 
 def log_likelihoods(decoder: Decoder, prompt_XD: Tensor, ids_AL: Tensor, mask_AL: Tensor) -> Tensor:

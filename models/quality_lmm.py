@@ -27,7 +27,7 @@ from transformers import (
     Qwen2Model,
 )
 
-from models.answering import answer_ids, groups_by_length, log_likelihoods
+from models.answering import continued_texts, log_likelihoods
 from models.checkpoint import (
     MAX_SHARD_BYTES,
     checkpoint_shards,
@@ -334,10 +334,9 @@ class QualityLMM(nn.Module):
         Args:
             tokens_KD: of :meth:`project`; None for a conversation without a medium. prompt: user text.
         """
-        before = f"{TURN_START}system\n{self.system}{TURN_END}\n{TURN_START}user\n"
-        after = f"{prompt}{TURN_END}\n{TURN_START}assistant\n"
         if tokens_KD is None:
-            return [before + after]
+            return text_layout(self.system, prompt)
+        before, after = _turns(self.system, prompt)
         labelled = self.spec.compatibility.frame_labels  # such tokens bring marks of their own
         block = [tokens_KD] if labelled else [IMAGE_START, tokens_KD, IMAGE_END]
         return [before, *block, f"\n{after}"]
@@ -404,7 +403,6 @@ class QualityLMM(nn.Module):
             heads = [torch.cat([head, self._embed(prefix)]) for head in heads]
         return self.continue_texts(heads, max_new_tokens, avoid, draws)
 
-    @torch.no_grad()
     def continue_texts(
         self,
         heads: Sequence[Tensor],
@@ -413,15 +411,7 @@ class QualityLMM(nn.Module):
         draws: Draws = GREEDY,
     ) -> list[str]:
         """Continuations of conversations that were opened as embeddings ``[X, D]``; see :meth:`generate`."""
-        banned = [self.tokenizer.encode(text, add_special_tokens=False) for text in avoid]
-        texts = [""] * len(heads)
-        for members in groups_by_length(heads):
-            prompts_BXD = torch.stack([heads[i] for i in members])
-            choose = draws.of(members, len(heads))
-            ids = answer_ids(self, prompts_BXD, self._end_id, max_new_tokens, banned, choose)
-            for index, row in zip(members, ids, strict=True):
-                texts[index] = str(self.tokenizer.decode(row, skip_special_tokens=True)).strip()
-        return texts
+        return continued_texts(self, self.tokenizer, heads, max_new_tokens, avoid, draws)
 
     @torch.no_grad()
     def answer_log_likelihood(
@@ -487,6 +477,17 @@ class QualityLMM(nn.Module):
             msg = f"{folder / _LAYOUT_FILE}: question {model.question!r} is none of {', '.join(STYLES)}"
             raise ModelError(msg)
         return model
+
+
+def text_layout(system: str, prompt: str) -> list[str | Tensor]:
+    """Everything before the answer of a conversation without a medium."""
+    return ["".join(_turns(system, prompt))]
+
+
+def _turns(system: str, prompt: str) -> tuple[str, str]:
+    """What stands before and behind a medium."""
+    before = f"{TURN_START}system\n{system}{TURN_END}\n{TURN_START}user\n"
+    return before, f"{prompt}{TURN_END}\n{TURN_START}assistant\n"
 
 
 def _single_token(tokenizer: PreTrainedTokenizerFast, token: str) -> int:

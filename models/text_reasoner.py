@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
 
-from models.answering import greedy_ids, groups_by_length
+from models.answering import continued_texts
 from models.checkpoint import MAX_SHARD_BYTES, checkpoint_shards, has_tied_head, require_files, stored_type
 from models.conversations import Conversation, Turn, heads
 from models.errors import ModelError
 from models.levels import level_token_ids
-from models.quality_lmm import QualityLMM
+from models.quality_lmm import QualityLMM, text_layout
 from models.questions import STYLES, QuestionStyle
-from models.tokenizer import TURN_END
+from models.sampling import GREEDY, Draws
 from models.vocabulary_head import VocabularyHead
 
 _LAYOUT_FILE: Final = "text_reasoner.json"
@@ -81,17 +81,25 @@ class TextReasoner(nn.Module):
         """Vocabulary logits ``[N, V]``."""
         return self.causal.lm_head(hidden_ND)
 
-    @torch.no_grad()
     def answers(self, questions: Sequence[str], max_new_tokens: int) -> list[str]:
         """Greedy answers; questions of equal length share a batch."""
-        opened = heads(self, [], [_asking(question) for question in questions])
-        end_id = int(self.tokenizer.encode(TURN_END, add_special_tokens=False)[0])
-        texts = [""] * len(opened)
-        for members in groups_by_length(opened):
-            prompts_BXD = torch.stack([opened[i] for i in members])
-            for index, row in zip(members, greedy_ids(self, prompts_BXD, end_id, max_new_tokens, []), strict=True):
-                texts[index] = str(self.tokenizer.decode(row, skip_special_tokens=True)).strip()
-        return texts
+        return self.continue_texts(heads(self, [], [_asking(question) for question in questions]), max_new_tokens)
+
+    def continue_texts(
+        self, heads: Sequence[Tensor], max_new_tokens: int = 32, avoid: Sequence[str] = (), draws: Draws = GREEDY
+    ) -> list[str]:
+        """As ``QualityLMM.continue_texts``."""
+        return continued_texts(self, self.tokenizer, heads, max_new_tokens, avoid, draws)
+
+    def layout(self, tokens_KD: Tensor | None, prompt: str) -> list[str | Tensor]:
+        """As ``QualityLMM.layout``.
+
+        Raises:
+            ModelError: there is a medium, which this model cannot see.
+        """
+        if tokens_KD is not None:
+            raise ModelError("a reasoner of texts sees no medium: tell it a description")
+        return text_layout(self.system, prompt)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write safetensors that ``Qwen2ForCausalLM.from_pretrained`` reads too, and what the chat layout needs."""
@@ -132,6 +140,10 @@ class TextReasoner(nn.Module):
                 raise ModelError(msg)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(causal, tokenizer, layout["system"], layout["question"]).eval()
+
+
+Reasoner = TextReasoner | QualityLMM
+"""A decoder with the chat layout, which can see media or not."""
 
 
 def _asking(question: str) -> Conversation:

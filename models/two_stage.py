@@ -26,12 +26,11 @@ from models.levels import LEVELS, Level
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, Medium, QualityLMM
 from models.questions import question_of
 from models.reasoning_text import without_verdict
-from models.text_reasoner import TextReasoner
+from models.text_reasoner import Reasoner, TextReasoner
 from models.tokenizer import TURN_END
 
 ReasonerInput = Literal["text", "block_mask"]
 ReasonerKind = Literal["separate", "shared"]
-Reasoner = TextReasoner | QualityLMM
 
 _LAYOUT_FILE: Final = "two_stage.json"
 _DESCRIBER: Final = "describer"

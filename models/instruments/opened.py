@@ -1,4 +1,4 @@
-"""Questions to a quality LMM laid out with what each position is: medium, description, prompt or layout.
+"""Questions to a quality LMM or a reasoner of texts, laid out with what each position is: medium, words, layout.
 
 Shape legend: ``X`` positions, ``D`` decoder width, ``K`` visual tokens, ``T`` tokens of a text, ``N`` questions, ``V``
 vocabulary.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.instruments.attention_share import GROUPS
-from models.quality_lmm import QualityLMM
+from models.text_reasoner import Reasoner
 from models.tokenizer import TURN_END, TURN_START
 
 Span = tuple[int, int]
@@ -32,7 +32,7 @@ class Opened:
 
 
 def open_question(
-    model: QualityLMM, tokens_KD: Tensor | None, question: str, opening: str = "", description: str = ""
+    model: Reasoner, tokens_KD: Tensor | None, question: str, opening: str = "", description: str = ""
 ) -> Opened:
     """Lay a question out.
 
@@ -72,7 +72,7 @@ def _found(part: str, whole: str) -> Span | None:
     return None if start < 0 else (start, start + len(part))
 
 
-def _embedded(model: QualityLMM, text: str) -> tuple[Tensor, list[Span]]:
+def _embedded(model: Reasoner, text: str) -> tuple[Tensor, list[Span]]:
     """Embeddings ``[T, D]`` of a text, and which characters each token covers."""
     encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = torch.tensor(encoded["input_ids"], device=model.device)
@@ -95,7 +95,7 @@ def padded(opened: Sequence[Opened]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def next_logits(model: QualityLMM, opened: Sequence[Opened]) -> Tensor:
+def next_logits(model: Reasoner, opened: Sequence[Opened]) -> Tensor:
     """Logits ``[N, V]`` of what follows each question."""
     rows_NXD, last_N = padded(opened)
     hidden_NXD = model.language_model(inputs_embeds=rows_NXD, use_cache=False).last_hidden_state

@@ -1,4 +1,4 @@
-"""A quality LMM as a subject: a model of the registry, or a folder that the line has made.
+"""Models of the line as subjects: a quality LMM, and a two-stage model, whose verdict no medium reaches.
 
 Shape legend: ``N`` questions, ``C`` candidate words, ``L`` layers, ``V`` vocabulary.
 """
@@ -14,6 +14,8 @@ from models.instruments.attention_share import AttentionShare, attention_share
 from models.instruments.lens import Decoder, find_decoder, layer_logits, read_layers, watched_layers
 from models.instruments.opened import Opened, next_logits, open_question, padded
 from models.quality_lmm import QualityLMM
+from models.text_reasoner import Reasoner, TextReasoner
+from models.two_stage import TwoStageLMM
 from tasks.evaluation.subjects.protocol import Answering, Asked, Floats, Layers, Shown
 from tasks.evaluation.subjects.words import next_word_ids, token_texts
 from tasks.media import is_video, read_file
@@ -22,16 +24,16 @@ from tasks.records import Modality
 
 
 class LineSubject:
-    """A quality LMM that is asked.
+    """A quality LMM, or a reasoner of texts, that is asked.
 
     Args:
         name: what reports call it.
-        model: in evaluation mode.
+        model: in evaluation mode. A reasoner can neither open media nor be asked about them.
 
     Media are encoded when they are opened; ``Shown.content`` holds their features, before any projector.
     """
 
-    def __init__(self, name: str, model: QualityLMM) -> None:
+    def __init__(self, name: str, model: Reasoner) -> None:
         self._name, self.model = name, model
         self._decoder: Decoder | None = None
 
@@ -43,10 +45,11 @@ class LineSubject:
     @torch.no_grad()
     def open(self, path: Path) -> Shown:
         """See ``protocol.Subject``."""
+        model = self._seeing()
         data = read_file(path)
         modality = Modality.VIDEO if is_video(data) else Modality.IMAGE
-        medium = prepare_medium(decode_medium(data, modality, self.model.spec), self.model.spec)
-        return Shown(path, modality is Modality.VIDEO, self.model.visual_features([medium])[0])
+        medium = prepare_medium(decode_medium(data, modality, model.spec), model.spec)
+        return Shown(path, modality is Modality.VIDEO, model.visual_features([medium])[0])
 
     @torch.no_grad()
     def answers(self, asked: Sequence[Asked], answering: Answering) -> list[str]:
@@ -84,11 +87,17 @@ class LineSubject:
     def _opened(self, asked: Sequence[Asked]) -> list[Opened]:
         """The questions laid out; media that several of them show are projected once."""
         shown = {id(one.medium): one.medium.content for one in asked if one.medium is not None}
-        tokens = dict(zip(shown, self.model.visual_tokens(list(shown.values())), strict=True)) if shown else {}
+        tokens = dict(zip(shown, self._seeing().visual_tokens(list(shown.values())), strict=True)) if shown else {}
         return [
             open_question(self.model, tokens.get(id(one.medium)), one.question, one.opening, one.description)
             for one in asked
         ]
+
+    def _seeing(self) -> QualityLMM:
+        if not isinstance(self.model, QualityLMM):
+            msg = f"{self.name} reads texts alone and sees no medium"
+            raise ModelError(msg)
+        return self.model
 
     def _word_ids(self, words: Sequence[str]) -> list[int]:
         return next_word_ids(self.model.tokenizer, words)
@@ -99,7 +108,8 @@ class LineSubject:
             def run() -> Tensor:
                 return self.model.logits(self.model.language_model(inputs_embeds=any_row_1XD).last_hidden_state)
 
-            self._decoder = find_decoder(self.model.internvl, run)
+            whole = self.model.internvl if isinstance(self.model, QualityLMM) else self.model.causal
+            self._decoder = find_decoder(whole, run)
         return self._decoder
 
     def _attention(self, opened: Opened) -> AttentionShare:
@@ -112,3 +122,53 @@ class LineSubject:
         finally:
             language_model.set_attn_implementation(usual)
         return attention_share(output.attentions, opened.groups, len(opened.embeddings_XD) - 1)
+
+
+class TwoStageSubject:
+    """A two-stage model: questions that show a medium go to its describer, the others to its reasoner.
+
+    Args:
+        name: what reports call it.
+        model: whose reasoner reads texts.
+
+    Raises:
+        ModelError: the reasoner reads media beside the text (``block_mask``).
+    """
+
+    def __init__(self, name: str, model: TwoStageLMM) -> None:
+        if not isinstance(model.reasoner, TextReasoner):
+            msg = f"{name} is a two-stage model of the ablation block_mask: instruments ask those that read texts alone"
+            raise ModelError(msg)
+        self._name = name
+        self.describer, self.reasoner = LineSubject(name, model.describer), LineSubject(name, model.reasoner)
+
+    @property
+    def name(self) -> str:
+        """See ``protocol.Subject``."""
+        return self._name
+
+    def open(self, path: Path) -> Shown:
+        """See ``protocol.Subject``."""
+        return self.describer.open(path)
+
+    def answers(self, asked: Sequence[Asked], answering: Answering) -> list[str]:
+        """See ``protocol.Subject``."""
+        return self._part(asked).answers(asked, answering)
+
+    def word_probabilities(self, asked: Sequence[Asked], words: Sequence[str]) -> Floats:
+        """See ``protocol.Subject``."""
+        return self._part(asked).word_probabilities(asked, words)
+
+    def layers(self, asked: Sequence[Asked], words: Sequence[str], top: int) -> list[Layers]:
+        """See ``protocol.Subject``."""
+        return self._part(asked).layers(asked, words, top)
+
+    def attention(self, asked: Sequence[Asked]) -> list[AttentionShare]:
+        """See ``protocol.Subject``."""
+        return self._part(asked).attention(asked)
+
+    def _part(self, asked: Sequence[Asked]) -> LineSubject:
+        shows = {one.medium is not None for one in asked}
+        if len(shows) > 1:
+            raise ModelError("questions that are asked together must all show a medium, or none of them")
+        return self.describer if True in shows else self.reasoner
