@@ -3,8 +3,8 @@
 A picture becomes tiles (``models.tiling``), and each tile a square of tokens in reading order. Tiles that show the
 picture at one scale form a view, whose tokens follow each other.
 
-Shape legend: ``K`` tokens of a view, ``H`` and ``W`` pixels, ``R`` and ``C`` rows and columns of tiles, ``S`` tokens along
-a tile's side.
+Shape legend: ``K`` tokens of a view, ``H`` and ``W`` pixels, ``R`` and ``C`` rows and columns of tiles, ``S`` tokens
+along a tile's side.
 """
 
 from dataclasses import dataclass
