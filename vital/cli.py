@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "contradiction": "vital.contradiction_command:contradiction",
     "instability": "vital.instability_command:instability",
     "lens": "vital.lens_command:lens",
+    "attention": "vital.attention_command:attention",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "plan": "vital.plan_command:plan",
