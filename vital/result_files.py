@@ -187,7 +187,7 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, shape: Shape, run: str, *, retry: bool = False) -> None:
-        self._run, self._retry, self.told, self.kept = run, retry, {True: 0, False: 0}, 0
+        self.path, self._run, self._retry, self.told, self.kept = path, run, retry, {True: 0, False: 0}, 0
         self._as_csv = path.suffix.lower() == ".csv"
         if not self._as_csv and path.suffix.lower() != ".jsonl":
             msg = f"--out {printable(str(path))}: name a file that ends in .csv or .jsonl"
@@ -228,6 +228,15 @@ class ResultFile:
             return None
         self.kept += 1
         return why is None
+
+    def lines(self, states: Sequence[FileState]) -> list[dict[str, Any]]:
+        """What a ``.jsonl`` file says of files in these states: results and rejects of this run, the last line counts.
+
+        States are told once each, in the order in which they are given; those that are not in the file are left out.
+        """
+        text = self.path.read_bytes().decode("utf-8", "surrogateescape")
+        told = {_state(line, False): line for line in _objects(text) if line["run"] == self._run}
+        return [told[state] for state in dict.fromkeys(states) if state in told]
 
     def result(self, state: FileState, record: Record) -> None:
         """See :class:`Output`."""

@@ -1,11 +1,13 @@
 """Where a decoder looks when it predicts one token: attention by groups of tokens, layer by layer and head by head.
 
 "Building Reasonable Inference for Vision-Language Models in Blind Image Quality Assessment" shows such maps for the
-token of the quality word: a one-stage model looks at few visual tokens, a two-stage model at its description.
+token of the quality word: a one-stage model looks at few visual tokens, a two-stage model at its description. So the
+mass of a group is told beside how many of its tokens it lies on, which many tokens cannot win by their number.
 
-Shape legend: ``B`` sequences, ``L`` layers, ``H`` heads, ``T`` tokens, ``G`` groups.
+Shape legend: ``B`` sequences, ``L`` layers, ``H`` heads, ``T`` tokens, ``G`` groups, ``M`` tokens of one group.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +23,8 @@ Floats = NDArray[np.float64]
 
 GROUPS: Final = ("image", "description", "prompt", "other")
 """What a token may be part of: the medium, the model's own words, the user's, and what a chat layout adds."""
+TOP_SHARE: Final = 0.1
+"""Concentration is the share of a group's mass that lies on this share of its tokens, those with most of it."""
 _TOLERANCE: Final = 1e-5
 _COARSE_TOLERANCE: Final = 2e-2
 
@@ -33,11 +37,18 @@ class AttentionShare:
         shares_LHG: mass on each of ``GROUPS``; sums to 1 over them.
         entropy_LH: of the attention over single tokens, in nats.
         tokens_G: how many tokens each group has, of those that may be seen.
+        within_LHG: entropy of a group's mass over its tokens, in nats; NaN where it has no mass.
+        top_LHG: share of a group's mass on the tenth of its tokens with most of it, rounded up; NaN likewise.
+        mean_T: attention of each token, mean over heads and layers. group_T: number of its group.
     """
 
     shares_LHG: Floats
     entropy_LH: Floats
     tokens_G: NDArray[np.int64]
+    within_LHG: Floats
+    top_LHG: Floats
+    mean_T: Floats
+    group_T: NDArray[np.int64]
 
     @property
     def by_layer(self) -> Floats:
@@ -53,6 +64,33 @@ class AttentionShare:
     def effective_tokens(self) -> float:
         """Exponential of the mean entropy: how many tokens are looked at, as if evenly."""
         return float(np.exp(self.entropy_LH.mean()))
+
+    @property
+    def evenness(self) -> Floats:
+        """Mass of each group over its share of the tokens, ``[G]``: even attention gives 1; NaN without tokens."""
+        with np.errstate(invalid="ignore"):
+            return self.whole * self.tokens_G.sum() / np.where(self.tokens_G > 0, self.tokens_G, np.nan)
+
+    @property
+    def effective_within(self) -> Floats:
+        """As ``effective_tokens`` within each group, ``[G]``; NaN without mass."""
+        return np.exp(_mean_over_heads(self.within_LHG))
+
+    @property
+    def concentration(self) -> Floats:
+        """Mean of ``top_LHG`` over heads and layers, ``[G]``; NaN without mass. Even attention gives about a tenth."""
+        return _mean_over_heads(self.top_LHG)
+
+    def tokens_of(self, group: str) -> Floats:
+        """Attention ``[M]`` of the group's single tokens, in their order, mean over heads and layers."""
+        return self.mean_T[self.group_T == GROUPS.index(group)]
+
+
+def _mean_over_heads(values_LHG: Floats) -> Floats:
+    """Mean over layers and heads of what is defined; NaN where nothing is."""
+    defined = np.isfinite(values_LHG)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values_LHG, 0.0).sum(axis=(0, 1)) / defined.sum(axis=(0, 1))
 
 
 def attention_share(
@@ -77,8 +115,29 @@ def attention_share(
         raise ModelError(msg)
     rows_LHT = rows_LHT / rows_LHT.sum(axis=-1, keepdims=True)
     member_GT = _membership(groups, position)
-    terms_LHT = np.where(rows_LHT > 0, rows_LHT * np.log(np.maximum(rows_LHT, np.finfo(np.float64).tiny)), 0.0)
-    return AttentionShare(rows_LHT @ member_GT.T, -terms_LHT.sum(axis=-1), member_GT.sum(axis=1).astype(np.int64))
+    inside = [_inside(rows_LHT[..., member_T > 0]) for member_T in member_GT]
+    return AttentionShare(
+        rows_LHT @ member_GT.T,
+        _entropy(rows_LHT),
+        member_GT.sum(axis=1).astype(np.int64),
+        np.stack([entropy_LH for entropy_LH, _ in inside], axis=-1),
+        np.stack([top_LH for _, top_LH in inside], axis=-1),
+        rows_LHT.mean(axis=(0, 1)),
+        member_GT.argmax(axis=0).astype(np.int64),
+    )
+
+
+def _entropy(rows_LHT: Floats) -> Floats:
+    return -(rows_LHT * np.log(np.where(rows_LHT > 0, rows_LHT, 1.0))).sum(axis=-1)
+
+
+def _inside(weights_LHM: Floats) -> tuple[Floats, Floats]:
+    """Entropy of a group's mass over its tokens, and the share of it on the tenth of them with most; both NaN at 0."""
+    mass_LH1 = weights_LHM.sum(axis=-1, keepdims=True)
+    parts_LHM = weights_LHM / np.where(mass_LH1 > 0, mass_LH1, np.nan)
+    most = max(1, math.ceil(TOP_SHARE * weights_LHM.shape[-1] - 1e-9))
+    none_LH = np.where(mass_LH1[..., 0] > 0, 0.0, np.nan)
+    return _entropy(parts_LHM) + none_LH, np.sort(parts_LHM, axis=-1)[..., ::-1][..., :most].sum(axis=-1) + none_LH
 
 
 def _rows(attentions: Sequence[Tensor | None] | None, position: int, sequence: int) -> Floats:

@@ -13,6 +13,7 @@ from models.errors import ModelError
 from models.instruments.attention_share import AttentionShare, attention_share
 from models.instruments.lens import Decoder, find_decoder, layer_logits, read_layers, watched_layers
 from models.instruments.opened import Opened, next_logits, open_question, padded
+from models.instruments.placement import View, image_views
 from models.quality_lmm import QualityLMM
 from models.text_reasoner import Reasoner, TextReasoner
 from models.two_stage import TwoStageLMM
@@ -83,6 +84,14 @@ class LineSubject:
     def attention(self, asked: Sequence[Asked]) -> list[AttentionShare]:
         """See ``protocol.Subject``."""
         return [self._attention(one) for one in self._opened(asked)]
+
+    def token_views(self, height: int, width: int) -> list[View] | None:
+        """Where in a picture of so many pixels its tokens lie; None if some lie nowhere."""
+        spec, config = self.model.spec, self.model.internvl.config
+        if spec.compatibility.frame_labels:  # marks stand among the tokens
+            return None
+        patch_px = self.model.image_encoder.config.patch_size[0]
+        return image_views(spec, height, width, round(spec.tile_px / patch_px * config.downsample_ratio))
 
     def _opened(self, asked: Sequence[Asked]) -> list[Opened]:
         """The questions laid out; media that several of them show are projected once."""

@@ -1,5 +1,7 @@
 """Subjects by the name that a person gives them, each with the course of questions that is its own."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,10 +23,15 @@ _SENTENCE_TOKENS: Final = 48
 
 @dataclass(frozen=True)
 class Opened:
-    """A subject, and how it is asked unless somebody says otherwise."""
+    """A subject, and how it is asked unless somebody says otherwise.
+
+    Attributes:
+        identity: changes whenever the same question could be answered differently because the subject is another.
+    """
 
     subject: Subject
     course: Course
+    identity: str
 
 
 def open_subject(reference: str | None, computing: Computing = ON_CPU) -> Opened:
@@ -44,12 +51,21 @@ def open_subject(reference: str | None, computing: Computing = ON_CPU) -> Opened
 def _open_folder(folder: Path, name: str, computing: Computing) -> Opened:
     if (folder / _LINE_FILE).is_file():
         model = QualityLMM.from_pretrained(folder, computing.dtype).to(computing.device)
-        return Opened(LineSubject(name, model), line_course(model))
+        return Opened(LineSubject(name, model), line_course(model), _identity(folder, computing))
     if is_probe(folder):
         msg = f"{name} is a probe and has no words: instruments need a whole model"
         raise StageError(msg)
     msg = f"{folder} holds no {_LINE_FILE}: it is no model of this project"
     raise StageError(msg)
+
+
+def _identity(folder: Path, computing: Computing) -> str:
+    """Of a folder: its files with their sizes and times, and how exactly it computes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    told = [
+        (str(path.relative_to(folder)), found.st_size, found.st_mtime_ns) for path in files if (found := path.stat())
+    ]
+    return hashlib.sha256(json.dumps([told, computing.precision]).encode()).hexdigest()
 
 
 def line_course(model: QualityLMM) -> Course:

@@ -4,11 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +19,7 @@ from tasks.evaluation.chapters import agreement_matrix, pool_chapter, review_cha
 from tasks.records import CANDIDATES, CORRELATIONS, EXAMPLES, OPINIONS, REJECTS, REVIEWED, VOTES
 from tasks.shards import frame_of, read_table, write_json
 from tasks.stage import Place, read_params, stage_config
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.tasks.evaluation.browser import Browser
 
 
 def build(root: Path, checkout: Path, *, videos: bool = True) -> Path:
@@ -302,85 +297,17 @@ def test_charts_place_points_and_escape_names():
     assert gap.count("M") == 2
 
 
-class Browser:
-    """A headless Chromium under its DevTools protocol."""
-
-    def __init__(self, profile: Path) -> None:
-        from websockets.sync.client import connect
-
-        quiet = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-        quiet += ("--disable-component-update", "--disable-sync", "--no-sandbox", "--remote-debugging-port=0")
-        self.process = subprocess.Popen(
-            [str(CHROMIUM), "--headless", *quiet, f"--user-data-dir={profile}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        address = profile / "DevToolsActivePort"
-        deadline = time.monotonic() + 60
-        while not (address.is_file() and len(address.read_text().splitlines()) == 2):
-            assert time.monotonic() < deadline, "Chromium did not start"
-            time.sleep(0.05)
-        port, path = address.read_text().splitlines()
-        self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
-        self.events: list[dict[str, Any]] = []
-        self.number = 0
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Log", "Runtime"):
-            self.call(f"{domain}.enable")
-
-    session: str | None = None
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": params}
-        self.socket.send(json.dumps(message | ({"sessionId": self.session} if self.session else {})))
-        while True:
-            answer = json.loads(self.socket.recv(timeout=60))
-            if answer.get("id") == self.number:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def show(self, page: Path) -> None:
-        self.call("Page.navigate", url=page.as_uri())
-        deadline = time.monotonic() + 60
-        while self.value("document.readyState") != "complete" or not self.value("location.href").startswith("file:"):
-            assert time.monotonic() < deadline, "the page did not load"
-
-    def value(self, expression: str) -> Any:
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def close(self) -> None:
-        self.socket.close()
-        self.process.terminate()
-        self.process.wait(30)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: the page is not looked at in a browser")
-    running = Browser(tmp_path / "profile")
-    yield running
-    running.close()
-
-
 def test_a_browser_shows_the_page_without_errors_or_requests(browser: Browser, page: Path):
     browser.show(page)
-    urls = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
-    assert page.as_uri() in urls
-    assert [url for url in urls if not url.startswith(("data:", page.as_uri(), "about:"))] == []
-    complaints = [e for e in browser.events if e["method"] in {"Log.entryAdded", "Runtime.exceptionThrown"}]
-    complaints += [e for e in browser.events if e["method"] == "Runtime.consoleAPICalled"]
-    assert complaints == []
+    assert browser.elsewhere(page) == []
+    assert browser.complaints() == []
     pictures = browser.value("[...document.images].map(i => [i.complete, i.naturalWidth])")
     assert len(pictures) >= 15
     assert all(complete and width > 0 for complete, width in pictures)
 
 
 def test_a_phone_shows_the_page_without_sideways_scrolling(browser: Browser, page: Path):
-    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
+    browser.phone()
     browser.show(page)
     assert browser.value("document.documentElement.scrollWidth") <= 390
     sizes = browser.value(
@@ -391,20 +318,13 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(browser: Browser, pag
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_colour_schemes_have_contrast(browser: Browser, page: Path, scheme: str):
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.scheme(scheme)
     browser.show(page)
-
-    def luminance(expression: str) -> float:
-        colour = browser.value(expression)
-        channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-    ground = luminance("getComputedStyle(document.body).backgroundColor")
-    assert (ground > 0.5) == (scheme == "light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert (browser.luminance(ground) > 0.5) == (scheme == "light")
     for selector in ("body", "caption", ".tile span", "nav a", ".yes", ".no"):
-        ink = luminance(f"getComputedStyle(document.querySelector({selector!r})).color")
-        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, selector
+        ink = f"getComputedStyle(document.querySelector({selector!r})).color"
+        assert browser.contrast(ink, ground) >= 4.5, selector
 
 
 def test_right_answers_stand_beside_blind_ones_and_chance(planted: Path):
