@@ -240,6 +240,30 @@ ANSWERS: Final = _table(
 )
 """Written by ``answer``: what models say to held-out questions, stored before any metric."""
 
+INFERENCES: Final = _table(
+    "inferences",
+    ("model", "id"),
+    model=_S,
+    id=_S,
+    content_id=_S,
+    modality=_S,  # Modality
+    target=_F,  # the machine opinion's mean, [0, 1]
+    description=_S,  # greedy; empty where the model describes nothing
+    verdict=_S,  # greedy, with its forced opening
+    word=_S,  # level that the verdict names; null if it names none, or several
+    level_probs=_LEVELS5,  # after all that the verdict rests on
+    text_probs=_LEVELS5,  # after the description alone; null without one
+    drawn=pa.list_(_S),  # level that each drawn verdict names; null as in word
+    layers=_I,  # of the decoder that gives the verdict
+    commit_layer=_I,  # from which on its best level stays, from 1
+    switches=_I,
+    late_switch=_B,
+    margin=_F,
+    shares=pa.list_(_F),  # attention on image, description, prompt, other
+    effective_tokens=_F,
+)
+"""Written by ``reason``: what models say about held-out media, and how they come to it, stored before any figure."""
+
 _T, _I32 = pa.large_string(), pa.int32()
 _NAME = pa.dictionary(pa.int32(), pa.string())
 

@@ -81,7 +81,7 @@ class Balance:
 
 def balance(text: str) -> Balance:
     """Weigh a text's words, the verdict's sentences left out."""
-    plain = _NOT_ONLY.sub("", without_verdict(text))
+    plain = _NOT_ONLY.sub("", beside_verdict(text))
     praise = blame = 0.0
     for claim in claims_of(plain):
         if claim.degree is Degree.NONE:
@@ -102,7 +102,7 @@ def balance(text: str) -> Balance:
     return Balance(praise, blame)
 
 
-def without_verdict(text: str) -> str:
+def beside_verdict(text: str) -> str:
     """A text without the sentences that state its verdict."""
     return "".join(part for part in _SENTENCE.findall(text) if not _VERDICT.search(part))
 

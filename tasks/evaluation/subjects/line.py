@@ -15,6 +15,7 @@ from models.instruments.lens import Decoder, find_decoder, layer_logits, read_la
 from models.instruments.opened import Opened, next_logits, open_question, padded
 from models.instruments.placement import View, image_views
 from models.quality_lmm import QualityLMM
+from models.reasoning_text import without_verdict
 from models.text_reasoner import Reasoner, TextReasoner
 from models.two_stage import TwoStageLMM
 from tasks.evaluation.subjects.protocol import Answering, Asked, Floats, Layers, Shown
@@ -87,10 +88,11 @@ class LineSubject:
 
     def token_views(self, height: int, width: int) -> list[View] | None:
         """Where in a picture of so many pixels its tokens lie; None if some lie nowhere."""
-        spec, config = self.model.spec, self.model.internvl.config
+        model = self._seeing()
+        spec, config = model.spec, model.internvl.config
         if spec.compatibility.frame_labels:  # marks stand among the tokens
             return None
-        patch_px = self.model.image_encoder.config.patch_size[0]
+        patch_px = model.internvl.config.vision_config.patch_size[0]
         return image_views(spec, height, width, round(spec.tile_px / patch_px * config.downsample_ratio))
 
     def _opened(self, asked: Sequence[Asked]) -> list[Opened]:
@@ -161,8 +163,10 @@ class TwoStageSubject:
         return self.describer.open(path)
 
     def answers(self, asked: Sequence[Asked], answering: Answering) -> list[str]:
-        """See ``protocol.Subject``."""
-        return self._part(asked).answers(asked, answering)
+        """See ``protocol.Subject``; sentences of a description that give a verdict away are taken out."""
+        part = self._part(asked)
+        texts = part.answers(asked, answering)
+        return texts if part is self.reasoner else [without_verdict(text).text for text in texts]
 
     def word_probabilities(self, asked: Sequence[Asked], words: Sequence[str]) -> Floats:
         """See ``protocol.Subject``."""
@@ -175,6 +179,10 @@ class TwoStageSubject:
     def attention(self, asked: Sequence[Asked]) -> list[AttentionShare]:
         """See ``protocol.Subject``."""
         return self._part(asked).attention(asked)
+
+    def token_views(self, height: int, width: int) -> list[View] | None:
+        """See :meth:`LineSubject.token_views`; the reasoner has no such tokens."""
+        return self.describer.token_views(height, width)
 
     def _part(self, asked: Sequence[Asked]) -> LineSubject:
         shows = {one.medium is not None for one in asked}

@@ -11,13 +11,15 @@ from models.distortions import SEVERITY_WORDS
 from models.probe_head import is_probe
 from models.quality_lmm import IMAGE_PREFIX, QualityLMM
 from models.questions import question_of
+from models.two_stage import TwoStageLMM
 from tasks.devices import ON_CPU, Computing
 from tasks.errors import StageError
-from tasks.evaluation.subjects.course import Course
-from tasks.evaluation.subjects.line import LineSubject
+from tasks.evaluation.subjects.course import DESCRIPTION, Course
+from tasks.evaluation.subjects.line import LineSubject, TwoStageSubject
 from tasks.evaluation.subjects.protocol import Subject
 
 _LINE_FILE: Final = "quality_lmm.json"
+_TWO_STAGE_FILE: Final = "two_stage.json"
 _SENTENCE_TOKENS: Final = 48
 
 
@@ -52,6 +54,9 @@ def _open_folder(folder: Path, name: str, computing: Computing) -> Opened:
     if (folder / _LINE_FILE).is_file():
         model = QualityLMM.from_pretrained(folder, computing.dtype).to(computing.device)
         return Opened(LineSubject(name, model), line_course(model), _identity(folder, computing))
+    if (folder / _TWO_STAGE_FILE).is_file():
+        both = TwoStageLMM.from_pretrained(folder, computing.dtype).to(computing.device)
+        return Opened(TwoStageSubject(name, both), two_stage_course(both.describer), _identity(folder, computing))
     if is_probe(folder):
         msg = f"{name} is a probe and has no words: instruments need a whole model"
         raise StageError(msg)
@@ -71,10 +76,26 @@ def _identity(folder: Path, computing: Computing) -> str:
 def line_course(model: QualityLMM) -> Course:
     """How a model of the line is asked: as in training; openings tell its promptless tasks apart."""
     opening = " ".join(IMAGE_PREFIX.split()[:2])
-    judge, describe = (
-        question_of(task, model.question, is_video=False).replace("image", "{medium}")
-        for task in ("single", "description")
-    )
+    judge, describe = _asking("single", model), _asking("description", model)
     text = "{description}" if not judge else f"{{description}} {judge}"
     avoid = (opening, *(word.split()[0] for word in SEVERITY_WORDS))
     return Course("judge", describe, judge, text, avoid=avoid, description_tokens=_SENTENCE_TOKENS)
+
+
+def one_stage_course(model: QualityLMM) -> Course:
+    """How the one-stage baseline is asked, which describes and judges in one answer."""
+    return Course("one_answer", _asking("assessment", model), "", _told_asking(model))
+
+
+def two_stage_course(describer: QualityLMM) -> Course:
+    """How a two-stage model is asked, its parts alike."""
+    return Course("two_stage", _asking("perception", describer), "", _told_asking(describer))
+
+
+def _asking(task: str, model: QualityLMM) -> str:
+    return question_of(task, model.question, is_video=False).replace("image", "{medium}")
+
+
+def _told_asking(model: QualityLMM) -> str:
+    """User text about a description, as ``models.two_stage.told`` has it."""
+    return "\n".join(text for text in (DESCRIPTION, _asking("inference", model)) if text)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.instruments.word_balance import Agreement, balance, compare, feature_signs, without_verdict
+from models.instruments.word_balance import Agreement, balance, beside_verdict, compare, feature_signs
 from models.signals.claims import Attribute
 
 FOR = (
@@ -130,7 +130,7 @@ def test_a_balance_weighs_praise_against_blame():
 
 def test_the_verdict_does_not_speak_for_itself():
     text = "The image is blurry.\nOverall, the quality of the image is excellent. The edges are soft."
-    assert " ".join(without_verdict(text).split()) == "The image is blurry. The edges are soft."
+    assert " ".join(beside_verdict(text).split()) == "The image is blurry. The edges are soft."
     assert balance(text).value == -1.0
     assert balance("The quality of the image is excellent.").value == 0.0
 
