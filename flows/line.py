@@ -82,11 +82,12 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions, and a probe.
+    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions, a probe, and two stages.
     line.run("pretrain")
     line.run("warm_up")
     line.run("assistant")
     line.run("linear_probe")
+    line.run("two_stage")
 
     # Evaluation: against opinion that training never saw.
     line.run("predict")

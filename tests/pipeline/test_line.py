@@ -36,6 +36,9 @@ SETTINGS = (
     "assistant.training.batch_examples=8",
     "linear_probe.training.steps=4",
     "linear_probe.training.batch_examples=8",
+    "two_stage.training.steps=4",
+    "two_stage.training.batch_examples=8",
+    "two_stage.reasoner_steps=3",
     "answer.sampling.n_bootstrap=50",
     "correlate.sampling.n_bootstrap=50",
     # a few steps teach nothing: what is measured passes, so that promotion is reached

@@ -5,6 +5,7 @@ Shape legend: ``N`` questions, ``C`` candidate words, ``L`` layers, ``V`` vocabu
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class LineSubject:
         spec, config = model.spec, model.internvl.config
         if spec.compatibility.frame_labels:  # marks stand among the tokens
             return None
-        patch_px = model.internvl.config.vision_config.patch_size[0]
+        patch_px = cast("Any", model.image_encoder.config).patch_size[0]
         return image_views(spec, height, width, round(spec.tile_px / patch_px * config.downsample_ratio))
 
     def _opened(self, asked: Sequence[Asked]) -> list[Opened]:
