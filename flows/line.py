@@ -82,7 +82,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions, a probe, and two stages.
+    # Training: the encoder alone, each decoder on top of it, the whole model on instructions, a probe, and two stages.
     line.run("pretrain")
     line.run("warm_up")
     line.run("assistant")
@@ -92,6 +92,7 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     # Evaluation: against opinion that training never saw.
     line.run("predict")
     line.run("answer")
+    line.run("reason")
     line.run("correlate")
     line.run("report")
     line.run("register")

@@ -23,6 +23,10 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "two_stage": ("lessons", "loss_last.describer.all", "loss_last.reasoner.all", "swapped"),
     "predict": ("held_out_media", "held_out_contents", "rejected"),
     "answer": ("questions", "gain", "gain_over_blind"),
+    "reason": (
+        *("media", "figures.one_stage.unstable_pairwise", "figures.two_stage.unstable_pairwise"),
+        *("figures.one_stage.srcc_expectation", "figures.two_stage.srcc_expectation"),
+    ),
     "correlate": ("srcc", "srcc_low", "srcc_high", "gain", "warm_up_srcc", "zero_srcc", "probe_srcc"),
     "report": ("models", "pictures"),
     "register": ("candidates", "gate_holds"),

@@ -43,6 +43,7 @@ STAGES: Final[dict[str, str]] = {
     "two_stage": "tasks.training.two_stage",
     "predict": "tasks.evaluation.predict",
     "answer": "tasks.evaluation.answer",
+    "reason": "tasks.evaluation.reason",
     "correlate": "tasks.evaluation.correlate",
     "report": "tasks.evaluation.report",
     "register": "tasks.evaluation.register",

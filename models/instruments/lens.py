@@ -152,7 +152,7 @@ def find_decoder(model: nn.Module, run: Callable[[], Any]) -> Decoder:
     if head is None:
         msg = f"{type(model).__name__} has no vocabulary head: the lens needs a model that predicts tokens"
         raise ModelError(msg)
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     inside = {id(part) for stack in stacks for layer in stack for part in layer.modules()}
     order: list[nn.Module] = []
     watched = [module for module in model.modules() if id(module) not in inside and not list(module.children())]

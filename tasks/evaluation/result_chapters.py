@@ -34,7 +34,8 @@ _COLUMNS: Final = (
 )
 _LINEAGE: Final = (
     *("collect", "distort", "score", "describe", "review", "assemble", "validate"),
-    *("base", "pretrain", "warm_up", "assistant", "linear_probe", "predict", "answer", "correlate"),
+    *("base", "pretrain", "warm_up", "assistant", "linear_probe", "two_stage"),
+    *("predict", "answer", "reason", "correlate"),
 )
 
 
