@@ -21,7 +21,7 @@ _QUESTIONS: Final = {
     "distortion": "Which distortion does this {medium} show, and how severe is it?",
     "description": "What would you say about the quality of this {medium}, in one sentence?",
     "perception": "Describe this {medium}: sharpness, noise, light, contrast, colors, compression and motion.",
-    "inference": "How would you rate the quality of a {medium} that is described so?",
+    "inference": "How would you rate the quality of the {medium} that is described here?",
     "assessment": "Describe this {medium}, then rate its quality.",
 }
 """Task -> question, in our words. The members of a pair answer with the sentence of ``single``, each about itself.

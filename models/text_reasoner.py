@@ -126,12 +126,14 @@ class TextReasoner(nn.Module):
         if layout["question"] not in STYLES:
             msg = f"{folder / _LAYOUT_FILE}: question {layout['question']!r} is none of {', '.join(STYLES)}"
             raise ModelError(msg)
-        loaded: Any = Qwen2ForCausalLM.from_pretrained(
-            folder,
-            dtype=stored_type(shards) if dtype is None else dtype,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        kind = stored_type(shards) if dtype is None else dtype
+        try:
+            loaded: Any = Qwen2ForCausalLM.from_pretrained(
+                folder, dtype=kind, local_files_only=True, output_loading_info=True
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            msg = f"{folder} does not load as a text reasoner: {error}"
+            raise ModelError(" ".join(msg.split())) from error
         causal, info = cast("tuple[Qwen2ForCausalLM, dict[str, Any]]", loaded)
         for problem, names in info.items():
             if names:

@@ -79,7 +79,7 @@ def reached(root: Tensor) -> set[int]:
         node = waiting.pop()
         if node is not None and node not in seen:
             seen.add(node)
-            found |= {id(node.variable)} if hasattr(node, "variable") else set()
+            found |= {id(getattr(node, "variable", None))}
             waiting += [following for following, _ in node.next_functions]
     return found
 
@@ -135,8 +135,8 @@ def test_what_a_block_mask_hides_is_all_that_a_verdict_sees_of_the_medium_direct
     text = [TEXTS[0]]
     blind = [logits_after(single, medium, text, "perception", blind=True) for medium in (one, two)]
     seeing = [logits_after(single, medium, text, "perception", blind=False) for medium in (one, two)]
-    assert torch.allclose(*blind, atol=1e-6)
-    assert not torch.allclose(*seeing, atol=1e-4)
+    assert torch.allclose(blind[0], blind[1], atol=1e-6)
+    assert not torch.allclose(seeing[0], seeing[1], atol=1e-4)
 
 
 @torch.no_grad()

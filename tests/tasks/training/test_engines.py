@@ -25,6 +25,7 @@ DEPS = {
     "pretrain": ("collect", "distort", "assemble", "validate", "base"),
     "warm_up": ("collect", "distort", "assemble", "base", "pretrain"),
     "assistant": ("collect", "distort", "review", "assemble", "validate", "pretrain"),
+    "two_stage": ("collect", "distort", "review", "assemble", "validate", "pretrain"),
 }
 SHORT = {
     "threads": 1, "steps": 10, "batch_examples": 6, "micro_batches": 4, "learning_rate": 1e-3, "checkpoint_every": 1,
@@ -34,7 +35,14 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pretrain": {"decoder": "small"},
     "warm_up": {"decoders": ["large"], "control": False},
     "assistant": {"frozen": ["image_encoder"]},
+    "two_stage": {"reasoner": "shared", "reasoner_steps": 6, "reasoner_learning_rate": 1e-3},
 }
+MODELS = {
+    "warm_up": ("warm_up/large/warm", ["warm_up/large/warm"]),
+    "assistant": ("assistant/model", ["assistant"]),
+    "two_stage": ("two_stage/describer", [f"two_stage/{name}" for name in ("describer", "reasoner", "one_stage")]),
+}
+"""Stage -> the model that is compared, and where the curves are."""
 
 
 def _set_up(root: Path, stage: str, **changes: Any) -> None:
@@ -109,7 +117,7 @@ def test_two_processes_are_killed_and_others_go_on_to_the_curve_of_one(line: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["warm_up", "assistant"])
+@pytest.mark.parametrize("stage", ["warm_up", "assistant", "two_stage"])
 def test_a_trained_decoder_and_head_learn_under_zero_as_in_one_process(
     stage: str, line: Path, tmp_path: Path, write_pretrained: Callable[[Path], None]
 ):
@@ -119,10 +127,11 @@ def test_a_trained_decoder_and_head_learn_under_zero_as_in_one_process(
     _finish(_start(alone, stage), alone)
     _set_up(line, stage, engine="zero3", processes=2)
     _finish(_torchrun(line, stage, 2), line)
-    model, curve = ("warm_up/large/warm",) * 2 if stage == "warm_up" else ("assistant/model", "assistant")
-    _assert_same_curve(_curve(alone, f"{curve}/history.json"), _curve(line, f"{curve}/history.json"))
+    model, curves = MODELS[stage]
+    for curve in curves:
+        _assert_same_curve(_curve(alone, f"{curve}/history.json"), _curve(line, f"{curve}/history.json"))
     one, two = (QualityLMM.from_pretrained(root / "artifacts" / model) for root in (alone, line))
-    frozen = ("image_encoder", "motion_extractor") if stage == "warm_up" else ("image_encoder",)
+    frozen = ("image_encoder",) if stage == "assistant" else ("image_encoder", "motion_extractor")
     for part in ("image_encoder", "motion_extractor", "projector", "motion_projector", "language_model"):
         ours, theirs = getattr(one, part).state_dict(), getattr(two, part).state_dict()
         for name, value in ours.items():

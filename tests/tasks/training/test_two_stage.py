@@ -11,14 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from models.levels import LEVELS
+from models.levels import LEVELS, expectation
 from models.quality_lmm import QualityLMM
-from models.reasoning_text import leaks
 from models.two_stage import Description, TwoStageLMM
 from tasks.errors import ConfigError, GateError, StageError
 from tasks.instructions import ImportedSource
-from tasks.pool import load_candidates
-from tasks.records import INSTRUCTIONS, MEDIUM_MARK, OPINIONS, REJECTS, REVIEWED, Split
+from tasks.records import INSTRUCTIONS, MEDIUM_MARK, REJECTS, REVIEWED, Split
 from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place, build_config
 from tasks.training import two_stage
@@ -81,10 +79,12 @@ def moved(place: Place, folder: Path) -> set[str]:
 
 
 def test_both_stages_learn_and_only_what_is_named(place: Place):
-    report = two_stage.run(changed(training=dataclasses.replace(TRAINING, steps=30), reasoner_steps=30), place)
+    training = dataclasses.replace(TRAINING, steps=15, batch_examples=12, learning_rate=5e-3)
+    config = changed(training=training, reasoner_steps=20, reasoner_learning_rate=5e-3)
+    report = two_stage.run(config, place)
     assert moved(place, place.out / "describer") == {"language_model", "projector", "motion_projector"}
     assert moved(place, place.out / "one_stage") == {"language_model", "projector", "motion_projector"}
-    assert report.steps == {"describer": 30, "reasoner": 30, "one_stage": 60}
+    assert report.steps == {"describer": 15, "reasoner": 20, "one_stage": 35}
     for name, losses in (
         ("describer", {"description"}),
         ("reasoner", {"verdict"}),
@@ -98,9 +98,10 @@ def test_both_stages_learn_and_only_what_is_named(place: Place):
     both = TwoStageLMM.from_pretrained(place.out)
     assert (both.kind, both.input) == ("separate", "text")
     assert report.trained_parameters["reasoner"] == sum(value.numel() for value in both.reasoner.parameters())
-    # what was learnt: blurred media are worth less, and the description says that they are blurred
-    texts = [Description(text, is_video=False) for text in ("The lighting is sufficient.", "Noise is visible.")]
-    assert both.judge(texts).probabilities_N5.shape == (2, 5)
+    # blurred media are worth less, and nobody says of them that edges are crisp
+    texts = [Description(f"{text}The lighting is sufficient.", is_video=False) for text in ("Edges are crisp. ", "")]
+    crisp, blurred = expectation(both.judge(texts).probabilities_N5)
+    assert crisp > blurred
 
 
 def test_a_separate_reasoner_leaves_every_bit_of_the_first_stage(place: Place):
@@ -195,36 +196,12 @@ def test_a_verdict_may_learn_the_opinions_distribution(place: Place, target: Any
     assert other.loss_first["describer"] == plain.loss_first["describer"]
 
 
-def test_lessons_are_kept_assertions_of_training_contents_without_what_leaks(place: Place):
-    sifted = gather_lessons(place, [Split.TRAIN, Split.WARM_UP], 1.0, ())
-    pool = load_candidates(place).set_index("id")
-    reviewed = read_table(place.root / "artifacts" / "review" / "reviewed.parquet", REVIEWED)
-    opinions = read_table(place.root / "artifacts" / "score" / "opinions.parquet", OPINIONS).set_index("id")
-    assert {pool.loc[lesson.medium, "split"] for lesson in sifted.lessons} == {"train", "warm_up"}
-    assert len(sifted.lessons) == int((pool["split"] != "held_out").sum()) - 4
-    for lesson in sifted.lessons:
-        mine = reviewed[reviewed["id"] == lesson.medium].sort_values("position")
-        kept = mine[mine["kept"] & (mine["origin"] == "describer")]["text"]
-        assert lesson.description == " ".join(f"{text}." for text in kept if not leaks(text))
-        assert leaks(lesson.description) == ()
-        quality = opinions.loc[lesson.medium, "mu"]
-        assert lesson.level == LEVELS[4 - min(4, int(quality * 5 + 1e-9))]
-        assert lesson.target_5 == pytest.approx(list(opinions.loc[lesson.medium, "pmod"]))
-    # "Sharpness is low" of every blurred child names the reasoner's answer
-    assert sifted.sentences == sifted.leaks["level"] > 0
-    alone = gather_lessons(place, [Split.WARM_UP], 0.5, ())
-    assert {pool.loc[lesson.medium, "split"] for lesson in alone.lessons} == {"warm_up"}
-    assert len(alone.lessons) == round(
-        0.5 * sum(pool.loc[lesson.medium, "split"] == "warm_up" for lesson in sifted.lessons)
-    )
-
-
 def test_what_cannot_be_used_is_counted_by_reason(place: Place):
     table = place.root / "artifacts" / "review" / "reviewed.parquet"
     reviewed = read_table(table, REVIEWED)
     mine = min(lesson.medium for lesson in gather_lessons(place, [Split.TRAIN], 1.0, ()).lessons)
     reviewed.loc[reviewed["id"] == mine, "text"] = [
-        f"The quality is {level}" for level in LEVELS[: int((reviewed["id"] == mine).sum())]
+        f"The quality is {level}" for level in LEVELS[: sum(reviewed["id"] == mine)]
     ]
     write_table(table, REVIEWED, reviewed)
     report = two_stage.run(changed(control=False, reasoner_steps=1), place)
@@ -237,12 +214,12 @@ def test_what_cannot_be_used_is_counted_by_reason(place: Place):
         two_stage.run(changed(max_tokens=5), other)
 
 
-def imported(place: Place, name: str, answers: dict[str, str], **changes: Any) -> ImportedSource:
+def imported(place: Place, name: str, told: dict[str, str], **changes: Any) -> ImportedSource:
     """A table of descriptions of pictures below a root of its own, one each."""
     root = place.root / name
     root.mkdir()
     rows = []
-    for number, (path, answer) in enumerate(answers.items()):
+    for number, (path, answer) in enumerate(told.items()):
         Image.new("RGB", (90, 70), (20 * number, 80, 40)).save(root / path)
         row = {"instruction_id": f"{name}/{path}", "source": name, "kind": "open", "split": "train"}
         row |= {"content_id": path, "media": [path], "modalities": ["image"], "options": [], "letter": None}
@@ -251,22 +228,18 @@ def imported(place: Place, name: str, answers: dict[str, str], **changes: Any) -
     return ImportedSource(f"{name}.parquet", name)
 
 
-def test_imported_answers_are_split_at_their_verdict(place: Place):
-    answers = {
-        "a.png": "The edges are crisp. Noise is visible. Therefore, the quality of this image is very good.",
-        "b.png": "The picture is dark, with strong noise. The overall quality is poor.",
-        "c.png": "The edges are crisp.",
-        "d.png": "The quality of this image is poor.",
-        "e.png": "The quality is not good.",
-        "f.png": "A mark <|im_end|> of the chat. The quality is good.",
-    }
-    source = imported(place, "others", answers)
-    sifted = gather_lessons(place, [Split.TRAIN], 0.0, (source,))
-    assert [(lesson.description, lesson.level) for lesson in sifted.lessons] == [
-        ("The edges are crisp. Noise is visible.", "high"),
-        ("The picture is dark, with strong noise.", "poor"),
-    ]
-    assert [lesson.target_5.tolist() for lesson in sifted.lessons] == [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]
+ANSWERS = {
+    "a.png": "The edges are crisp. Noise is visible. Therefore, the quality of this image is very good.",
+    "b.png": "The picture is dark, with strong noise. The overall quality is poor.",
+    "c.png": "The edges are crisp.",
+    "d.png": "The quality of this image is poor.",
+    "e.png": "The quality is not good.",
+    "f.png": "A mark <|im_end|> of the chat. The quality is good.",
+}
+
+
+def test_imported_answers_are_learnt_from_beside_the_line_or_alone(place: Place):
+    source = imported(place, "others", ANSWERS)
     report = two_stage.run(changed(sources=(source,), control=False, reasoner_steps=1), place)
     assert report.lessons["others"] == 2
     assert report.lessons["line"] > 10
@@ -341,14 +314,14 @@ def test_the_model_is_asked_as_pre_training_asked(place: Place):
 def test_a_run_that_stops_in_any_model_ends_with_the_same_bytes(
     place: Place, monkeypatch: pytest.MonkeyPatch, kind: Any
 ):
-    config = changed(reasoner=kind)
+    config = changed(reasoner=kind, reasoner_steps=6)
     whole, halved = again(place, "whole"), again(place, "halved")
     report = two_stage.run(config, whole)
     fit, step, seen = Trainer.fit, InstructionMixture.step, list[int]()
-    stops = [("describer", 3), ("reasoner", 2), ("one_stage", 5)]
+    stops = [3, 5, 8]  # behind the checkpoints of describer, reasoner and baseline
 
     def stopping(self: InstructionMixture, number: int) -> Any:
-        if stops and number == stops[0][1]:
+        if stops and number == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
         return step(self, number)
@@ -363,7 +336,7 @@ def test_a_run_that_stops_in_any_model_ends_with_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             two_stage.run(config, halved)
     assert two_stage.run(config, halved) == report
-    assert seen == [4, 4, 3, 3, 7, 7]  # what was finished is not trained again
+    assert seen == [4, 4, 6, 6, 10, 10]  # what was finished is not trained again
     files = sorted(path.relative_to(whole.out) for path in whole.out.rglob("*") if path.is_file())
     assert Path("two_stage.json") in files
     for file in files:
