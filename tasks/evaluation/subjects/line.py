@@ -3,6 +3,7 @@
 Shape legend: ``N`` questions, ``C`` candidate words, ``L`` layers, ``V`` vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,11 +85,10 @@ class LineSubject:
 
     def token_views(self, height: int, width: int) -> list[View] | None:
         """Where in a picture of so many pixels its tokens lie; None if some lie nowhere."""
-        spec, config = self.model.spec, self.model.internvl.config
+        spec = self.model.spec
         if spec.compatibility.frame_labels:  # marks stand among the tokens
             return None
-        patch_px = self.model.image_encoder.config.patch_size[0]
-        return image_views(spec, height, width, round(spec.tile_px / patch_px * config.downsample_ratio))
+        return image_views(spec, height, width, math.isqrt(self.model.internvl.config.image_seq_length))
 
     def _opened(self, asked: Sequence[Asked]) -> list[Opened]:
         """The questions laid out; media that several of them show are projected once."""
