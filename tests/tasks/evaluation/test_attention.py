@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tiny_lmm import SPEC, make_model
 
+from models.distortions.clips import encode
 from models.errors import ModelError
 from models.instruments.attention_share import GROUPS
 from models.sampling import Sampling
@@ -116,7 +117,8 @@ def test_tokens_that_lie_nowhere_are_not_drawn(photos: list[Path]):
 
 def test_clips_have_no_one_picture_to_draw_on(tmp_path: Path):
     path = tmp_path / "clip.mp4"
-    write_clip(path, frames=8)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 64, 96, 3), dtype=np.uint8)
+    path.write_bytes(encode(list(frames), 24.0))
     (found,) = read(LineSubject("tiny", make_model()), [path])
     assert found["views"] is None
     assert found["tokens"][0] > 0
