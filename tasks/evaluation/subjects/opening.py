@@ -55,8 +55,25 @@ def _open_folder(folder: Path, name: str, computing: Computing) -> Opened:
     if is_probe(folder):
         msg = f"{name} is a probe and has no words: instruments need a whole model"
         raise StageError(msg)
-    msg = f"{folder} holds no {_LINE_FILE}: it is no model of this project"
+    if (folder / "config.json").is_file():
+        from tasks.evaluation.subjects.checkpoint import load_checkpoint  # noqa: PLC0415 - a model of the line needs none
+
+        return Opened(load_checkpoint(folder, name, computing), chat_course(), _identity(folder, computing))
+    msg = f"{folder} holds neither {_LINE_FILE} nor config.json: it is no model of this project and no checkpoint"
     raise StageError(msg)
+
+
+def chat_course() -> Course:
+    """How a model that talks is asked: which words there are stands in the question, as it has learnt none by heart."""
+    words = "Answer with one of these words: {levels}."
+    return Course(
+        "judge",
+        "Describe the quality of this {medium} in a few sentences: its sharpness, noise, exposure, contrast and "
+        "colours, and whatever disturbs.",
+        f"How would you rate the quality of this {{medium}}? {words}",
+        "Somebody describes the quality of one {medium} like this: {description}\n"
+        f"How would you rate the quality of that {{medium}}? {words}",
+    )
 
 
 def _identity(folder: Path, computing: Computing) -> str:
