@@ -67,7 +67,7 @@ def ask_models(asked: SubjectOptions, names: Sequence[str], asking: Asking, out:
     media = find_media(names)
     with _folder(out) as folder:
         titles: list[str] = []
-        return [_ask_model(asked, model, media, asking, folder, titles) for model in asked.models]
+        return [_ask_model(asked, number, media, asking, folder, titles) for number in range(len(asked.models))]
 
 
 @contextmanager
@@ -81,14 +81,14 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 
 def _ask_model(
-    asked: SubjectOptions, model: str, media: Sequence[Named], asking: Asking, folder: Path, titles: list[str]
+    asked: SubjectOptions, number: int, media: Sequence[Named], asking: Asking, folder: Path, titles: list[str]
 ) -> Told:
     """Ask one model what was not asked before; its title joins ``titles``."""
     from tasks.evaluation.subjects.asking import check_rejects
     from vital.quiet import quiet_libraries
 
     with quiet_libraries():
-        opened = asked.open(model)
+        opened = asked.open(number)
         title = _title(opened.subject.name, titles)
         titles.append(title)
         run = run_name(

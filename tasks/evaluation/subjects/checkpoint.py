@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from PIL import Image
@@ -27,9 +27,6 @@ from tasks.errors import StageError
 from tasks.evaluation.subjects.protocol import Answering, Asked, Floats, Layers, Shown
 from tasks.evaluation.subjects.words import next_word_ids, token_texts
 from tasks.media import decode_image, decode_video, is_video, read_file
-
-FRAMES: Final = 8
-"""Frames of a clip, unless somebody says otherwise."""
 
 Inputs = Mapping[str, Tensor]
 Spans = Mapping[str, tuple[int, int]]
@@ -49,7 +46,7 @@ class CheckpointSubject:
         StageError: the processor has no chat template.
     """
 
-    def __init__(self, name: str, model: Any, processor: Any, frames: int = FRAMES) -> None:
+    def __init__(self, name: str, model: Any, processor: Any, frames: int = 8) -> None:
         self._name, self.model, self.processor, self._frames = name, model, processor, frames
         if not (processor.chat_template or self._tokenizer.chat_template):
             msg = f"{name} has no chat template: how it is asked is not known"
@@ -313,7 +310,7 @@ def _label(start: int, end: int, spans: Spans) -> str:
     return "other"
 
 
-def load_checkpoint(folder: Path, name: str, computing: Computing, frames: int = FRAMES) -> CheckpointSubject:
+def load_checkpoint(folder: Path, name: str, computing: Computing, frames: int = 8) -> CheckpointSubject:
     """Read a folder: safetensors alone, no code of its own, nothing from the network.
 
     Raises:
