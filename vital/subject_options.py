@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from vital.recorded_options import refuse_given
+
 if TYPE_CHECKING:
     from models.sampling import Sampling
     from tasks.devices import AskedDevice, PrecisionName
@@ -216,3 +218,16 @@ def need_models(asked: SubjectOptions, paths: Sequence[str]) -> None:
         raise click.UsageError("name a model to ask: --model NAME, FOLDER or URL")
     if not paths:
         raise click.UsageError("name photos, clips or folders to ask about")
+
+
+def refuse_subject_options(but: Sequence[str] = (), *more: str) -> None:
+    """Refuse options about models in a command that asks none.
+
+    Args:
+        but: fields of ``SubjectOptions`` that mean something without a model. more: further parameters of the command.
+
+    Raises:
+        click.UsageError: one was given.
+    """
+    names = [field.name for field in fields(SubjectOptions) if field.name not in but]
+    refuse_given([*names, *more], "is for a model that is asked: name one with --model")
