@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from infra.registry import resolve_judge
 from models.distortions import SEVERITY_WORDS
@@ -13,10 +13,15 @@ from models.quality_lmm import IMAGE_PREFIX, QualityLMM
 from models.questions import question_of
 from tasks.devices import ON_CPU, Computing
 from tasks.errors import StageError
-from tasks.evaluation.subjects.course import Course
+from tasks.evaluation.subjects.course import Course, without_opening
 from tasks.evaluation.subjects.line import LineSubject
 from tasks.evaluation.subjects.protocol import Subject
 
+if TYPE_CHECKING:
+    from tasks.evaluation.subjects.endpoint import Where
+
+FRAMES: Final = 8
+"""Frames of a clip that a checkpoint or an endpoint is shown, unless somebody says otherwise."""
 _LINE_FILE: Final = "quality_lmm.json"
 _SENTENCE_TOKENS: Final = 48
 
@@ -34,38 +39,76 @@ class Opened:
     identity: str
 
 
-def open_subject(reference: str | None, computing: Computing = ON_CPU) -> Opened:
-    """Open a subject.
+def open_subject(reference: str | None, computing: Computing = ON_CPU, frames: int = FRAMES) -> Opened:
+    """Open a subject on this machine; an endpoint is opened by :func:`open_endpoint`.
 
     Args:
-        reference: a folder with a quality LMM, or a model of the registry; None is the promoted one.
+        reference: a folder with a quality LMM or a checkpoint of transformers, or a model of the registry; None is the
+            promoted one.
+        frames: of a clip, for checkpoints; a quality LMM has frames of its own.
 
     Raises:
         StageError: there is a folder, but it is no subject. RegistryError: there is no such model.
     """
     if reference is not None and Path(reference).is_dir():
-        return _open_folder(Path(reference), Path(reference).name, computing)
-    return _open_folder(resolve_judge(reference), reference or "promoted", computing)
+        return _open_folder(Path(reference), Path(reference).resolve().name, computing, frames)
+    return _open_folder(resolve_judge(reference), reference or "promoted", computing, frames)
 
 
-def _open_folder(folder: Path, name: str, computing: Computing) -> Opened:
+def is_address(reference: str) -> bool:
+    """Whether a reference is an endpoint's address."""
+    return reference.startswith(("http://", "https://"))
+
+
+def open_endpoint(where: "Where") -> Opened:
+    """Open an endpoint; its answers are free, since they cannot be made to begin in a given way.
+
+    Raises:
+        StageError: the address is none. InfraError: there is no key where one is named.
+    """
+    from tasks.evaluation.subjects.endpoint import EndpointSubject  # noqa: PLC0415 - others need no client
+
+    identity = json.dumps([where.base_url, where.model, where.frames, where.max_side, where.max_bytes])
+    return Opened(EndpointSubject(where), without_opening(chat_course()), identity)
+
+
+def _open_folder(folder: Path, name: str, computing: Computing, frames: int) -> Opened:
     if (folder / _LINE_FILE).is_file():
         model = QualityLMM.from_pretrained(folder, computing.dtype).to(computing.device)
-        return Opened(LineSubject(name, model), line_course(model), _identity(folder, computing))
+        return Opened(LineSubject(name, model), line_course(model), _identity(folder, computing, 0))
     if is_probe(folder):
         msg = f"{name} is a probe and has no words: instruments need a whole model"
         raise StageError(msg)
-    msg = f"{folder} holds no {_LINE_FILE}: it is no model of this project"
+    if (folder / "config.json").is_file():
+        from tasks.evaluation.subjects.checkpoint import load_checkpoint  # noqa: PLC0415 - a model of the line needs none
+
+        return Opened(
+            load_checkpoint(folder, name, computing, frames), chat_course(), _identity(folder, computing, frames)
+        )
+    msg = f"{folder} holds neither {_LINE_FILE} nor config.json: it is no model of this project and no checkpoint"
     raise StageError(msg)
 
 
-def _identity(folder: Path, computing: Computing) -> str:
-    """Of a folder: its files with their sizes and times, and how exactly it computes."""
+def chat_course() -> Course:
+    """How a model that talks is asked: which words there are stands in the question, as it has learnt none by heart."""
+    words = "Answer with one of these words: {levels}."
+    return Course(
+        "judge",
+        "Describe the quality of this {medium} in a few sentences: its sharpness, noise, exposure, contrast and "
+        "colours, and whatever disturbs.",
+        f"How would you rate the quality of this {{medium}}? {words}",
+        "Somebody describes the quality of one {medium} like this: {description}\n"
+        f"How would you rate the quality of that {{medium}}? {words}",
+    )
+
+
+def _identity(folder: Path, computing: Computing, frames: int) -> str:
+    """Of a folder: its files with their sizes and times, how exactly it computes, and how much it sees of a clip."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     told = [
         (str(path.relative_to(folder)), found.st_size, found.st_mtime_ns) for path in files if (found := path.stat())
     ]
-    return hashlib.sha256(json.dumps([told, computing.precision]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([told, computing.precision, frames]).encode()).hexdigest()
 
 
 def line_course(model: QualityLMM) -> Course:
