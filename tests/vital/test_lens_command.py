@@ -69,7 +69,7 @@ def test_broken_media_are_counted_and_too_many_are_an_error(command: click.Comma
     (model,) = json.loads(told.stdout)["models"]
     assert (model["media"], model["rejected"]) == (4, {"unknown_format": 1})
     assert "2.png" in told.stderr
-    with pytest.raises(StageError, match="1 of 5 media cannot be asked about .*raise --max-reject-share"):
+    with pytest.raises(StageError, match=r"1 of 5 media cannot be asked about .*raise --max-reject-share"):
         called(command, "--model", models[0], photos)
 
 

@@ -70,8 +70,8 @@ def test_markdown_has_every_table(report: dict[str, Any]):
     assert "<img" not in text
     assert "| steady | 3 | truncated 1 | 0.000 [0.000, 0.000] | 1.000 [1.000, 1.000] | 0.400 [0.400, 0.400] |" in text
     assert "minus steady | 3 | paired | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.000] |" in text
-    layers = [line for line in text.splitlines() if line.startswith("| 18 |") or line.startswith("| 19 |")]
-    assert len(layers) == 2 * (2 + 4)  # the last 20 rows of two means and of two examples of each model
+    layers = [line for line in text.splitlines() if line.startswith(("| 18 |", "| 19 |"))]
+    assert len(layers) == 2 * (2 + 4)  # of two means and four examples
     assert "␣good 1.00" in layers[0]
     assert "␣poor 1.00" in layers[1]
     assert 'the level word follows "The quality of the {medium} is"' in text
