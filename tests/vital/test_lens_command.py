@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_lmm import make_model
 
 from tasks.errors import StageError
+from tests.tasks.evaluation.subjects.tiny_checkpoints import make
 from vital.attention_command import attention
 from vital.lens_command import lens
 
@@ -51,7 +52,7 @@ def test_the_same_command_writes_the_same_bytes(
         called(command, "--model", models[0], "--model", models[1], photos, "--out", out)
         written.append({path.name: path.read_bytes() for path in out.iterdir()})
     name = command.name
-    assert set(written[0]) == {f"{name}.json", f"{name}.md", f"{name}.html", "one.jsonl", "two.jsonl"}
+    assert {f"{name}.json", f"{name}.md", f"{name}.html", f"one.{name}.jsonl", f"two.{name}.jsonl"} <= set(written[0])
     assert written[0] == written[1]
     called(command, "--model", models[0], "--model", models[1], photos, "--out", out)  # goes on where nothing is left
     assert written[0] == {path.name: path.read_bytes() for path in out.iterdir()}
@@ -88,3 +89,21 @@ def test_what_cannot_be_read_says_what_to_do(command: click.Command, models: lis
         called(command, "--model", models[0], photos, "--opening", "")
     assert "--model NAME" in CliRunner().invoke(command, [str(photos)]).output
     assert "name photos" in CliRunner().invoke(command, ["--model", models[0]]).output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["lens", "attention"])
+def test_a_checkpoint_of_transformers_is_read_too(command: click.Command, photos: Path, tmp_path: Path):
+    folder = make("llava", tmp_path / "llava")
+    told = called(command, "--model", folder, photos, "--way", "one_answer", "--max-tokens", "4", "--json")
+    (model,) = json.loads(told.stdout)["models"]
+    assert model["media"] == 5
+    if command is attention:
+        assert model["figures"]["groups"]["image"]["tokens"]["value"] > 0
+        assert {example["views"] for example in model["examples"]} == {None}, "nobody knows where its tokens lie"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["lens", "attention"])
+@pytest.mark.parametrize("way", ["judge", "two_stage"])
+def test_an_endpoint_keeps_its_layers_to_itself(command: click.Command, photos: Path, way: str):
+    with pytest.raises(StageError, match="m is an endpoint and gives no .*: name a local folder"):
+        called(command, "--model", "http://127.0.0.1:9/v1", "--endpoint-model", "m", photos, "--way", way)
