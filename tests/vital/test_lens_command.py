@@ -105,5 +105,5 @@ def test_a_checkpoint_of_transformers_is_read_too(command: click.Command, photos
 @pytest.mark.parametrize("command", COMMANDS, ids=["lens", "attention"])
 @pytest.mark.parametrize("way", ["judge", "two_stage"])
 def test_an_endpoint_keeps_its_layers_to_itself(command: click.Command, photos: Path, way: str):
-    with pytest.raises(StageError, match="m is an endpoint and gives no .*: name a local folder"):
+    with pytest.raises(StageError, match=r"m is an endpoint and gives no .*: name a local folder"):
         called(command, "--model", "http://127.0.0.1:9/v1", "--endpoint-model", "m", photos, "--way", way)
