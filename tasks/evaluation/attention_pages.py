@@ -43,7 +43,8 @@ def page(report: Report) -> str:
         "first": "figures",
         "r": report,
         "groups": report["readout"]["groups"],
-        "present": [group for group in report["readout"]["groups"] if _has_tokens(report, group)],
+        "present": {group for model in report["models"] for group in _groups(model)},
+        "seen_groups": _groups,
         "labels": LABELS,
         "whole_labels": WHOLE_LABELS,
         "conditions": conditions(report),
@@ -154,8 +155,9 @@ def _spotlight(view: Mapping[str, Any], picture: Picture, name: tuple[str, int],
     )
 
 
-def _has_tokens(report: Report, group: str) -> bool:
-    return any(model["figures"]["groups"][group]["tokens"]["value"] for model in report["models"])
+def _groups(model: Mapping[str, Any]) -> list[str]:
+    """Groups that have tokens in some question."""
+    return [name for name, figures in model["figures"]["groups"].items() if figures["tokens"]["value"]]
 
 
 def _apart(one: Mapping[str, Any]) -> str:

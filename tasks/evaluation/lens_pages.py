@@ -80,12 +80,12 @@ def markdown(report: Report) -> str:
 
 def conditions(report: Report) -> str:
     """Everything that the figures hang on, in one sentence."""
-    readout, drawn, sampling = report["readout"], report["bootstrap"], report["sampling"]
+    readout, drawn = report["readout"], report["bootstrap"]
     return (
         f"Readout: final norm and vocabulary head at every layer, at the token that predicts the level word; levels "
         f"among each other, and the {readout['top']} most probable tokens of all. Late is the last "
-        f"{readout['late_share']:.0%} of the layers, rounded up. {sampled(sampling)} Intervals: {drawn['replicates']} "
-        f"replicates of media, seed {drawn['seed']}, confidence {drawn['confidence']:g}."
+        f"{100 * readout['late_share']:.0f} % of the layers, rounded up. {sampled(report['sampling'])} Intervals: "
+        f"{drawn['replicates']} replicates of media, seed {drawn['seed']}, confidence {drawn['confidence']:g}."
     )
 
 

@@ -64,7 +64,7 @@ def test_the_page_is_whole_and_what_models_say_is_text(report: dict[str, Any], s
     cells = [cell for cell in found.all("td") if "even" in (cell.get("class") or "").split()]
     assert all(cell["title"] for cell in cells), "the colour is never alone"
     layers, heads = 2, 4
-    assert len(cells) == 2 * (layers * (4 + 2) + 3 * layers * heads)
+    assert len(cells) == 2 * (layers * (3 + 2) + 3 * layers * heads)
     ids = [attributes["id"] for _, attributes in found.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     references = set(re.findall(r'(?:href="|url\()#([\w-]+)', text))
