@@ -103,8 +103,8 @@ def asked(model: Mapping[str, Any]) -> str:
     """How a model was asked, in its own course's texts."""
     course = model["course"]
     texts = {"judge": ("judge",), "one_answer": ("describe",), "two_stage": ("describe", "judge_text")}[course["way"]]
-    questions = ", then ".join(f'"{course[name]}"' if course[name] else "an empty turn" for name in texts)
-    return f'Asked for {WAYS[course["way"]]} by {questions}; the level word follows "{course["opening"]}".'
+    questions = ", then ".join(f'"{course[name]}"' if course[name] else "nothing" for name in texts)
+    return f'Asked for {WAYS[course["way"]]}. The user says {questions}; the level word follows "{course["opening"]}".'
 
 
 def told(example: Mapping[str, Any]) -> str:
