@@ -1,6 +1,7 @@
 """Models that are asked about media, one after the other; what they say is on disk before the next batch is asked.
 
-With ``--out`` the records of each model stay there as ``MODEL.jsonl``, and the same command goes on where they end.
+With ``--out`` the records of each model stay there as ``MODEL.COMMAND.jsonl``, and the same command goes on where they
+end.
 """
 
 import re
@@ -64,10 +65,34 @@ def ask_models(asked: SubjectOptions, names: Sequence[str], asking: Asking, out:
     Raises:
         VitalError, ModelError, InfraError: a model cannot be read or asked, or too many media are rejected.
     """
+    from tasks.shards import write_json
+
     media = find_media(names)
     with _folder(out) as folder:
         titles: list[str] = []
-        return [_ask_model(asked, model, media, asking, folder, titles) for model in asked.models]
+        told = [_ask_model(asked, number, media, asking, folder, titles) for number in range(len(asked.models))]
+        write_json(folder / f"{asking.command}_asked.json", {one.name: _asked(one, asked, asking) for one in told})
+        return told
+
+
+def _asked(told: Told, asked: SubjectOptions, asking: Asking) -> dict[str, Any]:
+    """All that was decided about how one model was asked."""
+    return {"course": asdict(told.course), "sampling": asdict(asked.sampling), **asking.settings}
+
+
+def write_recorded(path: Path, told: Told, keys: Mapping[str, str]) -> Path:
+    """Write what a model said as a file of recorded answers: a list with a record per medium, whole or absent.
+
+    Args:
+        keys: of recorded files -> of records.
+    """
+    from tasks.shards import write_json
+
+    records = [
+        {"image": record["path"], **{name: record[key] for name, key in keys.items()}} for record in told.records
+    ]
+    write_json(path, records)
+    return path
 
 
 @contextmanager
@@ -81,20 +106,20 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 
 def _ask_model(
-    asked: SubjectOptions, model: str, media: Sequence[Named], asking: Asking, folder: Path, titles: list[str]
+    asked: SubjectOptions, number: int, media: Sequence[Named], asking: Asking, folder: Path, titles: list[str]
 ) -> Told:
     """Ask one model what was not asked before; its title joins ``titles``."""
     from tasks.evaluation.subjects.asking import check_rejects
     from vital.quiet import quiet_libraries
 
     with quiet_libraries():
-        opened = asked.open(model)
+        opened = asked.open(number)
         title = _title(opened.subject.name, titles)
         titles.append(title)
         run = run_name(
             asking.command, opened.identity, asdict(opened.course), asdict(asked.sampling), dict(asking.settings)
         )
-        path = folder / f"{title}.jsonl"
+        path = folder / f"{title}.{asking.command}.jsonl"
         with ResultFile(path, _SHAPE, run) as file:
             left, _ = left_of(media, file)
             _ask_left(opened, left, asking, asked.batch, file)

@@ -1,7 +1,7 @@
 """What the instruments' commands share: recorded files, how answers are compared, and where a report goes."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,10 +9,6 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_RECORDED = (
-    click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True)),
-    click.option("--medium", default="image", show_default=True, help="Key that names the image."),
-)
 _REPORT = (
     click.option("--bootstrap", default=1000, show_default=True, type=click.IntRange(min=1), help="Replicates."),
     click.option("--seed", default=0, show_default=True, help="Of the replicates, and of answers that are drawn."),
@@ -33,20 +29,46 @@ _REPORT = (
 )
 
 
-def recorded_options(command: F) -> F:
-    """Give a command FILES and the options that say how they are compared and where the report goes."""
-    return _with(report_options(command), _RECORDED)
-
-
 def report_options(command: F) -> F:
     """Give a command the options that say how answers are compared and where the report goes."""
-    return _with(command, _REPORT)
-
-
-def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
-    for option in reversed(options):
+    for option in reversed(_REPORT):
         command = option(command)
     return command
+
+
+def paths_argument(command: F) -> F:
+    """Give a command PATHS: media where a model is asked, files of recorded answers where none is."""
+    return click.argument("paths", nargs=-1, required=True)(command)
+
+
+def recorded_files(paths: Sequence[str]) -> list[Path]:
+    """Check that paths are files.
+
+    Raises:
+        click.UsageError: one is not.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            msg = f"{path} is no file of recorded answers; to ask a model about photos, name it with --model"
+            raise click.UsageError(msg)
+    return [Path(path) for path in paths]
+
+
+def refuse_given(names: Iterable[str], why: str) -> None:
+    """Refuse options that were given and that would be left aside.
+
+    Args:
+        names: of parameters of the running command. why: what follows the option's name.
+
+    Raises:
+        click.UsageError: one was given.
+    """
+    context = click.get_current_context()
+    options = {parameter.name: parameter for parameter in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            msg = f"{options[name].opts[0]} {why}"
+            raise click.UsageError(msg)
 
 
 def show_report(

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from vital.recorded_options import refuse_given
+
 if TYPE_CHECKING:
     from models.sampling import Sampling
     from tasks.devices import AskedDevice, PrecisionName
     from tasks.evaluation.subjects.course import Course, Way
+    from tasks.evaluation.subjects.endpoint import Where
     from tasks.evaluation.subjects.opening import Opened
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,6 +28,9 @@ class SubjectOptions:
         way, describe, judge, judge_text, opening, levels, max_tokens: of the course of questions.
         temperature, top_p: of drawn answers; temperature 0 is greedy.
         batch: media that are asked about together; changes no result.
+        frames: of a clip, for checkpoints and endpoints.
+        endpoint_models: name of the model at each endpoint, in their order. key_variable: holds the key of all.
+        concurrency: requests at a time.
     """
 
     models: tuple[str, ...] = ()
@@ -40,6 +46,10 @@ class SubjectOptions:
     batch: int = 8
     device: "AskedDevice" = "auto"
     precision: "PrecisionName | None" = None
+    frames: int = 8
+    endpoint_models: tuple[str, ...] = ()
+    key_variable: str | None = None
+    concurrency: int = 8
 
     @property
     def words(self) -> tuple[str, ...] | None:
@@ -57,17 +67,40 @@ class SubjectOptions:
 
         return Sampling(self.temperature, self.top_p)
 
-    def open(self, model: str) -> "Opened":
+    def open(self, number: int) -> "Opened":
         """Open one of the models, with the course that these options make of its own.
 
         Raises:
             VitalError, ModelError, InfraError: there is no such model, or it cannot be read.
         """
         from tasks.devices import computing
-        from tasks.evaluation.subjects.opening import open_subject
+        from tasks.evaluation.subjects.opening import open_endpoint, open_subject
 
-        opened = open_subject(model, computing(self.device, self.precision))
+        where = self._where(number)
+        if where is None:
+            opened = open_subject(self.models[number], computing(self.device, self.precision), self.frames)
+        else:
+            opened = open_endpoint(where)
         return replace(opened, course=self.course(opened.course))
+
+    def _where(self, number: int) -> "Where | None":
+        """The endpoint that a model is asked at, if it is one's.
+
+        Raises:
+            StageError: it has no name there.
+        """
+        from tasks.errors import StageError
+        from tasks.evaluation.subjects.endpoint import Where
+        from tasks.evaluation.subjects.opening import is_address
+
+        if not is_address(self.models[number]):
+            return None
+        before = sum(map(is_address, self.models[:number]))
+        if before >= len(self.endpoint_models):
+            msg = f"{self.models[number]} is an endpoint: name the model there with --endpoint-model, once for each"
+            raise StageError(msg)
+        name = self.endpoint_models[before]
+        return Where(self.models[number], name, self.key_variable, self.concurrency, self.frames)
 
     def course(self, usual: "Course") -> "Course":
         """The usual course with what these options change.
@@ -95,8 +128,9 @@ _OPTIONS = (
         "--model",
         "models",
         multiple=True,
-        metavar="NAME|FOLDER",
-        help="Ask this model: an entry of the registry or a folder; repeat to compare with the first.",
+        metavar="NAME|FOLDER|URL",
+        help="Ask this model: an entry of the registry, a folder of this project or of transformers, or an endpoint "
+        "such as https://HOST/v1; repeat to compare with the first.",
     ),
     click.option(
         "--way",
@@ -135,6 +169,28 @@ _OPTIONS = (
     click.option(
         "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of a local model; as `vital assess` has it."
     ),
+    click.option(
+        "--frames",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        help="Of a clip, for models of transformers and endpoints.",
+    ),
+    click.option(
+        "--endpoint-model",
+        "endpoint_models",
+        multiple=True,
+        metavar="NAME",
+        help="What an endpoint calls the model; once for each endpoint, in their order.",
+    ),
+    click.option("--key-variable", metavar="NAME", help="Environment variable that holds the key of the endpoints."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        help="Requests to an endpoint at a time.",
+    ),
 )
 
 
@@ -159,6 +215,19 @@ def need_models(asked: SubjectOptions, paths: Sequence[str]) -> None:
         click.UsageError: there is not.
     """
     if not asked.models:
-        raise click.UsageError("name a model to ask: --model NAME or --model FOLDER")
+        raise click.UsageError("name a model to ask: --model NAME, FOLDER or URL")
     if not paths:
         raise click.UsageError("name photos, clips or folders to ask about")
+
+
+def refuse_subject_options(but: Sequence[str] = (), *more: str) -> None:
+    """Refuse options about models in a command that asks none.
+
+    Args:
+        but: fields of ``SubjectOptions`` that mean something without a model. more: further parameters of the command.
+
+    Raises:
+        click.UsageError: one was given.
+    """
+    names = [field.name for field in fields(SubjectOptions) if field.name not in but]
+    refuse_given([*names, *more], "is for a model that is asked: name one with --model")

@@ -43,6 +43,8 @@ def page(report: Report) -> str:
         "first": "figures",
         "r": report,
         "groups": report["readout"]["groups"],
+        "present": {group for model in report["models"] for group in _groups(model)},
+        "seen_groups": _groups,
         "labels": LABELS,
         "whole_labels": WHOLE_LABELS,
         "conditions": conditions(report),
@@ -90,7 +92,7 @@ def conditions(report: Report) -> str:
     """Everything that the figures hang on, in one sentence."""
     drawn = report["bootstrap"]
     return (
-        f"Readout: attention of the token that predicts the level word, mean over heads and layers unless told by layer "
+        "Readout: attention of the token that predicts the level word, mean over heads and layers unless told by layer "
         f"or head. {sampled(report['sampling'])} Intervals: {drawn['replicates']} replicates of media, seed "
         f"{drawn['seed']}, confidence {drawn['confidence']:g}."
     )
@@ -121,14 +123,18 @@ def overlays(example: Mapping[str, Any], picture: Picture, number: str) -> list[
             "share": sum(view["weights"]) / total,
             "tokens": len(view["weights"]),
             "most": max(view["weights"]) / even,
-            "drawing": _spotlight(view, picture, f"view-{number}-{place}", even, most),
+            "drawing": _spotlight(view, picture, (f"picture-{number}", place), even, most),
         }
         for place, view in enumerate(views)
     ]
 
 
-def _spotlight(view: Mapping[str, Any], picture: Picture, name: str, even: float, most: float) -> Markup:
-    """The picture, each token's place as bright as the attention that it gets; titles tell how much that is."""
+def _spotlight(view: Mapping[str, Any], picture: Picture, name: tuple[str, int], even: float, most: float) -> Markup:
+    """The picture, each token's place as bright as the attention that it gets; titles tell how much that is.
+
+    Args:
+        name: of the picture, whose first view holds it for all, and number of the view.
+    """
     masked, titled = [], []
     for (top, left, bottom, right), weight in zip(view["boxes"], view["weights"], strict=True):
         ratio = weight / even
@@ -140,12 +146,18 @@ def _spotlight(view: Mapping[str, Any], picture: Picture, name: str, even: float
         titled.append(f'<rect class="frame" {place}><title>{ratio:.2f} times an even share</title></rect>')
     size = f'width="{picture.width}" height="{picture.height}"'
     label = escape(f"attention over the picture: {view['name']}")
+    shown, mask = name[0], f"{name[0]}-{name[1]}"
+    held = "" if name[1] else f'<defs><image id="{shown}" href="{escape(picture.uri)}" {size}/></defs>'
     return Markup(  # noqa: S704 - every text is escaped
-        f'<svg viewBox="0 0 {picture.width} {picture.height}" role="img" aria-label="{label}">'
-        f'<mask id="{name}">{"".join(masked)}</mask>'
-        f'<image href="{escape(picture.uri)}" {size} opacity="{_DIM}"/>'
-        f'<image href="{escape(picture.uri)}" {size} mask="url(#{name})"/>{"".join(titled)}</svg>'
+        f'<svg viewBox="0 0 {picture.width} {picture.height}" role="img" aria-label="{label}">{held}'
+        f'<mask id="{mask}">{"".join(masked)}</mask><use href="#{shown}" opacity="{_DIM}"/>'
+        f'<use href="#{shown}" mask="url(#{mask})"/>{"".join(titled)}</svg>'
     )
+
+
+def _groups(model: Mapping[str, Any]) -> list[str]:
+    """Groups that have tokens in some question."""
+    return [name for name, figures in model["figures"]["groups"].items() if figures["tokens"]["value"]]
 
 
 def _apart(one: Mapping[str, Any]) -> str:

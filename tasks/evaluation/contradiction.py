@@ -1,7 +1,8 @@
 """Does a model mean what it says? Its score of an image against its score of its own words, and words against verdicts.
 
-Works on recorded answers: a JSON list with, per image, the score with the image, the score from the text alone, and
-the texts. What is not readable is counted by its reason and left out, never guessed.
+Works on recorded answers, those of models that were asked just now included: a JSON list with, per image, the score
+with the image, the score from the text alone, and the texts. What is not readable is counted by its reason and left
+out, never guessed.
 """
 
 from collections import Counter
@@ -22,7 +23,7 @@ from tasks.human_scale import Meaning, Polarity
 
 SCHEMA: Final = 1
 READOUT: Final = "number"
-"""The model wrote its score as a number; every figure here is of that readout."""
+"""The model wrote its score as a number, unless the readout is told to be another; every figure is of that readout."""
 GAPS: Final = {"mean_abs_difference": "difference_N", "level_flip": "flip_N", "two_level_flip": "far_flip_N"}
 """Name in a report -> field of :class:`models.instruments.contradiction.Gap` that it averages."""
 _EXCERPT: Final = 400
@@ -53,12 +54,14 @@ class Options:
     Attributes:
         low, high: ends of the model's scale, higher is better.
         human: what people's scores mean; None if there are none.
+        readout: how the model's scores came about; told with every figure.
     """
 
     low: float
     high: float
     human: Meaning | None
     comparing: Comparing = field(default_factory=Comparing)
+    readout: str = READOUT
 
     @property
     def model(self) -> Meaning:
@@ -141,7 +144,7 @@ def measure(answers: Sequence[Answer], rejected: Mapping[str, int], source: str,
     return {
         "schema": SCHEMA,
         "source": source,
-        "readout": READOUT,
+        "readout": options.readout,
         "scale": [options.low, options.high],
         "human": None if options.human is None or people is None else asdict(options.human),
         "compared": len(answers),

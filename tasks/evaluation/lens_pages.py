@@ -80,12 +80,12 @@ def markdown(report: Report) -> str:
 
 def conditions(report: Report) -> str:
     """Everything that the figures hang on, in one sentence."""
-    readout, drawn, sampling = report["readout"], report["bootstrap"], report["sampling"]
+    readout, drawn = report["readout"], report["bootstrap"]
     return (
         f"Readout: final norm and vocabulary head at every layer, at the token that predicts the level word; levels "
         f"among each other, and the {readout['top']} most probable tokens of all. Late is the last "
-        f"{readout['late_share']:.0%} of the layers, rounded up. {sampled(sampling)} Intervals: {drawn['replicates']} "
-        f"replicates of media, seed {drawn['seed']}, confidence {drawn['confidence']:g}."
+        f"{100 * readout['late_share']:.0f} % of the layers, rounded up. {sampled(report['sampling'])} Intervals: "
+        f"{drawn['replicates']} replicates of media, seed {drawn['seed']}, confidence {drawn['confidence']:g}."
     )
 
 
@@ -103,18 +103,17 @@ def asked(model: Mapping[str, Any]) -> str:
     """How a model was asked, in its own course's texts."""
     course = model["course"]
     texts = {"judge": ("judge",), "one_answer": ("describe",), "two_stage": ("describe", "judge_text")}[course["way"]]
-    questions = (
-        " and ".join(f'"{course[name]}"' for name in texts) if any(course[name] for name in texts) else "nothing"
-    )
-    return f'Asked for {WAYS[course["way"]]}: {questions}; the answer begins "{course["opening"]}".'
+    questions = ", then ".join(f'"{course[name]}"' if course[name] else "nothing" for name in texts)
+    return f'Asked for {WAYS[course["way"]]}. The user says {questions}; the level word follows "{course["opening"]}".'
 
 
 def told(example: Mapping[str, Any]) -> str:
     """What the lens saw of one medium, in words."""
-    late = ", late" if example["late_switch"] else ""
+    late = " (late)" if example["late_switch"] else ""
     return (
-        f"ends at {example['level']}, settled at layer {example['commit_layer']}{late}; switches: {example['switches']}, "
-        f"final margin {example['margin']:.3f}, {example['distinct_top']} different top tokens"
+        f"ends at {example['level']}, settled at layer {example['commit_layer']}{late}, "
+        f"switches: {example['switches']}, final margin {example['margin']:.3f}, "
+        f"different top tokens: {example['distinct_top']}"
     )
 
 

@@ -32,8 +32,8 @@ from tasks.evaluation.choices import Resampling
 from tasks.evaluation.inferences import Figures, compared
 from tasks.evaluation.subjects.asking import drawing
 from tasks.evaluation.subjects.course import Course, describe, say, verdicts
+from tasks.evaluation.subjects.courses import line_course, one_stage_course, two_stage_course
 from tasks.evaluation.subjects.line import LineSubject, TwoStageSubject
-from tasks.evaluation.subjects.opening import line_course, one_stage_course, two_stage_course
 from tasks.evaluation.subjects.protocol import Shown, Subject
 from tasks.pool import read_media
 from tasks.prepared import CachedFeatures, Preparation, encode_media

@@ -25,6 +25,8 @@ def test_import_contracts_hold(checkout: Path):
         ("tasks.annotation.score", "torch prefect ray transformers"),
         ("tasks.annotation.cache_plan", "torch prefect ray onnxruntime"),
         ("vital.score_command", "torch prefect ray pandas pyarrow"),
+        ("vital.lens_command", "torch transformers prefect pandas pyarrow"),
+        ("vital.attention_command", "torch transformers prefect pandas pyarrow"),
         ("flows.line", "torch transformers onnxruntime great_expectations datasets"),
         ("flows.story", "torch prefect pandas"),
         ("infra.workspace", "torch prefect dvc pandas boto3"),

@@ -1,5 +1,7 @@
 """A quality LMM so small that a test can make it, in which every part matters."""
 
+import dataclasses
+
 import torch
 
 from models.decoders import EncoderSize, build_internvl_config, decoder_record
@@ -24,14 +26,18 @@ SPEC = VisualSpec(
 MOTION = MotionConfig(depth=18, slow_width=8, channel_ratio=2)
 
 
-def make_model(seed: int = 0, decoder: str = "nano", width: int = 32, spec: VisualSpec = SPEC) -> QualityLMM:
-    """A model with random weights; equal arguments give equal bits."""
+def make_model(
+    seed: int = 0, decoder: str = "nano", width: int = 32, spec: VisualSpec = SPEC, layers: int | None = None
+) -> QualityLMM:
+    """A model with random weights; equal arguments give equal bits. ``layers`` makes its decoder deeper."""
     tokenizer = build_tokenizer(
         ["The quality of the image is good", "The quality of the video is poor"] * 3, ["image", "video"], 600
     )
     size = EncoderSize(width, 2, 2, 64, spec.tile_px, 14, 1.0)
     context = int(tokenizer.convert_tokens_to_ids(IMAGE_CONTEXT))  # type: ignore[arg-type]
-    config = build_internvl_config(decoder_record(decoder), size, len(tokenizer), context)
+    record = decoder_record(decoder)
+    record = record if layers is None else dataclasses.replace(record, layers=layers)
+    config = build_internvl_config(record, size, len(tokenizer), context)
     torch.manual_seed(seed)
     model = QualityLMM.from_config(config, MOTION, tokenizer, spec, "You look at pictures.")
     with torch.no_grad():  # embeddings start tiny; make every part matter

@@ -56,6 +56,7 @@ class Lmm:
         redirect: where every request is sent on to; empty for nowhere.
         redirect_status: by which it is.
         batch_line: custom id -> what stands in the place of its line; None for the answer.
+        logprobs: chat request that asks for them -> what is told of each token of the answer.
         busy: so many of the next requests about files and batches get a 503.
         honours_keys: answer a repeated idempotency key from the store.
         finish: finish_reason; ``refusal`` of the message.
@@ -84,6 +85,7 @@ class Lmm:
     batch_polls: int = 1
     batch_line: Callable[[str], Body | None] = lambda _: None
     busy: int = 0
+    logprobs: Callable[[Body], list[Body] | None] = lambda _: None
     address: str = ""
     paid: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
@@ -157,6 +159,8 @@ class Lmm:
             counts = {"prompt_tokens": self.tokens_in, "completion_tokens": self.tokens_out}
             usage = counts | {"total_tokens": sum(counts.values())}
             choice = {"index": 0, "message": message, "finish_reason": self.finish}
+            if body.get("logprobs") and (told := self.logprobs(body)) is not None:
+                choice["logprobs"] = {"content": told}
             return {"id": "c", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
         usage = {"input_tokens": 700, "output_tokens": 0}
         if path.endswith("/systemone"):

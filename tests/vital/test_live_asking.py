@@ -54,8 +54,8 @@ def test_the_same_command_goes_on_and_another_begins_anew(model: str, photos: Pa
     (told,) = ask_models(options, [str(photos)], asking(asked), out)
     assert [Path(record["path"]).name for record in told.records] == asked == ["0.png", "1.png", "2.png", "3.png"]
     assert told.name == "tiny"
-    lines = (out / "tiny.jsonl").read_bytes().splitlines(keepends=True)
-    (out / "tiny.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:10])  # killed within the third
+    lines = (out / "tiny.test.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "tiny.test.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:10])  # killed within the third
     asked.clear()
     (again,) = ask_models(options, [str(photos)], asking(asked), out)
     assert asked == ["2.png", "3.png"]
@@ -70,7 +70,7 @@ def test_the_same_command_goes_on_and_another_begins_anew(model: str, photos: Pa
 def test_models_of_one_name_have_files_of_their_own(model: str, photos: Path, tmp_path: Path):
     told = ask_models(SubjectOptions((model, model), device="cpu"), [str(photos)], asking([]), tmp_path / "out")
     assert [one.name for one in told] == ["tiny", "tiny-2"]
-    assert (tmp_path / "out" / "tiny-2.jsonl").is_file()
+    assert (tmp_path / "out" / "tiny-2.test.jsonl").is_file()
 
 
 def test_rejects_are_counted_by_reason_up_to_a_limit(

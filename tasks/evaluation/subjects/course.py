@@ -26,7 +26,7 @@ _STREAMS: Final = 2
 
 @dataclass(frozen=True)
 class Course:
-    """What is asked, ``{medium}`` standing for image or video.
+    """What is asked, ``{medium}`` standing for image or video, and ``{levels}`` for the words, best first.
 
     Attributes:
         way: how the verdict comes about.
@@ -61,7 +61,7 @@ class Course:
 
     def description_of(self, medium: Shown) -> Asked:
         """Asks for a description."""
-        return Asked(_about(self.describe, medium), medium, avoid=self.avoid)
+        return Asked(self._about(self.describe, medium), medium, avoid=self.avoid)
 
     def verdict_of(self, medium: Shown, description: str) -> Asked:
         """Asks for the verdict that this course ends in, up to the level word.
@@ -69,21 +69,24 @@ class Course:
         Args:
             description: what the subject said before; unused where the verdict is asked for alone.
         """
-        opening = _about(self.opening, medium)
+        opening = self.opening_of(medium)
         if self.way == "judge":
-            return Asked(_about(self.judge, medium), medium, opening)
+            return Asked(self._about(self.judge, medium), medium, opening)
         if self.way == "two_stage":
             return self.text_verdict_of(medium, description)
-        return Asked(_about(self.describe, medium), medium, f"{description} {opening}".strip(), description)
+        return Asked(self._about(self.describe, medium), medium, f"{description} {opening}".strip(), description)
 
     def text_verdict_of(self, medium: Shown, description: str) -> Asked:
         """Asks for the verdict from a description alone; of ``medium`` only its kind is told."""
-        question = _about(self.judge_text, medium).replace(DESCRIPTION, description)
-        return Asked(question, None, _about(self.opening, medium), description)
+        question = self._about(self.judge_text, medium).replace(DESCRIPTION, description)
+        return Asked(question, None, self.opening_of(medium), description)
 
+    def opening_of(self, medium: Shown) -> str:
+        """What is forced before the level word about a medium."""
+        return self._about(self.opening, medium)
 
-def _about(text: str, medium: Shown) -> str:
-    return text.replace("{medium}", medium.modality)
+    def _about(self, text: str, medium: Shown) -> str:
+        return text.replace("{medium}", medium.modality).replace("{levels}", ", ".join(self.words))
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def describe(subject: Subject, course: Course, media: Sequence[Shown], drawing: 
     texts = subject.answers(asked, drawing.answering(0, course.description_tokens))
     if course.way != "one_answer" or not course.opening:
         return texts
-    return [text.split(_about(course.opening, medium))[0].strip() for text, medium in zip(texts, media, strict=True)]
+    return [text.split(course.opening_of(medium))[0].strip() for text, medium in zip(texts, media, strict=True)]
 
 
 def verdicts(
@@ -139,7 +142,7 @@ def verdicts(
     """Verdicts after descriptions that were said before."""
     asked = [course.verdict_of(medium, text) for medium, text in zip(media, descriptions, strict=True)]
     texts = subject.answers(asked, drawing.answering(1, course.verdict_tokens))
-    openings = [_about(course.opening, medium) for medium in media]
+    openings = [course.opening_of(medium) for medium in media]
     return [
         Said(description, f"{opening} {text}".strip())
         for description, opening, text in zip(descriptions, openings, texts, strict=True)

@@ -3,9 +3,9 @@
 Shape legend: ``N`` questions, ``C`` candidate words, ``L`` layers, ``V`` vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -90,11 +90,9 @@ class LineSubject:
     def token_views(self, height: int, width: int) -> list[View] | None:
         """Where in a picture of so many pixels its tokens lie; None if some lie nowhere."""
         model = self._seeing()
-        spec, config = model.spec, model.internvl.config
-        if spec.compatibility.frame_labels:  # marks stand among the tokens
+        if model.spec.compatibility.frame_labels:  # marks stand among the tokens
             return None
-        patch_px = cast("Any", model.image_encoder.config).patch_size[0]
-        return image_views(spec, height, width, round(spec.tile_px / patch_px * config.downsample_ratio))
+        return image_views(model.spec, height, width, math.isqrt(model.internvl.config.image_seq_length))
 
     def _opened(self, asked: Sequence[Asked]) -> list[Opened]:
         """The questions laid out; media that several of them show are projected once."""
