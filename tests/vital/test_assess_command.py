@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import skimage.data
+import warm
 from PIL import Image
 from tiny_lmm import make_model
 
@@ -51,10 +52,8 @@ def command(model: Path, *arguments: object) -> list[str]:
     return [sys.executable, "-c", CALL, str(model), "assess", *map(str, arguments)]
 
 
-def call(model: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(model, *arguments), capture_output=True, text=True, check=False, timeout=200, env=environment()
-    )
+def call(model: Path, *arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    return warm.call(CALL, [str(model), "assess", *map(str, arguments)], environment(), cwd)
 
 
 def environment() -> dict[str, str]:
@@ -63,15 +62,9 @@ def environment() -> dict[str, str]:
 
 
 def test_csv_and_json_tell_the_same_of_a_folder(models: Path, photos: Path):
-    as_csv, as_json = (
-        subprocess.run(
-            command(models / "whole", kind, "--batch", 4, "."), capture_output=True, check=False, cwd=photos,
-            env=environment(),
-        )
-        for kind in ("--csv", "--json")
-    )  # fmt: skip
+    as_csv, as_json = (call(models / "whole", kind, "--batch", 4, ".", cwd=photos) for kind in ("--csv", "--json"))
     assert (as_csv.returncode, as_json.returncode) == (1, 1), as_csv.stderr  # one file is broken
-    rows = list(csv.DictReader(io.StringIO(as_csv.stdout.decode(), newline="")))
+    rows = list(csv.DictReader(io.StringIO(as_csv.stdout, newline="")))
     lines = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert list(rows[0]) == [
         "path", "score", "level", "high", "good", "fair", "poor", "low", "distortion", "description", "answer",
