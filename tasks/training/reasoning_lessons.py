@@ -144,7 +144,7 @@ def _told_of(place: Place) -> dict[str, str]:
 
 
 def _level(word: str) -> Level:
-    return LEVELS[LEVELS.index(word)]  # type: ignore[arg-type]
+    return next(level for level in LEVELS if level == word)
 
 
 def _of_instruction(one: Instruction, sifted: Sifted) -> Lesson | None:

@@ -274,14 +274,15 @@ def _reasoner(matter: _Matter, config: Config, place: Place) -> dict[str, Any]:
     rehearsed = [describing(lesson, describer) for lesson in matter.lessons] if shared else []
     trainee = describer if shared else reasoner
     _train_parts(trainee, config)
-    save = partial(both.save_pretrained if shared else both.save_reasoner, place.out)
+
+    def save() -> None:
+        if not shared and bits_of(describer.state_dict()) != before:
+            raise StageError("the describer changed while its reasoner was trained; neither is published")
+        (both.save_pretrained if shared else both.save_reasoner)(place.out)
+
     plan = _Plan(REASONER, config.reasoning, config, place, matter)
     values = _train(plan, trainee, exercises, save, rehearsed)
-    if not shared:
-        if bits_of(describer.state_dict()) != before:
-            raise StageError("the describer changed while its reasoner was trained; neither is published")
-        values |= {"frozen_sha256": before}
-    return values
+    return values if shared else values | {"frozen_sha256": before}
 
 
 def _one_stage(matter: _Matter, config: Config, place: Place) -> dict[str, Any]:
