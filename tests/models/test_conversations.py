@@ -91,6 +91,18 @@ def test_neighbours_and_padding_change_nothing(model: QualityLMM, visual: list[T
 
 
 @torch.no_grad()
+def test_blind_tokens_do_not_attend_to_media_and_the_others_do(model: QualityLMM, visual: list[Tensor]):
+    talks: list[Conversation] = [[Turn((0, "\nIs it blurry?"), "Yes good")], [Turn((1, "\nRate it."), "No")]]
+    seeing, nobody = answer_rows(model, visual, talks), answer_rows(model, visual, talks, [0, 0])
+    assert torch.equal(seeing.hidden_ND, nobody.hidden_ND)
+    blind = answer_rows(model, visual, talks, [2, 0])  # a row predicts the token behind it
+    first = int(seeing.lengths_C[0])
+    assert torch.allclose(blind.hidden_ND[: first - 1], seeing.hidden_ND[: first - 1], atol=1e-5)
+    assert not torch.allclose(blind.hidden_ND[first - 1], seeing.hidden_ND[first - 1], atol=1e-3)
+    assert torch.allclose(blind.hidden_ND[first:], seeing.hidden_ND[first:], atol=1e-5)
+
+
+@torch.no_grad()
 def test_media_stand_where_they_are_shown_and_in_which_order(model: QualityLMM, visual: list[Tensor]):
     def rows(*question: str | int) -> Tensor:
         return answer_rows(model, visual, [[Turn(question, "Yes")]]).hidden_ND
