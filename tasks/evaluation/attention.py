@@ -13,6 +13,7 @@ import numpy as np
 
 from models.instruments.attention_share import GROUPS, TOP_SHARE, AttentionShare
 from models.instruments.placement import View
+from models.instruments.replicates import Replicates
 from models.sampling import Sampling
 from tasks.evaluation.recorded import DIGITS, Comparing, rounded
 from tasks.evaluation.subjects.asking import Ask
@@ -144,43 +145,43 @@ def _measured(told: Told, figures: Mapping[str, Floats], comparing: Comparing) -
     mass_NLHG = np.array([record["mass_LHG"] for record in told.records], np.float64)
     entropy_NLH = np.array([record["entropy_LH"] for record in told.records], np.float64)
     top_NLG = np.array([record["concentration_LG"] for record in told.records], np.float64)
-    layers, heads = entropy_NLH.shape[1:]
-
-    def groups(values_NG: Floats) -> dict[str, Any]:
-        return means({group: values_NG[:, number] for number, group in enumerate(GROUPS)}, replicates)
-
-    by_layer = [
-        {
-            "layer": layer + 1,
-            "mass": groups(mass_NLHG[:, layer].mean(axis=1)),
-            "concentration": groups(top_NLG[:, layer]),
-            **means({"effective_tokens": np.exp(entropy_NLH[:, layer].mean(axis=1))}, replicates),
-        }
-        for layer in range(layers)
-    ]
-    by_head = [
-        {
-            "layer": layer + 1,
-            "head": head + 1,
-            "mass": groups(mass_NLHG[:, layer, head]),
-            **means({"effective_tokens": np.exp(entropy_NLH[:, layer, head])}, replicates),
-        }
-        for layer in range(layers)
-        for head in range(heads)
-    ]
     return {
         **about(told),
-        "layers": layers,
-        "heads": heads,
+        "layers": entropy_NLH.shape[1],
+        "heads": entropy_NLH.shape[2],
         "figures": _by_group(means(figures, replicates)),
-        "by_layer": by_layer,
-        "by_head": by_head,
+        "by_layer": [
+            {
+                "layer": layer + 1,
+                **_mass(mass_NLHG[:, layer].mean(axis=1), entropy_NLH[:, layer].mean(axis=1), replicates),
+                "concentration": means(_named(top_NLG[:, layer]), replicates),
+            }
+            for layer in range(entropy_NLH.shape[1])
+        ],
+        "by_head": [
+            {
+                "layer": layer + 1,
+                "head": head + 1,
+                **_mass(mass_NLHG[:, layer, head], entropy_NLH[:, layer, head], replicates),
+            }
+            for layer, head in np.ndindex(*entropy_NLH.shape[1:])
+        ],
         "read": [_read(record) for record in told.records],
         "examples": [
             {**_read(record), "description": record["description"], "views": record["views"]}
             for record in _most_concentrated(told.records)[: comparing.examples]
         ],
     }
+
+
+def _mass(mass_NG: Floats, entropy_N: Floats, replicates: Replicates) -> dict[str, Any]:
+    """Of one layer or head: the mass on each group, and how many tokens share the attention."""
+    told = means({"effective_tokens": np.exp(entropy_N)}, replicates)
+    return {"mass": means(_named(mass_NG), replicates), **told}
+
+
+def _named(values_NG: Floats) -> dict[str, Floats]:
+    return dict(zip(GROUPS, values_NG.T, strict=True))
 
 
 def _read(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.instruments.lens import LATE_SHARE, TOP, Reading, effective_candidates
+from models.instruments.replicates import Replicates
 from models.sampling import Sampling
 from tasks.evaluation.recorded import DIGITS, Comparing
 from tasks.evaluation.subjects.asking import Ask
@@ -80,29 +81,32 @@ def measure(told: Sequence[Told], sampling: Sampling, comparing: Comparing) -> d
 
 def _measured(told: Told, figures: Mapping[str, Floats], comparing: Comparing) -> dict[str, Any]:
     replicates = replicates_of(told, comparing)
-    words, readings = told.course.words, [_reading(record) for record in told.records]
-    level_NLC = np.stack([one.level_LC for one in readings])
-    other_NL = np.stack([one.other_L for one in readings])
-    layers = level_NLC.shape[1]
-    by_layer = [
-        {
-            "layer": layer + 1,
-            "levels": means({word: level_NLC[:, layer, c] for c, word in enumerate(words)}, replicates),
-            **means({"other": other_NL[:, layer]}, replicates),
-            "effective_candidates": round(effective_candidates(readings, layer + 1), DIGITS),
-            "most_probable": _most_probable(told.records, layer),
-        }
-        for layer in range(layers)
-    ]
+    words, by_layer = told.course.words, _by_layer(told, replicates)
     return {
         **about(told),
-        "layers": layers,
-        "late_layers": max(1, math.ceil(LATE_SHARE * layers - 1e-9)),
+        "layers": len(by_layer),
+        "late_layers": max(1, math.ceil(LATE_SHARE * len(by_layer) - 1e-9)),
         "figures": means(figures, replicates),
         "by_layer": by_layer,
         "read": [_figures(record, words) for record in told.records],
         "examples": [_example(record, words) for record in _latest(told.records)[: comparing.examples]],
     }
+
+
+def _by_layer(told: Told, replicates: Replicates) -> list[dict[str, Any]]:
+    readings = [_reading(record) for record in told.records]
+    level_NLC = np.stack([one.level_LC for one in readings])
+    other_NL = np.stack([one.other_L for one in readings])
+    return [
+        {
+            "layer": layer + 1,
+            "levels": means(dict(zip(told.course.words, level_NLC[:, layer].T, strict=True)), replicates),
+            **means({"other": other_NL[:, layer]}, replicates),
+            "effective_candidates": round(effective_candidates(readings, layer + 1), DIGITS),
+            "most_probable": _most_probable(told.records, layer),
+        }
+        for layer in range(level_NLC.shape[1])
+    ]
 
 
 def _reading(record: Mapping[str, Any]) -> Reading:
