@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "review": "vital.review_commands:review",
     "contradiction": "vital.contradiction_command:contradiction",
     "instability": "vital.instability_command:instability",
+    "readout": "vital.readout_command:readout",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "plan": "vital.plan_command:plan",
