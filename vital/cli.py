@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "contradiction": "vital.contradiction_command:contradiction",
     "instability": "vital.instability_command:instability",
     "readout": "vital.readout_command:readout",
+    "ground": "vital.ground_command:ground",
     "run": "vital.run_command:run",
     "status": "vital.run_command:status",
     "plan": "vital.plan_command:plan",
