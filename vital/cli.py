@@ -22,6 +22,8 @@ COMMANDS: Final = {
     "review": "vital.review_commands:review",
     "contradiction": "vital.contradiction_command:contradiction",
     "instability": "vital.instability_command:instability",
+    "readout": "vital.readout_command:readout",
+    "ground": "vital.ground_command:ground",
     "lens": "vital.lens_command:lens",
     "attention": "vital.attention_command:attention",
     "run": "vital.run_command:run",

@@ -61,14 +61,14 @@ def ground(
     Args:
         qualities: on [0, 1], higher is better, ``[N]``.
         contents: of each sample; a content is in one fold.
-        permutations: of the qualities, for the p value.
+        permutations: of the qualities, for the p value. seed: of them and of the folds.
 
     Raises:
         ModelError: there are fewer contents than folds, or the arrays differ in length or are not finite.
     """
     quality_N = np.asarray(qualities, np.float64)
     _check(features_NF, quality_N, contents, folds)
-    splits = _splits(features_NF, contents, folds)
+    splits = _splits(features_NF, contents, folds, seed)
     levels_N = np.array([LEVELS.index(level_of(float(quality))) for quality in quality_N], dtype=np.int64)
     majority = float(np.bincount(levels_N).max() / len(levels_N))
     weights_F = np.asarray(_ridge(features_NF, quality_N).coef_, np.float64)
@@ -96,8 +96,9 @@ def _check(features_NF: Floats, quality_N: Floats, contents: Sequence[str], fold
         raise ModelError(msg)
 
 
-def _splits(features_NF: Floats, contents: Sequence[str], folds: int) -> _Splits:
-    return list(GroupKFold(folds).split(features_NF, groups=list(contents)))
+def _splits(features_NF: Floats, contents: Sequence[str], folds: int, seed: int) -> _Splits:
+    """Folds of shuffled contents: in their own order, names that count severities would put one into each fold."""
+    return list(GroupKFold(folds, shuffle=True, random_state=seed).split(features_NF, groups=list(contents)))
 
 
 def _ridge(features_NF: Floats, quality_N: Floats) -> RidgeCV:

@@ -43,7 +43,8 @@ def rated(people: People, media: Iterable[str]) -> dict[str, Rated]:
     A row is about a medium if their paths end alike: in as many parts as both have, or in the name without its suffix.
 
     Raises:
-        StageError: the table cannot be read, a column is unknown, a name fits several rows, or no medium has a score.
+        StageError: the table cannot be read, a column is unknown, a name fits several rows, a score lies outside the
+            declared scale, or no medium has a score.
     """
     table = read_any(people.path)
     names = sample_names(table, people.id, people.path)
@@ -58,10 +59,19 @@ def rated(people: People, media: Iterable[str]) -> dict[str, Rated]:
         row = _row(medium, rows_of, people.path)
         if row is not None and np.isfinite(score_N[row]):
             found[medium] = Rated(float(score_N[row]), contents[row])
+    _check_range(people, [one.score for one in found.values()])
     if not found:
         msg = f"{people.path} has no score of any of the media: its rows are called like {names[0]!r} (--people-id)"
         raise StageError(msg)
     return found
+
+
+def _check_range(people: People, scores: Sequence[float]) -> None:
+    low, high = people.meaning.low, people.meaning.high
+    strange = [score for score in scores if not low <= score <= high]
+    if strange:
+        msg = f"{people.path}: {people.mos} holds {strange[0]:g}, outside the declared scale {low:g} to {high:g}"
+        raise StageError(msg)
 
 
 def _endings(name: str) -> list[tuple[str, ...]]:

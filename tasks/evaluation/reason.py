@@ -30,8 +30,8 @@ from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.evaluation.choices import Resampling
 from tasks.evaluation.inferences import Figures, compared
-from tasks.evaluation.subjects.asking import drawing
-from tasks.evaluation.subjects.course import Course, describe, say, verdicts
+from tasks.evaluation.subjects.asking import drawing, seed_of
+from tasks.evaluation.subjects.course import Course, Drawing, describe, say, verdicts
 from tasks.evaluation.subjects.courses import line_course, one_stage_course, two_stage_course
 from tasks.evaluation.subjects.line import LineSubject, TwoStageSubject
 from tasks.evaluation.subjects.protocol import Shown, Subject
@@ -205,10 +205,7 @@ def _said(subject: Subject, course: Course, media: Sequence[Shown], config: Conf
     describes = course.way != "judge"
     texts = describe(subject, course, media, greedy) if describes else [""] * len(media)
     answers = verdicts(subject, course, media, texts, greedy)
-    drawn = [
-        [one.verdict for one in say(subject, course, media, drawing(config.drawn, media, config.seed, repeat))]
-        for repeat in range(config.repeats)
-    ]
+    drawn = _drawn(subject, course, media, config)
     asked = [course.verdict_of(medium, text) for medium, text in zip(media, texts, strict=True)]
     probs_N5 = subject.word_probabilities(asked, course.words)
     blind = [course.text_verdict_of(medium, text) for medium, text in zip(media, texts, strict=True)]
@@ -222,7 +219,7 @@ def _said(subject: Subject, course: Course, media: Sequence[Shown], config: Conf
             "word": _level(readout(said.verdict)),
             "level_probs": probs_N5[number].tolist(),
             "text_probs": text_probs[number],
-            "drawn": [_level(readout(answers_R[number])) for answers_R in drawn],
+            "drawn": [_level(readout(answer)) for answer in drawn[number]],
             "layers": len(reading.level_LC),
             "commit_layer": reading.commit_layer,
             "switches": reading.switches,
@@ -231,6 +228,15 @@ def _said(subject: Subject, course: Course, media: Sequence[Shown], config: Conf
             "shares": [float(looks.whole[group]) for group in range(len(GROUPS))],
             "effective_tokens": looks.effective_tokens,
         }
+
+
+def _drawn(subject: Subject, course: Course, media: Sequence[Shown], config: Config) -> list[list[str]]:
+    """Repeated verdicts of each medium, all of them answered together."""
+    repeats = range(config.repeats)
+    asked = [medium for medium in media for _ in repeats]
+    seeds = [seed_of(medium.path, config.seed, repeat) for medium in media for repeat in repeats]
+    said = [one.verdict for one in say(subject, course, asked, Drawing(config.drawn, seeds))]
+    return [said[start : start + config.repeats] for start in range(0, len(said), config.repeats)]
 
 
 def _level(number: int | None) -> str | None:

@@ -65,3 +65,12 @@ def test_what_cannot_be_regressed_is_refused(features: np.ndarray):
         ground(features[:-1], quality, CONTENTS, folds=5, permutations=0, seed=0)
     with pytest.raises(ModelError, match="finite"):
         ground(features * np.nan, quality, CONTENTS, folds=5, permutations=0, seed=0)
+
+
+def test_names_that_count_severities_do_not_put_one_into_each_fold():
+    severity = np.arange(SIZE) % 5
+    features = np.where(severity < 3, 1.0, -1.0)[:, None]
+    quality = 0.9 - 0.2 * severity
+    names = [f"{number:04}" for number in range(SIZE)]  # in their own order, a fold would be a severity
+    found = ground(features, quality, names, folds=5, permutations=0, seed=0)
+    assert found.r2 == pytest.approx(0.75, abs=0.02)  # explained by means of 3 and 2 levels: 1 - .02 / .08

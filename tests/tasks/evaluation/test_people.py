@@ -38,3 +38,6 @@ def test_a_table_about_other_media_is_an_error(tmp_path: Path):
         rated(People(path, MOS), ["a.png"])
     with pytest.raises(StageError, match="has no column 'wrong'"):
         rated(People(path, MOS, mos="wrong"), ["x"])
+    wide = table(tmp_path, "id,mos\nx,6\n")
+    with pytest.raises(StageError, match="mos holds 6, outside the declared scale 1 to 5"):
+        rated(People(wide, MOS), ["x"])
