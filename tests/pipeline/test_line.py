@@ -40,6 +40,9 @@ SETTINGS = (
     "two_stage.training.batch_examples=8",
     "two_stage.reasoner_steps=3",
     "answer.sampling.n_bootstrap=50",
+    "reason.repeats=2",
+    "reason.max_media=6",
+    "reason.sampling.n_bootstrap=50",
     "correlate.sampling.n_bootstrap=50",
     # a few steps teach nothing: what is measured passes, so that promotion is reached
     "register.gates.pretrained={srcc: -1.0, gain_over_base: -2.0}",
