@@ -9,6 +9,7 @@ import click
 
 from vital.people_options import meaning_of, people_of, people_options
 from vital.recorded_options import paths_argument, recorded_files, refuse_given, report_options, show_report
+from vital.score_readout import score_options
 from vital.subject_options import SubjectOptions, need_models, refuse_subject_options, subject_options
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _KEYS: Final = {
 def contradiction(  # noqa: PLR0913, PLR0917 - one argument per option
     paths: tuple[str, ...],
     asked: SubjectOptions,
-    readout: "ScoreReadout | None",
+    readout: str | None,
     people: Path | None,
     people_id: str | None,
     mos: str,
@@ -97,20 +98,15 @@ def contradiction(  # noqa: PLR0913, PLR0917 - one argument per option
         refuse_subject_options((), "people", "people_id", "mos")
     if asked.models and asked.way == "two_stage":
         raise click.UsageError("--way two_stage scores the text alone: there would be no score with the image")
-    if not asked.models and scale is None:
-        raise click.UsageError("recorded scores need --scale LOW HIGH")
-    from tasks.evaluation.contradiction import READOUT, Keys, Options, compare_recorded
+    from tasks.evaluation.contradiction import Keys, compare_recorded
     from tasks.evaluation.contradiction_pages import markdown, write_pages
     from tasks.evaluation.recorded import Comparing
 
     comparing = Comparing(bootstrap, seed, max_reject_share=max_reject_share)
+    options = score_options(readout, scale, meaning, comparing, live=bool(asked.models))
     if asked.models:
-        if readout == "number":
-            raise click.UsageError("a model that is asked is read by --readout expectation or word")
-        options = Options(0, 1, meaning, comparing, readout or "expectation")
         report = _ask(asked, paths, options, people_of(people, people_id, mos, meaning), out)
     else:
-        options = Options(*(scale or (0, 1)), meaning, comparing, readout or READOUT)
         keys = Keys(medium, image_score, text_score, human, image_text, text_text)
         report = compare_recorded(recorded_files(paths), keys, options)
     show_report(report, out, as_json=as_json, markdown=markdown, write=write_pages)

@@ -9,6 +9,7 @@ import click
 
 from vital.people_options import meaning_of, people_of, people_options
 from vital.recorded_options import paths_argument, recorded_files, refuse_given, report_options, show_report
+from vital.score_readout import score_options
 from vital.subject_options import SubjectOptions, need_models, refuse_subject_options, subject_options
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ _KEYS: Final = {"overall_score": "image_score", "perception_text": "description"
 def ground(  # noqa: PLR0913, PLR0917 - one argument per option
     paths: tuple[str, ...],
     asked: SubjectOptions,
-    readout: "ScoreReadout | None",
+    readout: str | None,
     people: Path | None,
     people_id: str | None,
     mos: str,
@@ -93,9 +94,7 @@ def ground(  # noqa: PLR0913, PLR0917 - one argument per option
         refuse_given(_RECORDED_ONLY, "is about recorded answers, and --model asks a model")
     else:
         refuse_subject_options((), "people", "people_id", "mos")
-        if scale is None:
-            raise click.UsageError("recorded scores need --scale LOW HIGH")
-    from tasks.evaluation.contradiction import READOUT, Keys, Options
+    from tasks.evaluation.contradiction import Keys
     from tasks.evaluation.grounding import Fitting, contents_of, ground_recorded
     from tasks.evaluation.grounding_pages import markdown, write_pages
     from tasks.evaluation.recorded import Comparing
@@ -104,13 +103,10 @@ def ground(  # noqa: PLR0913, PLR0917 - one argument per option
         Comparing(bootstrap, seed, max_reject_share=max_reject_share),
         Fitting(folds, permutations, seed),
     )
+    options = score_options(readout, scale, meaning, comparing, live=bool(asked.models))
     if asked.models:
-        if readout == "number":
-            raise click.UsageError("a model that is asked is read by --readout expectation or word")
-        options = Options(0, 1, meaning, comparing, readout or "expectation")
         report = _ask(asked, paths, options, fitting, people_of(people, people_id, mos, meaning, content), out)
     else:
-        options = Options(*(scale or (0, 1)), meaning, comparing, readout or READOUT)
         keys = Keys(medium, image_score, image_score, human, image_text, None)
         files = recorded_files(paths)
         contents = contents_of(files, medium, content) if content else {}

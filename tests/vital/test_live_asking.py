@@ -9,12 +9,13 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from lmm_server import Lmm, serving
 from PIL import Image
 from tiny_lmm import make_model
 
 from tasks.errors import StageError
 from tasks.evaluation.subjects.opening import Opened
-from tasks.evaluation.subjects.protocol import Shown
+from tasks.evaluation.subjects.protocol import Answering, Shown
 from vital.live_asking import Asking, ask_models
 from vital.subject_options import SubjectOptions, need_models, subject_options
 
@@ -100,3 +101,24 @@ def test_options_come_as_one_argument():
     done = CliRunner().invoke(command, [*words, "--other", "3"])
     assert json.loads(done.output) == [["a", "b"], ["good", "bad"], 0.5, "two_stage", 3]
     assert "name a model to ask" in CliRunner().invoke(command, []).output
+
+
+def test_endpoints_are_asked_by_the_names_that_they_have_there(photos: Path, tmp_path: Path):
+    def named(opened: Opened) -> Callable[[Sequence[Shown]], list[Mapping[str, Any]]]:
+        def told(media: Sequence[Shown]) -> list[Mapping[str, Any]]:
+            asked = [opened.course.verdict_of(medium, "") for medium in media]
+            return [{"said": text} for text in opened.subject.answers(asked, Answering(9))]
+
+        return told
+
+    with serving(Lmm(brain=lambda body: f"{body['model']} says good")) as lmm:
+        options = SubjectOptions((lmm.address, lmm.address), endpoint_models=("one", "two"), batch=3)
+        told = ask_models(options, [str(photos)], Asking("test", named, {}, 0.0), tmp_path)
+        assert [one.name for one in told] == ["one", "two"]
+        assert {record["said"] for record in told[1].records} == {"two says good"}
+        asked = len(lmm.bodies)
+        assert asked == 8
+        ask_models(options, [str(photos)], Asking("test", named, {}, 0.0), tmp_path)
+        assert len(lmm.bodies) == asked, "what is on disk is not asked again"
+        with pytest.raises(StageError, match="name the model there with --endpoint-model, once for each"):
+            ask_models(SubjectOptions((lmm.address,)), [str(photos)], Asking("test", named, {}, 0.0), None)
