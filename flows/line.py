@@ -82,7 +82,8 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions, a probe, and two stages.
+    # Training: the encoder alone, then each decoder on top of it, then the whole model on instructions, a probe, and a
+    # model in two stages.
     line.run("pretrain")
     line.run("warm_up")
     line.run("assistant")
