@@ -135,7 +135,7 @@ def _check_settings(chosen: Study, checkout: Path) -> None:
     """Build the configs of all variants before the first trial trains."""
     firsts = {trial.variant.name: trial for trial in chosen.trials()}.values()
     params = [chosen.params_of(trial, checkout) for trial in firsts]
-    check_sections([{stage: sections[stage] for stage in TRAINING} for sections in params])
+    check_sections([{stage: sections[stage] for stage in (*TRAINING, "reason")} for sections in params])
 
 
 def _sweep(trials: Sequence[Trial], unfinished: Sequence[Trial], checkout: Path) -> None:

@@ -16,10 +16,10 @@ from infra.errors import InfraError
 from infra.params import EMBEDDED, Params, apply_settings, merge, profile_params
 
 FOLDER: Final = "infra/studies"
-TRAINING: Final = ("pretrain", "warm_up")
+TRAINING: Final = ("pretrain", "warm_up", "two_stage")
 """Stages that a trial may run, in their order; those that it runs take its seed."""
 
-_KEYS: Final = {"purpose", "seeds", "models", "control", "differences", "size", "settings", "variants"}
+_KEYS: Final = {"purpose", "seeds", "models", "control", "differences", "size", "figures", "settings", "variants"}
 _VARIANT_KEYS: Final = {"settings", "stages", "start_from"}
 SIZES: Final = ("pretrain_contents", "pretrain_examples", "warm_up_examples")
 """Sizes that a study may be about."""
@@ -66,6 +66,8 @@ class Study:
         control: row of the table that the others are compared with, ``VARIANT/MODEL``.
         differences: further pairs of rows that are compared, first minus second.
         size: what a curve is drawn over, one of ``SIZES``; None if the study is about no size.
+        figures: means over media that the table tells besides, of trials that run ``two_stage``: names of figures of
+            the stage ``reason``.
         settings: what all variants share.
         variants: by name, in the order of the table; one that another starts from comes before it.
     """
@@ -78,6 +80,7 @@ class Study:
     variants: Mapping[str, Variant]
     differences: tuple[tuple[str, str], ...] = ()
     size: str | None = None
+    figures: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def trials(self, only: Collection[str] = (), seeds: Sequence[int] = ()) -> list[Trial]:
@@ -166,6 +169,7 @@ def read_study(checkout: Path, name: str) -> Study:
             variants=variants,
             differences=tuple((str(first), str(second)) for first, second in values.get("differences", ())),
             size=values.get("size"),
+            figures=tuple(map(str, values.get("figures", ()))),
             settings=values.get("settings", {}),
         )
         _check(study)

@@ -21,14 +21,14 @@ from infra.dvc_tree import folder_listing, listing_hash
 from infra.errors import InfraError
 from infra.git import Git
 from infra.params import Params
-from infra.study_files import Study, Trial, base_params
+from infra.study_files import TRAINING, Study, Trial, base_params
 from infra.text_files import replace_text, settle_text
 
-INPUTS: Final = ("collect", "distort", "score", "assemble", "validate", "base")
+INPUTS: Final = ("collect", "distort", "score", "review", "assemble", "validate", "base")
 """Artifacts of the checkout that every trial reads."""
-ANNOTATED: Final = frozenset({"distort", "score", "assemble", "validate"})
+ANNOTATED: Final = frozenset({"distort", "score", "review", "assemble", "validate"})
 """Those whose bytes hang on the machine that made them: codecs and processors round differently."""
-_ANNOTATING: Final = frozenset({*ANNOTATED, "collect", "describe", "review"})
+_ANNOTATING: Final = frozenset({*ANNOTATED, "collect", "describe"})
 ALIKE: Final = 0.005
 """Targets of media that differ by no more, a fortieth of a level, are one annotation made on two machines; ours."""
 MEASURES: Final = ".work/measures.json"
@@ -37,6 +37,8 @@ MEASURING: Final = "tasks/evaluation/trial.py"
 
 _MEASURED_BY: Final = {"predict": ("batch", "threads", "max_reject_share"), "correlate": ("readouts", "sampling")}
 """Sections, and their keys, that the measuring step reads."""
+_ASKED_BY: Final = ("max_media", "repeats", "temperature", "top_p", "seed", "max_reject_share")
+"""Keys of ``reason`` that decide what two-stage models are asked in that step."""
 _SAME_NUMBERS: Final = {
     "training": ("engine", "checkpoint_every", "processes", "recompute", "frozen_precision", "peak_flops"),
     "pretrain": ("media", "streaming"),
@@ -128,7 +130,7 @@ def _annotation(checkout: Path) -> str:
 def _code(checkout: Path) -> list[str]:
     """Files of code that the pipeline declares for the stages of a trial, and the measuring step."""
     stages = yaml.safe_load((checkout / "dvc.yaml").read_text())["stages"]
-    deps = {dep for name in ("pretrain", "warm_up", "predict", "correlate") for dep in stages[name].get("deps", [])}
+    deps = {dep for name in (*TRAINING, "predict", "correlate", "reason") for dep in stages[name].get("deps", [])}
     return sorted({dep for dep in deps if dep.startswith(("models/", "tasks/"))} | {MEASURING})
 
 
@@ -136,7 +138,8 @@ def params_hash(trial: Trial, params: Params) -> str:
     """Hash of every number that a trial's result depends on."""
     stages = {"pretrain", *trial.variant.stages}
     read = {name: _telling(name, params[name]) for name in sorted(stages)}
-    read |= {name: {key: params[name][key] for key in keys} for name, keys in _MEASURED_BY.items()}
+    measured_by = dict(_MEASURED_BY) | ({"reason": _ASKED_BY} if "two_stage" in stages else {})
+    read |= {name: {key: params[name][key] for key in keys} for name, keys in measured_by.items()}
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -48,12 +48,16 @@ class Replicates:
     def mean(self, values_N: Floats) -> Share:
         """Mean of what is defined, with its interval over contents."""
         defined_N = np.isfinite(values_N)
+        if not defined_N.any():
+            return Share(None, None, None, 0)
+        low, high = interval(self.means(values_N), self.confidence, self.max_undefined) or (None, None)
+        return Share(float(values_N[defined_N].mean()), low, high, int(defined_N.sum()))
+
+    def means(self, values_N: Floats) -> Floats:
+        """Mean of what is defined on every replicate, ``[B]``; NaN where a replicate has nothing of it."""
+        defined_N = np.isfinite(values_N)
         size = self.multiplicities_BG.shape[1]
         sum_G = np.bincount(self.group_N, np.where(defined_N, values_N, 0.0), size)
         count_G = np.bincount(self.group_N, defined_N.astype(np.float64), size)
-        if not defined_N.any():
-            return Share(None, None, None, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean_B = (self.multiplicities_BG @ sum_G) / (self.multiplicities_BG @ count_G)
-        low, high = interval(mean_B, self.confidence, self.max_undefined) or (None, None)
-        return Share(float(values_N[defined_N].mean()), low, high, int(defined_N.sum()))
+            return (self.multiplicities_BG @ sum_G) / (self.multiplicities_BG @ count_G)

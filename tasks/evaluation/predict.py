@@ -161,12 +161,12 @@ def _predict_group(media: pd.DataFrame, judges: "_Judges") -> pd.DataFrame:
         if not parts.has(probe_name):
             probs_N5 = _level_probs(probe_name, probe, seen, features[probe_name], config)
             readout = _PROBE_READOUTS[probe.readout]
-            parts.add(probe_name, _rows(probe_name, seen, probe.scores(probs_N5), probs_N5, readout))
+            parts.add(probe_name, prediction_rows(probe_name, seen, probe.scores(probs_N5), probs_N5, readout))
     if not parts.has("linear-probe"):
         scores = judges.ridge.predict(pooled(seen["id"], features[BASE], judges.encoders[BASE]))
-        parts.add("linear-probe", _rows("linear-probe", seen, scores, None, "linear_probe"))
+        parts.add("linear-probe", prediction_rows("linear-probe", seen, scores, None, "linear_probe"))
     if not parts.has("niqe"):
-        parts.add("niqe", _rows("niqe", seen, niqe_scores(place, seen, config.niqe_frames), None, "niqe"))
+        parts.add("niqe", prediction_rows("niqe", seen, niqe_scores(place, seen, config.niqe_frames), None, "niqe"))
     judges.rejects.add(name, features[BASE].rejects)
     shutil.rmtree(judges.features)
     return parts.read()
@@ -295,7 +295,7 @@ def load_entry(entry: Entry, encoders: Mapping[str, QualityLMM]) -> QualityLMM:
     return model
 
 
-def _rows(
+def prediction_rows(
     model: str, media: pd.DataFrame, scores: NDArray[np.float64], probs_N5: NDArray[np.float64] | None, readout: str
 ) -> pd.DataFrame:
     """PREDICTIONS rows; media whose score is not finite have none."""
@@ -326,7 +326,7 @@ def level_rows(
 ) -> pd.DataFrame:
     """Expectation over the five levels, for every medium."""
     probs_N5 = _level_probs(name, model, media, features, config)
-    return _rows(name, media, expectation(probs_N5), probs_N5, "expectation")
+    return prediction_rows(name, media, expectation(probs_N5), probs_N5, "expectation")
 
 
 class _Judge(Protocol):

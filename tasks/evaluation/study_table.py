@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from infra.study_files import SIZES, Study, base_params
 from infra.trials import ALIKE, ANNOTATED, Conditions, has_other_code, largest_gap, read_media, read_result, staleness
 from models.correlation import interval, resamples, srcc_replicates_many
+from models.instruments.replicates import Replicates
 from tasks.errors import StageError
 from tasks.evaluation import charts
 from tasks.evaluation.agreements import Sampling
 from tasks.stage import build_config
 
 PAGE: Final = "docs/studies.md"
+SRCC: Final = "SRCC"
 _TOLD: Final = 6
 _SIZE_WORDS: Final[dict[str, str]] = dict(zip(SIZES, ("contents", "examples", "examples of the warm-up"), strict=True))
 _STYLE: Final = (
@@ -69,8 +71,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second in SRCC, over the seeds that both have; bounds are None where contents are too few."""
+    """First minus second, over the seeds that both have; bounds are None where contents are too few.
 
+    Attributes:
+        of: SRCC, or a figure that is a mean over media.
+    """
+
+    of: str
     first: str
     second: str
     seeds: tuple[int, ...]
@@ -85,7 +92,7 @@ class StudyTable:
 
     Attributes:
         against_control: row -> its difference to the control.
-        differences: those that the study file names.
+        differences: those that the study file names, in SRCC and then in each of its figures.
         notes: what is missing, stale, or made by other code.
     """
 
@@ -112,9 +119,11 @@ def make_table(study: Study, checkout: Path, now: Conditions | None = None) -> S
     comparison = _Comparison(study, results, checkout)
     rows = tuple(_rows(study, results))
     against = {
-        row.name: found for row in rows if (found := comparison.difference(row.name, _control(study, row, rows)))
+        row.name: found for row in rows if (found := comparison.difference(SRCC, row.name, _control(study, row, rows)))
     }
-    pairs = [comparison.difference(first, second) for first, second in study.differences]
+    pairs = [
+        comparison.difference(of, first, second) for of in (SRCC, *study.figures) for first, second in study.differences
+    ]
     return StudyTable(study, rows, against, tuple(pair for pair in pairs if pair), tuple(notes))
 
 
@@ -189,10 +198,40 @@ def _rows(study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]]) ->
                 seed: result["models"][model]["measures"] for seed, result in mine.items() if model in result["models"]
             }
             measures = {name: {seed: of[seed][name]["value"] for seed in of} for name in next(iter(of.values()))}
+            measures |= _figures(study, variant, model, mine)
             sizes = [mine[seed]["sizes"].get(study.size) for seed in of] if study.size else [None]
             size = statistics.fmean(s for s in sizes if s is not None) if None not in sizes else None
             rows.append(Row(variant, model, measures, size))
     return rows
+
+
+def _figures(
+    study: Study, variant: str, model: str, mine: Mapping[int, Mapping[str, Any]]
+) -> dict[str, dict[int, float | None]]:
+    """Figure -> seed -> mean over the media that it is defined for."""
+    found: dict[str, dict[int, float | None]] = {}
+    for name in study.figures:
+        found[name] = {}
+        for seed, result in mine.items():
+            if model in result["models"]:
+                value_N = _figure(result["models"][model], name, f"{variant}-seed{seed}")
+                defined_N = value_N[np.isfinite(value_N)]
+                found[name][seed] = float(defined_N.mean()) if len(defined_N) else None
+    return found
+
+
+def _figure(told: Mapping[str, Any], name: str, trial: str) -> Floats:
+    """A figure of every medium, ``[N]``.
+
+    Raises:
+        StageError: the result has no such figure.
+    """
+    figures = told.get("figures", {})
+    if name not in figures:
+        has = ", ".join(sorted(figures)) or "none: only trials that run two_stage have any"
+        msg = f"the result of {trial} has no figure {name!r}; it has {has}"
+        raise StageError(msg)
+    return np.array(figures[name].split(), dtype=np.float64)
 
 
 def _control(study: Study, row: Row, rows: Sequence[Row]) -> str:
@@ -202,7 +241,7 @@ def _control(study: Study, row: Row, rows: Sequence[Row]) -> str:
 
 
 class _Comparison:
-    """Scores of all trials, and their SRCC on shared replicates of the contents."""
+    """Scores of all trials, and their SRCC and figures on shared replicates of the contents."""
 
     def __init__(self, study: Study, results: Mapping[tuple[str, int], Mapping[str, Any]], checkout: Path) -> None:
         params = base_params(checkout)
@@ -222,29 +261,45 @@ class _Comparison:
         group_N = np.array([numbers[content] for content in media["content_id"]], dtype=np.int64)
         target_N = np.array(media["target"], dtype=np.float64)
         self._few = len(contents) < self._sampling.min_contents
-        self._srcc_KB = srcc_replicates_many(np.stack(scores), target_N, group_N, drawn_BG)
+        srcc_KB = srcc_replicates_many(np.stack(scores), target_N, group_N, drawn_BG)
+        self._replicates = Replicates(group_N, drawn_BG, self._sampling.confidence, self._sampling.max_undefined_share)
+        self._of = {(SRCC, *key): srcc_KB[number] for key, number in self._keys.items()}
 
-    def difference(self, first: str, second: str) -> Difference | None:
+    def difference(self, of: str, first: str, second: str) -> Difference | None:
         """Compare two rows; None if they are the same or have no seed in common."""
         seeds = sorted(seed for name, seed in self._keys if name == first and (second, seed) in self._keys)
         if first == second or not seeds:
             return None
-        gaps_SB = [self._srcc_KB[self._keys[first, s]] - self._srcc_KB[self._keys[second, s]] for s in seeds]
+        gaps_SB = [self._on_replicates(of, first, s) - self._on_replicates(of, second, s) for s in seeds]
         found = None
         if not self._few:
             found = interval(
                 self._over_seeds(np.stack(gaps_SB)), self._sampling.confidence, self._sampling.max_undefined_share
             )
         low, high = found or (None, None)
-        value = statistics.fmean(self._value(first, seed) - self._value(second, seed) for seed in seeds)
-        return Difference(first, second, tuple(seeds), value, low, high)
+        value = statistics.fmean(self._value(of, first, seed) - self._value(of, second, seed) for seed in seeds)
+        return Difference(of, first, second, tuple(seeds), value, low, high)
+
+    def _on_replicates(self, of: str, row: str, seed: int) -> Floats:
+        """SRCC or a figure of one model on every replicate, ``[B]``."""
+        key = (of, row, seed)
+        if key not in self._of:
+            self._of[key] = self._replicates.means(self._figure_of(of, row, seed))
+        return self._of[key]
+
+    def _figure_of(self, of: str, row: str, seed: int) -> Floats:
+        variant, _, model = row.partition("/")
+        return _figure(self._results[variant, seed]["models"][model], of, f"{variant}-seed{seed}")
 
     def _over_seeds(self, gaps_SB: Floats) -> Floats:
         """Mean over as many seeds as there are, drawn anew with replacement for each replicate, ``[replicates]``."""
         drawn_SB = np.random.default_rng(self._sampling.seed).integers(len(gaps_SB), size=gaps_SB.shape)
         return np.take_along_axis(gaps_SB, drawn_SB, axis=0).mean(axis=0)
 
-    def _value(self, row: str, seed: int) -> float:
+    def _value(self, of: str, row: str, seed: int) -> float:
+        if of != SRCC:
+            value_N = self._figure_of(of, row, seed)
+            return float(value_N[np.isfinite(value_N)].mean()) if np.isfinite(value_N).any() else float("nan")
         variant, _, model = row.partition("/")
         value = self._results[variant, seed]["models"][model]["measures"]["srcc"]["value"]
         return float("nan") if value is None else value
@@ -271,13 +326,13 @@ def markdown(table: StudyTable) -> str:
         told = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
         head = ["variant", *(["model"] if models else []), *([_SIZE_WORDS[study.size]] if study.size else [])]
         head += [f"SRCC, {told}", "mean ± deviation", f"PLCC, {told}", "mean ± deviation", "undistorted alone"]
-        head += ["severity within a type", "SRCC minus control's (interval)"]
+        head += ["severity within a type", *(_words(name) for name in study.figures), "SRCC minus control's (interval)"]
         lines = [head, ["---"] * len(head)]
         lines += [_cells(row, table, seeds, models=models) for row in table.rows]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if table.differences:
-        lines = [["SRCC of", "minus that of", "difference (interval)"], ["---"] * 3]
-        lines += [[f"`{d.first}`", f"`{d.second}`", _told_difference(d)] for d in table.differences]
+        lines = [["of", "in", "minus that in", "difference (interval)"], ["---"] * 4]
+        lines += [[_words(d.of), f"`{d.first}`", f"`{d.second}`", _told_difference(d)] for d in table.differences]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if not table.rows:
         parts.append(f"No trial has run yet: `vital study run {study.name}`.")
@@ -293,6 +348,7 @@ def _cells(row: Row, table: StudyTable, seeds: Sequence[int], *, models: bool) -
         cells += [" ".join(_number(row.measures[measure].get(seed)) for seed in seeds)]
         cells += [f"{_number(row.mean(measure))} ± {_number(row.deviation(measure))}"]
     cells += [_number(row.mean("undistorted_srcc")), _number(row.mean("severity_srcc"))]
+    cells += [f"{_number(row.mean(name))} ± {_number(row.deviation(name))}" for name in table.study.figures]
     difference = table.against_control.get(row.name)
     return [*cells, "" if difference is None else _told_difference(difference)]
 
@@ -300,6 +356,10 @@ def _cells(row: Row, table: StudyTable, seeds: Sequence[int], *, models: bool) -
 def _told_difference(difference: Difference) -> str:
     bounds = "" if difference.low is None else f" ({_signed(difference.low)}, {_signed(difference.high)})"
     return f"{_signed(difference.value)}{bounds}"
+
+
+def _words(figure: str) -> str:
+    return figure.replace("_", " ")
 
 
 def _number(value: float | None) -> str:

@@ -10,21 +10,25 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from infra.errors import InfraError
+from infra.params import Params
 from infra.trials import MEASURES
 from models.correlation import interval
 from models.errors import ModelError
 from models.quality_lmm import QualityLMM
 from tasks.errors import StageError, VitalError
-from tasks.evaluation import predict
+from tasks.evaluation import correlate, predict, reason
 from tasks.evaluation.agreements import WITHIN_TYPE, Measurements, Sampling
 from tasks.evaluation.correlate import orient
+from tasks.evaluation.inferences import per_medium, qualities
 from tasks.prepared import CachedFeatures
-from tasks.records import Split
-from tasks.shards import write_json
+from tasks.records import INFERENCES, Split
+from tasks.shards import read_table, write_json
 from tasks.stage import SHARED, Place, read_params, stage_config
 from tasks.targets import scored_candidates
 
@@ -57,6 +61,8 @@ def measure(root: Path) -> dict[str, Any]:
     place = Place(root, root / ".work" / "measure", root / ".work" / "measure" / "out")
     pool = scored_candidates(place)
     held_out = pd.DataFrame(pool[pool["split"] == Split.HELD_OUT])
+    if (place.root / "artifacts" / "two_stage").is_dir():
+        return _measure_reasons(place, params, measured_by)
     entries = _entries(place)
     encoders, features = _features(place, held_out, entries, config)
     media = predict.decodable(held_out, features[predict.VITAL]).sort_values("id", ignore_index=True)
@@ -68,11 +74,42 @@ def measure(root: Path) -> dict[str, Any]:
     if len(predictions) != len(entries) * len(media):
         raise StageError("a model gave a medium no finite score: its weights are broken")
     predictions["score"] = predictions["score"].round(DIGITS)  # measures are those of the scores that are kept
+    return _measured(predictions, media, measured_by)
+
+
+def _measured(predictions: pd.DataFrame, media: pd.DataFrame, measured_by: correlate.Config) -> dict[str, Any]:
     measurements = Measurements(orient(predictions, measured_by.readouts), measured_by.sampling)
+    names = list(dict.fromkeys(predictions["model"]))
     return {
         "media": _columns(media),
-        "models": {entry.name: _told(entry.name, predictions, measurements, measured_by.sampling) for entry in entries},
+        "models": {name: _told(name, predictions, measurements, measured_by.sampling) for name in names},
     }
+
+
+def _measure_reasons(place: Place, params: Params, measured_by: correlate.Config) -> dict[str, Any]:
+    """Ask one-stage and two-stage models as the stage ``reason`` does; its figures stand beside the usual measures."""
+    config = stage_config("reason", params)
+    asked = Place(place.root, place.work / "reason", place.work / "reason" / "out")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    reason.run(config, asked)
+    inferences = read_table(asked.out / "inferences.parquet", INFERENCES).sort_values(["model", "id"])
+    pool = scored_candidates(place)
+    told_of = set(inferences["id"])
+    media = pd.DataFrame(pool[[medium in told_of for medium in pool["id"]]]).sort_values("id", ignore_index=True)
+    parts: list[pd.DataFrame] = []
+    for name, rows in inferences.groupby("model", sort=True):
+        qualities_N = qualities(rows, "expectation").round(DIGITS)
+        parts.append(predict.prediction_rows(str(name), media, qualities_N, None, "expectation"))
+    told = _measured(pd.concat(parts, ignore_index=True), media, measured_by)
+    for name, rows in inferences.groupby("model", sort=True):
+        figures = per_medium(rows)
+        told["models"][str(name)]["figures"] = {key: _listed(values_N) for key, values_N in figures.items()}
+    return told
+
+
+def _listed(values_N: NDArray[np.float64]) -> str:
+    """A figure of every medium, in their order; ``nan`` where it is undefined."""
+    return " ".join(f"{value:.{DIGITS}g}" for value in values_N)
 
 
 def _entries(place: Place) -> list[predict.Entry]:

@@ -108,7 +108,7 @@ def test_unknown_names_are_told_with_those_that_there_are(root: Path):
 
 
 def test_the_projects_own_studies_can_be_read(checkout: Path):
-    assert set(study_names(checkout)) == {"ablations", "pretrain_size", "warm_up_size", "zoo"}
+    assert set(study_names(checkout)) == {"ablations", "pretrain_size", "two_stage", "warm_up_size", "zoo"}
     for name in study_names(checkout):
         study = read_study(checkout, name)
         assert all(study.params_of(trial, checkout) for trial in study.trials())

@@ -25,6 +25,7 @@ from models.motion import MotionConfig, MotionExtractor, MotionProjector
 from models.opinion import pmod
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, QualityLMM
 from models.tokenizer import IMAGE_CONTEXT, build_tokenizer
+from models.two_stage import pair
 from models.vision_encoder import EMBEDDED_SPEC, save_encoder
 from tasks.pool import load_candidates
 from tasks.records import CANDIDATES, EXAMPLES, OPINIONS, REVIEWED, Origin, Split, Task
@@ -296,6 +297,24 @@ def write_pretrained() -> Callable[[Path], None]:
         shares = {"single": 0.5, "pair": 0.25, "distortion": 0.25}
         examples = {"single": 60, "pair": 30, "distortion": 30}
         write_json(folder / "recipe.json", {"decoder": "small", "shares": shares, "examples": examples})
+
+    return write
+
+
+@pytest.fixture
+def write_two_stage() -> Callable[[Path], None]:
+    """Stand in for the stage ``two_stage``: decoders that were moved a little, each in a way of its own."""
+
+    def write(root: Path) -> None:
+        model = QualityLMM.from_pretrained(root / "artifacts" / "pretrain" / "model")
+        both = pair(model, "text", shared=False)
+        torch.manual_seed(3)
+        with torch.no_grad():
+            for parameter in (*both.describer.language_model.parameters(), *both.reasoner.parameters()):
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        folder = root / "artifacts" / "two_stage"
+        both.save_pretrained(folder)
+        both.describer.save_pretrained(folder / "one_stage")
 
     return write
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from models.levels import LEVELS
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, QualityLMM
-from models.two_stage import Description, TwoStageLMM, pair
+from models.two_stage import Description, TwoStageLMM
 from tasks.errors import StageError
 from tasks.evaluation import reason
 from tasks.evaluation.choices import Resampling
@@ -35,21 +34,13 @@ CONFIG = reason.Config(
 )
 
 
-def write_two_stage(root: Path) -> None:
-    """Stand in for the stage ``two_stage``: decoders that were moved a little, each in a way of its own."""
-    model = QualityLMM.from_pretrained(root / "artifacts" / "pretrain" / "model")
-    both = pair(model, "text", shared=False)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in (*both.describer.language_model.parameters(), *both.reasoner.parameters()):
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    folder = root / "artifacts" / "two_stage"
-    both.save_pretrained(folder)
-    both.describer.save_pretrained(folder / "one_stage")
-
-
 @pytest.fixture
-def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained: Callable[[Path], None]) -> Place:
+def place(
+    line: Path,
+    place_for: Callable[[Path, str], Place],
+    write_pretrained: Callable[[Path], None],
+    write_two_stage: Callable[[Path], None],
+) -> Place:
     write_pretrained(line)
     write_two_stage(line)
     return place_for(line, "reason")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import spearmanr
-from tiny_study import make_frame, make_result
+from tiny_study import STUDY, make_frame, make_result, write_study
 
 from infra.errors import InfraError
 from infra.study_files import read_study
@@ -117,7 +117,7 @@ def test_stale_results_are_named_and_left_out(root: Path):
     table = make_table(study, root, NOW)
     stale = next(note for note in table.notes if note.startswith("Stale"))
     assert "level-seed1 (settings changed)" in stale
-    assert "full-seed1 (collect, distort, score, assemble, validate, base changed)" in stale
+    assert "full-seed1 (collect, distort, score, review, assemble, validate, base changed)" in stale
     assert {row.variant: set(row.measures["srcc"]) for row in table.rows} == {"full": {0}, "level": {0}}
     # a clone without artifacts cannot tell which data are today's, but never mixes two kinds of them
     elsewhere = make_table(study, root, None)
@@ -189,3 +189,28 @@ def test_results_of_two_machines_stand_in_one_table_that_says_so(root: Path):
     assert "Annotated on several machines: targets of held-out media differ by up to 0.0003." in table.notes
     assert any("level-seed1 (made of other data than the rest)" in note for note in table.notes)
     assert {row.variant: set(row.measures["srcc"]) for row in table.rows} == {"full": {0, 1}, "level": {0}}
+
+
+def test_figures_are_means_over_media_and_their_differences_pair_seeds_and_contents(root: Path):
+    late = {"full": "1 0 nan 1 0 0 1 1", "level": "0 0 nan 0 0 0 1 1"}
+    study = STUDY | {"figures": ["late_switch"], "differences": [["full/vital-base-small", "level/vital-base-small"]]}
+    write_study(root, study)
+    for trial, scores in SCORES.items():
+        put(root, trial, scores)
+        path = root / f"metrics/studies/tiny/{trial}.json"
+        result = json.loads(path.read_text())
+        for told in result["models"].values():
+            told["figures"] = {"late_switch": late[trial.partition("-")[0]]}
+        path.write_text(json.dumps(result))
+    table = make_table(read_study(root, "tiny"), root)
+    rows = {row.variant: row for row in table.rows}
+    assert rows["full"].mean("late_switch") == pytest.approx(4 / 7)
+    assert rows["level"].mean("late_switch") == pytest.approx(2 / 7)
+    (srcc, figure) = table.differences
+    assert (srcc.of, figure.of) == ("SRCC", "late_switch")
+    assert figure.value == pytest.approx(2 / 7)
+    assert figure.low <= figure.value <= figure.high
+    assert "| late switch | `full/vital-base-small` | `level/vital-base-small` | +.286" in markdown(table)
+    write_study(root, study | {"figures": ["early_switch"]})
+    with pytest.raises(StageError, match="has no figure 'early_switch'; it has late_switch"):
+        make_table(read_study(root, "tiny"), root)

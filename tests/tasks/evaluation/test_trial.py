@@ -15,7 +15,7 @@ from models.vision_encoder import prepare_image, swap_encoder
 from tasks.evaluation.trial import measure
 from tasks.media import decode_image
 from tasks.pool import load_candidates, read_media
-from tasks.records import OPINIONS
+from tasks.records import INFERENCES, OPINIONS
 from tasks.shards import read_table
 from tasks.stage import Place
 
@@ -90,3 +90,25 @@ def test_a_trial_that_only_warms_up_is_measured_by_what_it_made(root: Path, tmp_
     assert found["vital-zero-large"]["scores"] != found["base-warm-up-large"]["scores"]
     kept = list((root / ".work" / "shared" / "base_features").iterdir())
     assert kept, "the base encoder's features are kept for the other trials"
+
+
+def test_a_trial_of_two_stages_tells_what_each_model_said_of_every_medium(
+    root: Path, write_two_stage: Callable[[Path], None]
+):
+    write_two_stage(root)
+    found = measure(root)
+    assert set(found["models"]) == {"one_stage", "pretrained", "two_stage"}
+    inferences = read_table(root / ".work/measure/reason/out/inferences.parquet", INFERENCES)
+    targets = np.array(found["media"]["target"])
+    for name, told in found["models"].items():
+        rows = inferences[inferences["model"] == name].sort_values("id")
+        assert rows["id"].tolist() == found["media"]["id"]
+        scores = np.array([float(np.array(probs) @ CENTRES) for probs in rows["level_probs"]])
+        assert np.allclose(np.array(told["scores"].split(), dtype=float), scores, atol=1e-5)
+        assert told["measures"]["srcc"]["value"] == pytest.approx(
+            spearmanr(scores.round(5), targets).statistic, abs=1e-5
+        )
+        late = np.array(told["figures"]["late_switch"].split(), dtype=float)
+        assert late.tolist() == rows["late_switch"].astype(float).tolist()
+    assert set(found["models"]["pretrained"]["figures"]["text_flip"].split()) == {"nan"}
+    assert {float(part) for part in found["models"]["two_stage"]["figures"]["text_flip"].split()} == {0.0}
