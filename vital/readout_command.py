@@ -97,7 +97,10 @@ def _said(
     def of(opened: "Opened") -> "Ask[Record]":
         from tasks.evaluation.subjects.asking import drawing
         from tasks.evaluation.subjects.course import say
-        from tasks.evaluation.subjects.scoring import expectations
+        from tasks.evaluation.subjects.scoring import check_place, expectations
+
+        if settings["expectation"]:
+            check_place(opened.course)
 
         def ask(media: "Sequence[Shown]") -> "list[Record]":
             subject, course = opened.subject, opened.course

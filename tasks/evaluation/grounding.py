@@ -59,7 +59,7 @@ def ground_recorded(
         contents: of media by their names; media without one are contents of their own.
 
     Returns:
-        Plain values: for each file, a regression of the model's scores and of people's, on the same images.
+        Plain values: for each file, a regression of the model's scores, and of people's on the images that they scored.
 
     Raises:
         StageError: a file cannot be read, or holds too little.
@@ -109,7 +109,9 @@ def measure(
     fitting: Fitting,
     contents: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Regress one model's scores, and people's where every image has one, on the claims of its texts.
+    """Regress one model's scores on the claims of its texts, and people's scores of those images that have one.
+
+    People's part is None where they scored fewer contents than there are folds.
 
     Raises:
         ModelError: there are fewer contents than folds.
@@ -122,10 +124,12 @@ def measure(
         raise StageError(msg)
     signs_NF = np.array([[feature_signs(answer.image_text or "")[one] for one in FEATURES] for answer in told], float)
     content_N = [contents.get(answer.medium, answer.medium) for answer in told]
-    human = [answer.human for answer in told if answer.human is not None]
+    rated = [number for number, answer in enumerate(told) if answer.human is not None]
+    enough = len({content_N[number] for number in rated}) >= max(2, fitting.folds)
 
-    def fitted(qualities: Sequence[float]) -> dict[str, Any]:
-        found = ground(signs_NF, qualities, content_N, fitting.folds, fitting.permutations, fitting.seed)
+    def fitted(qualities: Sequence[float], rows: Sequence[int]) -> dict[str, Any]:
+        contents = [content_N[number] for number in rows]
+        found = ground(signs_NF[rows], qualities, contents, fitting.folds, fitting.permutations, fitting.seed)
         return _told(found)
 
     return {
@@ -133,8 +137,8 @@ def measure(
         "rejected": dict(rejected) | ({"no_text": silent} if silent else {}),
         "said": {str(one): _said(signs_NF[:, number]) for number, one in enumerate(FEATURES)},
         "nothing_said": int((signs_NF == 0).all(axis=1).sum()),
-        "model": fitted([answer.image for answer in told]),
-        "people": fitted(human) if human and len(human) == len(told) else None,
+        "model": fitted([answer.image for answer in told], range(len(told))),
+        "people": fitted([float(told[number].human or 0.0) for number in rated], rated) if enough else None,
     }
 
 

@@ -7,6 +7,7 @@ without describing: greedy and repeated answers, the level after the description
 the medium, layer by layer, and where attention lies. What they say is stored before any figure.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Report:
 
     Attributes:
         figures: model -> figure -> value, see ``tasks.evaluation.inferences``; None where it is undefined.
-        two_stage_minus_one_stage: of every figure.
+        two_stage_minus_one_stage: of every figure; empty unless both were asked.
     """
 
     media: int
@@ -110,7 +111,7 @@ def missing(config: Config, root: Path) -> list[str]:
 
 
 def run(config: Config, place: Place) -> Report:
-    """Ask all models; outputs ``inferences.parquet``, ``figures.json`` and ``rejects.parquet``.
+    """Ask all models that there are; outputs ``inferences.parquet``, ``figures.json`` and ``rejects.parquet``.
 
     Raises:
         StageError: too many media do not decode, or a model stands on another encoder than the line's.
@@ -122,7 +123,7 @@ def run(config: Config, place: Place) -> Report:
     features = _features(place, held_out, base, config)
     media = pd.DataFrame(held_out[[medium in features.ids for medium in held_out["id"]]])
     parts = TableParts(place.work / "inferences", INFERENCES)
-    for name in (PRETRAINED, ONE_STAGE, TWO_STAGE):
+    for name in _askable(place):
         if not parts.has(name):
             subject, course = _open(name, place, base, config)
             parts.add(name, frame_of(INFERENCES, _asked(name, subject, course, (media, features), config)))
@@ -148,6 +149,16 @@ def run(config: Config, place: Place) -> Report:
 
 def _values(shares: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     return {name: share["value"] for name, share in shares.items()}
+
+
+def _askable(place: Place) -> list[str]:
+    """Models that there are, and that can be asked: a reasoner that reads media beside the text cannot."""
+    folder = place.artifacts("two_stage")
+    layout = json.loads((folder / "two_stage.json").read_text())
+    found = {PRETRAINED: True, ONE_STAGE: (folder / ONE_STAGE).is_dir(), TWO_STAGE: layout["input"] == "text"}
+    for name in (name for name, there in found.items() if not there):
+        log.warning("%s is not asked: two_stage has trained none (control), or one of the ablation block_mask", name)
+    return [name for name, there in found.items() if there]
 
 
 def _features(place: Place, held_out: pd.DataFrame, base: QualityLMM, config: Config) -> CachedFeatures:

@@ -52,6 +52,7 @@ class CheckpointSubject:
             msg = f"{name} has no chat template: how it is asked is not known"
             raise StageError(msg)
         self._ends = _ends(model, self._tokenizer)
+        model.generation_config = GenerationConfig()  # what a call leaves open is filled in from there
         self._decoder: Decoder | None = None
         keeps = inspect.signature(model.forward).parameters
         self._last: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in keeps else {}

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from models.instruments.readout import WordReadout
+from tasks.errors import StageError
 from tasks.evaluation.subjects.course import Course, Drawing, Said, verdicts
 from tasks.evaluation.subjects.protocol import Asked, Floats, Shown, Subject
 
@@ -19,6 +20,19 @@ READOUTS: Final[tuple[ScoreReadout, ...]] = ("expectation", "word")
 def centres(words: int) -> Floats:
     """Centres of equal parts of [0, 1], ``[C]``, best first: the quality of each of so many level words."""
     return 1.0 - (np.arange(words) + 0.5) / words
+
+
+def check_place(course: Course) -> None:
+    """Refuse expectations of answers that describe and judge without a forced opening.
+
+    Raises:
+        StageError: nobody knows where in such an answer the level word is.
+    """
+    if course.way == "one_answer" and not course.opening:
+        raise StageError(
+            "a free answer that describes and judges has its level word anywhere, so that no expectation can be read "
+            "at its place: ask for --readout word, or force an opening"
+        )
 
 
 def expectations(subject: Subject, asked: Sequence[Asked], words: Sequence[str]) -> list[float]:
@@ -39,6 +53,7 @@ def image_qualities(
 ) -> list[float | None]:
     """Qualities of media that are shown, after the descriptions ``told``."""
     if readout == "expectation":
+        check_place(course)
         asked = [course.verdict_of(medium, text) for medium, text in zip(media, told, strict=True)]
         return [*expectations(subject, asked, course.words)]
     if course.way == "one_answer" and not course.opening:  # the free answer holds its verdict

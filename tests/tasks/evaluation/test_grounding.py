@@ -1,6 +1,7 @@
 """Claims in recorded texts, and how far qualities follow from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.errors import StageError
-from tasks.evaluation.contradiction import Keys, Options
-from tasks.evaluation.grounding import Fitting, contents_of, ground_recorded
+from tasks.evaluation.contradiction import Keys, Options, read_file
+from tasks.evaluation.grounding import Fitting, contents_of, ground_recorded, measure
 from tasks.evaluation.grounding_pages import markdown, page, write_pages
 from tasks.evaluation.recorded import Comparing
 from tasks.human_scale import Meaning, Polarity
@@ -59,6 +60,16 @@ def test_people_are_left_out_where_nothing_says_what_their_scores_mean(path: Pat
     (file,) = ground_recorded([path], Keys(), Options(1, 5, None), FITTING)["files"]
     assert file["people"] is None
     assert file["model"]["contents"] == 120
+
+
+def test_people_are_measured_on_what_they_scored(path: Path):
+    score = Keys().image_score
+    answers, _ = read_file(path, Keys(text_score=score, text_text=None), OPTIONS)
+    unrated = [replace(one, human=None) if number % 3 == 0 else one for number, one in enumerate(answers)]
+    file = measure(unrated, {}, "a", OPTIONS, FITTING, {})
+    assert (file["model"]["samples"], file["people"]["samples"]) == (120, 80)
+    few = [replace(one, human=None) if number > 3 else one for number, one in enumerate(answers)]
+    assert measure(few, {}, "a", OPTIONS, FITTING, {})["people"] is None
 
 
 def test_texts_that_are_missing_are_counted_up_to_a_limit(tmp_path: Path):

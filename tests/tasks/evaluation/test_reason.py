@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def test_batches_and_kills_change_no_row(place: Place, monkeypatch: pytest.Monke
     assert [list(drawn) for drawn in told(other)["drawn"]] == [list(drawn) for drawn in whole["drawn"]]
     for column in ("level_probs", "shares"):
         assert np.allclose(*(np.array(rows[column].tolist()) for rows in (told(other), whole)), atol=1e-5)
+
+
+def test_models_that_two_stage_left_out_are_left_out(place: Place):
+    folder = place.root / "artifacts" / "two_stage"
+    shutil.rmtree(folder / "one_stage")
+    few = dataclasses.replace(CONFIG, max_media=2, repeats=2)
+    report = reason.run(few, place)
+    assert set(report.figures) == {"pretrained", "two_stage"}
+    assert report.two_stage_minus_one_stage == {}
+    (folder / "two_stage.json").write_text('{"input": "block_mask", "reasoner": "separate"}')
+    other = Place(place.root, place.work / "other", place.work / "other" / "out")
+    assert set(reason.run(few, other).figures) == {"pretrained"}
 
 
 def test_a_model_on_another_encoder_is_refused(place: Place):

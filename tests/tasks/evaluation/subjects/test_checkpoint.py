@@ -76,6 +76,14 @@ def test_greedy_answers_are_those_of_transformers(
     assert subject.answers([Asked("Rate it", shown[1], opening)], Answering(9)) == [expected]
 
 
+def test_settings_of_its_own_change_no_answer(folder: Path, subject: CheckpointSubject, shown: list[Shown]):
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=9)
+    penalised = CheckpointSubject("penalised", model, AutoProcessor.from_pretrained(folder))
+    asked = [Asked("Rate it", shown[1], OPENING)]
+    assert penalised.answers(asked, Answering(9)) == subject.answers(asked, Answering(9))
+
+
 def test_words_are_as_probable_as_the_forward_pass_says(
     folder: Path, subject: CheckpointSubject, shown: list[Shown], pictures: list[Path]
 ):

@@ -13,10 +13,18 @@ from tiny_lmm import make_model
 
 from models.levels import CENTRES, LEVELS
 from models.sampling import Sampling
-from tasks.evaluation.subjects.course import Course, Drawing, describe
+from tasks.errors import StageError
+from tasks.evaluation.subjects.course import Course, Drawing, describe, without_opening
 from tasks.evaluation.subjects.line import LineSubject
 from tasks.evaluation.subjects.protocol import Asked, Shown
-from tasks.evaluation.subjects.scoring import centres, expectations, image_qualities, text_qualities, word_quality
+from tasks.evaluation.subjects.scoring import (
+    centres,
+    check_place,
+    expectations,
+    image_qualities,
+    text_qualities,
+    word_quality,
+)
 
 COURSE = Course("judge", "Describe it.", "Rate it.", "A person says: {description} Rate the {medium}.")
 HOW = Drawing(Sampling(), [0])
@@ -94,3 +102,10 @@ def test_words_are_read_where_each_course_says_its_verdict(way: Any):
     assert ("fair. The quality" in verdict.opening) == (way == "one_answer")
     assert blind.medium is None
     assert blind.question == "A person says: fair. Rate it."
+
+
+def test_a_free_answer_of_both_has_no_place_for_an_expectation():
+    course = Course("one_answer", "Describe it, then rate it.", "", "{description}")
+    check_place(course)
+    with pytest.raises(StageError, match="level word anywhere"):
+        check_place(without_opening(course))
