@@ -81,14 +81,28 @@ _WORD: Final = (
     rf"(?:(?P<turned>{'|'.join(_TURNED)})|(?P<very>(?:very|extremely|really|exceptionally) )?"
     rf"(?P<word>{'|'.join(_LEVEL_OF)}))\b"
 )
+_DEGREE: Final = (
+    r"(?:\w+ly|very|quite|rather|somewhat|only|just|still|also|of|a|an|the|overall|as|to be|"
+    r"considered|rated|deemed|judged)"
+)
+"""Words that may stand between "quality is" and its level: others ("is affected by low light") make it another's."""
+_THING: Final = r"(?:image|picture|photo|photograph|video|clip|quality|impression|appearance|result|one)"
+_OF_WHAT: Final = rf"(?: (?:of|for) (?:the|this|that|its) (?:\w+ )??{_THING}| (?:it|(?:the|this|that) {_THING}))?"
 _SAID: Final = (
-    rf"\b(?:{_RATING}|{_WHOLE})\b[^,;]*?(?:\b(?:is|are|as|be|remains|seems|looks)\b|:) (?:(?!not)\w+ ){{0,2}}?{_WORD}",
+    (
+        rf"\b(?:{_RATING}|{_WHOLE})\b{_OF_WHAT}[,:]?"
+        rf"(?: (?:is|are|as|be|remains|seems|looks|it is|it's|i would say))?:? (?:{_DEGREE} ){{0,3}}?{_WORD}"
+    ),
     rf"\b{_WORD}(?: (?:overall|general|visual|image|picture|video))*[ -]quality\b",
-    rf"\b{_WORD}",
+    rf"\b{_WORD} {_THING}\b",
 )
 """Ways to name a level in a sentence that gives a verdict; what an earlier one finds is what is meant."""
 _SAYINGS: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _SAID)
-_DENIED: Final = re.compile(r"\b(?:not|never|neither|nor|hardly|far from)\b|n['\u2019]t\b", re.IGNORECASE)
+_DENIED: Final = re.compile(
+    r"\b(?:not|never|neither|nor|hardly|far from|(?<!i )would|could|should|might|less than|more than|between|enough)\b|"
+    r"n['\u2019]t\b",
+    re.IGNORECASE,
+)
 _CLAUSE: Final = re.compile(r"[,;:]|\b(?:and|but|so|while|although)\b", re.IGNORECASE)
 
 
