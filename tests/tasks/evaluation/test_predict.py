@@ -117,7 +117,7 @@ def test_the_pretrained_model_is_rated_after_the_conversation_it_was_trained_wit
     (base,) = (entry for entry in predict.list_zoo(place) if entry.encoder == predict.BASE)
     predict.run(CONFIG, place)
     sentence = "The quality of the image is"
-    before = f"\n{user}<|im_end|>\n<|im_start|>assistant\n"
+    before = f"<img></img>\n{user}<|im_end|>\n<|im_start|>assistant\n"
     assert {conversation.partition("user\n")[2] for conversation in trained[sentence]} == {before}
     untrained = QualityLMM.from_pretrained(base.folder)  # it knows no question, and is asked none
     assert untrained.question == "empty"

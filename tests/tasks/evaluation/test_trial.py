@@ -59,7 +59,7 @@ def test_a_trials_model_is_rated_after_the_conversation_it_was_trained_with(
     sentence = "The quality of the image is"
     assert trained[sentence] == rated[sentence]
     (conversation,) = rated[sentence]
-    assert conversation.endswith(f"user\n\n{user}<|im_end|>\n<|im_start|>assistant\n")
+    assert conversation.endswith(f"user\n<img></img>\n{user}<|im_end|>\n<|im_start|>assistant\n")
     (of_clips,) = rated["The quality of the video is"]
     assert of_clips == conversation.replace("this image", "this video")
 
