@@ -186,12 +186,24 @@ def load_internvl(
         msg = f"{folder} does not load as InternVL: {error}"
         raise ModelError(" ".join(msg.split())) from error
     internvl, info = cast("tuple[InternVLForConditionalGeneration, dict[str, Any]]", loaded)
+    check_fit(folder, info)
+    internvl.config.tie_word_embeddings = has_tied_head(internvl)
+    return internvl
+
+
+def check_fit(folder: Path, info: Mapping[str, Any]) -> None:
+    """Refuse a folder whose tensors are not those of its configuration.
+
+    Args:
+        info: what transformers tells with ``output_loading_info``: names per problem.
+
+    Raises:
+        ModelError: there is a problem.
+    """
     for problem, names in info.items():
         if names:
             msg = f"{folder} does not fit its config.json: {problem.replace('_', ' ')} {sorted(map(str, names))[:3]}"
             raise ModelError(msg)
-    internvl.config.tie_word_embeddings = has_tied_head(internvl)
-    return internvl
 
 
 def has_tied_head(internvl: InternVLForConditionalGeneration) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
 
 from models.answering import continued_texts
-from models.checkpoint import MAX_SHARD_BYTES, checkpoint_shards, has_tied_head, require_files, stored_type
+from models.checkpoint import MAX_SHARD_BYTES, check_fit, checkpoint_shards, has_tied_head, require_files, stored_type
 from models.conversations import Conversation, Turn, heads
 from models.errors import ModelError
 from models.levels import level_token_ids
@@ -135,11 +135,7 @@ class TextReasoner(nn.Module):
             msg = f"{folder} does not load as a text reasoner: {error}"
             raise ModelError(" ".join(msg.split())) from error
         causal, info = cast("tuple[Qwen2ForCausalLM, dict[str, Any]]", loaded)
-        for problem, names in info.items():
-            if names:
-                what = f"{problem.replace('_', ' ')} {sorted(map(str, names))[:3]}"
-                msg = f"{folder} does not fit its config.json: {what}"
-                raise ModelError(msg)
+        check_fit(folder, info)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(causal, tokenizer, layout["system"], layout["question"]).eval()
 

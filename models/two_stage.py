@@ -125,24 +125,6 @@ def logits_after(
     return level_logits(model, answer_rows(model, model.visual_tokens(media), talks, tails))
 
 
-@torch.no_grad()
-def assess_in_one(
-    model: QualityLMM, media: Sequence[Medium], max_new_tokens: int = _DESCRIPTION_TOKENS
-) -> tuple[list[Description], Verdicts]:
-    """What a one-stage model says, description and verdict, and its levels after its own description.
-
-    The description is what it said before the forced sentence, unfiltered; all of it where that sentence is missing.
-    """
-    prompts = [question_of("assessment", model.question, is_video=medium.is_video) for medium in media]
-    answers = model.generate(media, prompts, max_new_tokens=max_new_tokens)
-    found = []
-    for medium, answer in zip(media, answers, strict=True):
-        sentence = VIDEO_PREFIX if medium.is_video else IMAGE_PREFIX
-        found.append(Description(answer.partition(sentence)[0].strip(), medium.is_video))
-    logits_N5 = logits_after(model, media, found, "assessment", blind=False)
-    return found, Verdicts(answers, logits_N5.softmax(-1))
-
-
 # ------------------------------------------------------------------ two stages
 
 

@@ -27,7 +27,15 @@ from tqdm import tqdm
 from models.motion import MotionExtractor
 from models.passes import passes
 from models.quality_lmm import VisualFeatures
-from models.vision_encoder import VisualInput, VisualSpec, prepare_clip, prepare_image, wanted_frames
+from models.vision_encoder import (
+    HasEncoder,
+    VisualInput,
+    VisualSpec,
+    encoder_state,
+    prepare_clip,
+    prepare_image,
+    wanted_frames,
+)
 from tasks import group
 from tasks.errors import MediaError, StageError
 from tasks.media import ADMITTED, Clip, Limits, Pixels, decode_image, decode_video
@@ -276,6 +284,12 @@ def spec_of(encoders: Mapping[str, FrozenEncoder]) -> VisualSpec:
     if len(specs) != 1:
         raise StageError("models that are compared on one set of media must prepare them in the same way")
     return specs.pop()
+
+
+def stands_on(model: HasEncoder, other: HasEncoder) -> bool:
+    """Whether two models have the same encoder and motion extractor, bit by bit."""
+    own, theirs = encoder_state(model), encoder_state(other)
+    return own.keys() == theirs.keys() and all(torch.equal(own[name].cpu(), theirs[name].cpu()) for name in own)
 
 
 def encoded(media: Looks, model: FrozenEncoder) -> Iterator[tuple[str, TileMotion]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vital.recorded_options import report_options, show_report
+from vital.recorded_options import report_options
 from vital.subject_options import SubjectOptions, need_models, subject_options
 
 
@@ -38,15 +38,8 @@ def lens(  # noqa: PLR0913, PLR0917 - one argument per option
     from tasks.evaluation.lens import SCHEMA, lens_questions, measure
     from tasks.evaluation.lens_pages import markdown, write_pages
     from tasks.evaluation.recorded import Comparing
-    from vital.live_asking import Asking, ask_models
+    from vital.live_asking import Instrument, use_instrument
 
+    instrument = Instrument("lens", SCHEMA, lens_questions, measure, markdown, write_pages)
     comparing = Comparing(bootstrap, seed, examples=examples, max_reject_share=max_reject_share)
-    asking = Asking(
-        "lens",
-        lambda opened: lens_questions(opened.subject, opened.course, asked.sampling, seed),
-        {"seed": seed, "schema": SCHEMA},
-        max_reject_share,
-    )
-    told = ask_models(asked, paths, asking, out)
-    report = measure(told, asked.sampling, comparing)
-    show_report(report, out, as_json=as_json, markdown=markdown, write=write_pages)
+    use_instrument(instrument, asked, paths, comparing, out, as_json=as_json)

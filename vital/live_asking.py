@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vital.media_files import Named, find_media, tell_problem, with_progress
+from vital.recorded_options import show_report
 from vital.result_files import FileState, Record, ResultFile, Shape, left_of, run_name
 from vital.subject_options import SubjectOptions
 
 if TYPE_CHECKING:
+    from models.sampling import Sampling
+    from tasks.evaluation.recorded import Comparing
     from tasks.evaluation.subjects.asking import Ask, Rejected
     from tasks.evaluation.subjects.course import Course
     from tasks.evaluation.subjects.opening import Opened
+    from tasks.evaluation.subjects.protocol import Subject
 
 _SHAPE = Shape((), lambda record: record)
 
@@ -54,6 +58,46 @@ class Asking:
     ask: "Callable[[Opened], Ask[Record]]"
     settings: Mapping[str, Any]
     max_reject_share: float
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What reads models that are asked, and tells of it.
+
+    Attributes:
+        command: its name. schema: of its records.
+        questions: of a subject, its course, the sampling and the seed: what is asked about some media.
+        measure: of what was said, the sampling and how it is compared: the report.
+        markdown, write: the report for people.
+    """
+
+    command: str
+    schema: int
+    questions: "Callable[[Subject, Course, Sampling, int], Ask[Record]]"
+    measure: "Callable[[Sequence[Told], Sampling, Comparing], dict[str, Any]]"
+    markdown: Callable[[Mapping[str, Any]], str]
+    write: Callable[[Path, Mapping[str, Any]], list[Path]]
+
+
+def use_instrument(
+    instrument: Instrument,
+    asked: SubjectOptions,
+    names: Sequence[str],
+    comparing: "Comparing",
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Ask all models about all media, and show what the instrument makes of it; see :func:`ask_models`."""
+    asking = Asking(
+        instrument.command,
+        lambda opened: instrument.questions(opened.subject, opened.course, asked.sampling, comparing.seed),
+        {"seed": comparing.seed, "schema": instrument.schema},
+        comparing.max_reject_share,
+    )
+    told = ask_models(asked, names, asking, out)
+    report = instrument.measure(told, asked.sampling, comparing)
+    show_report(report, out, as_json=as_json, markdown=instrument.markdown, write=instrument.write)
 
 
 def ask_models(asked: SubjectOptions, names: Sequence[str], asking: Asking, out: Path | None) -> list[Told]:

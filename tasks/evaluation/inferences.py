@@ -3,7 +3,7 @@
 Shape legend: ``N`` media, ``R`` drawn answers, ``G`` contents, ``B`` replicates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from models.instruments.word_balance import Agreement, compare
 from models.levels import CENTRES, LEVELS, expectation
 from tasks.errors import StageError
 from tasks.evaluation.choices import Resampling
+from tasks.evaluation.recorded import told_shares
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +30,6 @@ the same after the description alone."""
 _AGREEMENTS: Final = ("srcc", "plcc")
 _MAX_UNDEFINED: Final = 0.05
 _MIN_SAMPLES: Final = 3
-DIGITS: Final = 6
 
 
 def qualities(rows: pd.DataFrame, readout: str) -> Floats:
@@ -180,14 +180,6 @@ class Figures:
         return Share(value, low, high, samples)
 
 
-def rounded(shares: Mapping[str, Share]) -> dict[str, dict[str, Any]]:
-    """Shares by name as JSON holds them."""
-    return {
-        name: {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in vars(share).items()}
-        for name, share in shares.items()
-    }
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Figures of some models, and of pairs of them, as JSON holds them."""
@@ -199,7 +191,7 @@ class Comparison:
 def compared(figures: Figures, pairs: Sequence[tuple[str, str]]) -> Comparison:
     """Tell the figures of every model, and the first less the second of each pair."""
     apart = [
-        {"first": first, "second": second, "figures": rounded(figures.difference(first, second))}
+        {"first": first, "second": second, "figures": told_shares(figures.difference(first, second))}
         for first, second in pairs
     ]
-    return Comparison({model: rounded(figures.of(model)) for model in figures.models}, apart)
+    return Comparison({model: told_shares(figures.of(model)) for model in figures.models}, apart)

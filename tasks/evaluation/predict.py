@@ -25,13 +25,12 @@ from models.levels import LEVELS, expectation
 from models.linear_probe import LinearProbe
 from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM, VisualFeatures
-from models.vision_encoder import encoder_state
 from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.evaluation.baselines import MeanPooled, ProbeConfig, niqe_scores, pooled, train_probe
 from tasks.feature_rows import encode_rows
 from tasks.pool import read_media
-from tasks.prepared import CachedFeatures, FrozenEncoder, Preparation, check_rejects, encode_media
+from tasks.prepared import CachedFeatures, FrozenEncoder, Preparation, check_rejects, encode_media, stands_on
 from tasks.records import PREDICTIONS, REJECTS, Split
 from tasks.shards import TableParts, digest, frame_of, write_json, write_table
 from tasks.stage import Place
@@ -288,8 +287,7 @@ def load_entry(entry: Entry, encoders: Mapping[str, QualityLMM]) -> QualityLMM:
         StageError: its encoder has other weights.
     """
     model = QualityLMM.from_pretrained(entry.folder)
-    own, cached = encoder_state(model), encoder_state(encoders[entry.encoder])
-    if own.keys() != cached.keys() or any(not torch.equal(own[name], cached[name]) for name in own):
+    if not stands_on(model, encoders[entry.encoder]):
         msg = f"{entry.name} does not stand on the {entry.encoder} encoder: run dvc repro warm_up"
         raise StageError(msg)
     return model

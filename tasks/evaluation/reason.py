@@ -26,7 +26,6 @@ from models.levels import LEVELS
 from models.quality_lmm import QualityLMM
 from models.sampling import Sampling
 from models.two_stage import TwoStageLMM
-from models.vision_encoder import encoder_state
 from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.evaluation.choices import Resampling
@@ -37,7 +36,7 @@ from tasks.evaluation.subjects.courses import line_course, one_stage_course, two
 from tasks.evaluation.subjects.line import LineSubject, TwoStageSubject
 from tasks.evaluation.subjects.protocol import Shown, Subject
 from tasks.pool import read_media
-from tasks.prepared import CachedFeatures, Preparation, encode_media
+from tasks.prepared import CachedFeatures, Preparation, encode_media, stands_on
 from tasks.records import INFERENCES, REJECTS, Modality, Split
 from tasks.shards import TableParts, frame_of, write_json, write_table
 from tasks.stage import Place
@@ -185,8 +184,7 @@ def _open(name: str, place: Place, base: QualityLMM, config: Config) -> tuple[Su
 
 
 def _check_encoder(name: str, model: QualityLMM, base: QualityLMM) -> None:
-    own, line = encoder_state(model), encoder_state(base)
-    if own.keys() != line.keys() or any(not torch.equal(own[key].cpu(), line[key].cpu()) for key in own):
+    if not stands_on(model, base):
         msg = f"{name} does not stand on the encoder of the line: run dvc repro two_stage"
         raise StageError(msg)
 

@@ -19,7 +19,6 @@ from models.two_stage import (
     Description,
     ReasonerInput,
     TwoStageLMM,
-    assess_in_one,
     described,
     logits_after,
     pair,
@@ -257,17 +256,6 @@ def test_words_of_a_judgement_are_the_likeliest_ones(model: QualityLMM):
     answers = both.judge(TEXTS[:2], max_new_tokens=4).answers
     for text, answer in zip(TEXTS, answers, strict=False):
         assert model.continue_texts([model._head_embeddings(None, text.text)], 4) == [answer]
-
-
-def test_a_one_stage_answer_is_read_after_its_own_description(taught: QualityLMM, media: list[VisualInput]):
-    texts, found = assess_in_one(taught, media, 40)
-    assert [one.text for one in texts] == ["Edges are crisp.", "Noise.", ""]
-    assert found.answers == list(ASSESSED)
-    assert LEVELS[int(found.probabilities_N5[0].argmax())] == "good"
-    assert LEVELS[int(found.probabilities_N5[2].argmax())] == "low"
-    with torch.no_grad():
-        wanted = logits_after(taught, media, texts, "assessment", blind=False).softmax(-1)
-    assert torch.equal(found.probabilities_N5, wanted)
 
 
 @torch.no_grad()

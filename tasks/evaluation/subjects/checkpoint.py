@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
@@ -154,7 +155,7 @@ class CheckpointSubject:
         answer = {"role": "assistant", "content": [{"type": "text", "text": asked.opening}]}
         try:
             forced = self.processor.apply_chat_template([*conversation, answer], continue_final_message=True)
-        except Exception:  # noqa: BLE001 - a template may raise anything where it knows no such turn
+        except (TemplateError, ValueError, TypeError, LookupError, AttributeError):  # it knows no such turn
             forced = ""
         if forced.endswith(asked.opening):
             return forced
