@@ -13,7 +13,7 @@ def test_the_studies_are_listed_with_their_purpose_and_state(vital: Vital):
     done = vital("study", "list")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["ablations", "pretrain_size", "warm_up_size", "zoo"]
+    assert [line.split()[0] for line in lines] == ["ablations", "pretrain_size", "two_stage", "warm_up_size", "zoo"]
     assert all("trials done" in line for line in lines)
     named = vital("study", "list", "zoo")
     assert [line.split()[0] for line in named.stdout.splitlines()[1:5]] == [
@@ -26,7 +26,7 @@ def test_an_unknown_study_is_one_line_with_those_that_there_are(vital: Vital, co
     done = vital("study", command[0], "huge", *command[1:])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "vital: unknown study 'huge'; the studies are ablations, pretrain_size, warm_up_size, zoo"
+        "vital: unknown study 'huge'; the studies are ablations, pretrain_size, two_stage, warm_up_size, zoo"
     )
 
 
