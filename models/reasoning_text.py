@@ -132,6 +132,11 @@ class Body:
     dropped: tuple[str, ...]
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, without the space between them."""
+    return [sentence for _, sentence in _sentences(text)]
+
+
 def leaks(text: str) -> tuple[Leak, ...]:
     """Everything in a text that gives the verdict away, in its order; words are told once."""
     return tuple(leak for start, sentence in _sentences(text) for leak in _leaks_in(sentence, start))

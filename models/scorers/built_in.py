@@ -5,7 +5,6 @@ The ONNX path imports neither torch nor a table library; a photograph pays for N
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.errors import MissingWeightsError, ModelError
 from models.scorers import views
+from models.scorers.onnx_session import onnx_session
 from models.scorers.protocol import Calibration, Pixels, Sampling, check_frames
 from models.scorers.screen import on_screen
 from models.scorers.views import View, ViewFunction
@@ -26,8 +26,6 @@ Forward = Callable[[View], NDArray[np.float32]]
 WEIGHTS: Final = Path(__file__).parent / "weights"
 """Per scorer: ``<name>.safetensors``, its twin ``<name>.onnx``, and the card ``<name>.json``."""
 
-_MOST_THREADS: Final = 4
-"""The networks are too small to feed more cores."""
 _DIGITS: Final = 6
 """Calibrated scores are rounded here, so that the last bits of a runtime's sums do not reach the tables."""
 _REBUILD: Final = "restore it from the repository, or train it: python -m tasks.annotation.train_scorers --help"
@@ -178,13 +176,7 @@ def _checked(path: Path, card: Card) -> bytes:
 
 
 def _onnx_forward(data: bytes, built_in: BuiltIn, threads: int | None) -> Forward:
-    import onnxruntime  # noqa: PLC0415 - paid for when a scorer is loaded, not when its name is
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or min(_MOST_THREADS, os.cpu_count() or 1)
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(data, f"{built_in.name}.onnx", threads)
 
     def forward(view: View) -> NDArray[np.float32]:
         return np.asarray(session.run(["raw"], dict(zip(built_in.inputs, view, strict=True)))[0], dtype=np.float32)
