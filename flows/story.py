@@ -21,6 +21,8 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "assistant": ("conversations", "turns", "loss_first.all", "loss_last.all"),
     "linear_probe": ("media", "contents", "loss_first.model.all", "loss_last.model.all"),
     "two_stage": ("lessons", "loss_last.describer.all", "loss_last.reasoner.all", "swapped"),
+    "explain": ("media", "texts", "explained"),
+    "rali": ("media", "explained", "align.recall_at_1", "after.std_ratio", "after.srcc", "parameters.ratio"),
     "predict": ("held_out_media", "held_out_contents", "rejected"),
     "answer": ("questions", "gain", "gain_over_blind"),
     "reason": (

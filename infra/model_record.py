@@ -19,6 +19,9 @@ DATA_SET: Final = "data_set"
 ENCODER: Final = "encoder"
 """Kind of candidate that is no whole model: it has no decoder, so it cannot assess."""
 
+STUDENT: Final = "student"
+"""Kind of candidate that scores without levels and words."""
+
 _CHUNK: Final = 1 << 20
 
 

@@ -18,7 +18,7 @@ from typing import Final
 from infra.dvc_store import ByteSources, Location, byte_places
 from infra.errors import RegistryError
 from infra.git import Git, local_path, mirror_tags
-from infra.model_record import DATA_SET, ENCODER, ModelFile, Record, hash_file
+from infra.model_record import DATA_SET, ENCODER, STUDENT, ModelFile, Record, hash_file
 from infra.tags import Version, models_of, read_tags
 from infra.workspace import CHECKOUT
 
@@ -33,6 +33,13 @@ DEFAULT_MODEL: Final = "vital-base"
 
 DATA: Final = "vital-data"
 """Name of the checkout's data set; those of workspaces begin with it."""
+
+_UNFIT: Final = {
+    ENCODER: "an encoder without a decoder",
+    DATA_SET: "a data set",
+    STUDENT: "a student without levels and words (vital score --scorer rali)",
+}
+"""Kinds of entry that cannot assess, and why."""
 
 _SPEC: Final = re.compile(r"^(?P<name>[A-Za-z0-9][\w/-]*)(?:@(?P<version>[\w.]+)|#(?P<stage>[\w/-]+))?$", re.ASCII)
 
@@ -250,7 +257,7 @@ def resolve_judge(spec: str | None = None, home: Path = CHECKOUT) -> Path:
     """
     registry = Registry.open(None, home)
     found = registry.promoted() if spec is None else registry.find(spec)
-    unfit = {ENCODER: "an encoder without a decoder", DATA_SET: "a data set"}.get(registry.record(found).candidate.kind)
+    unfit = _UNFIT.get(registry.record(found).candidate.kind)
     if unfit is not None:
         models = [name for name in registry.models if name != found.name and not name.startswith(DATA)]
         whole = ", ".join(models) or f"{DEFAULT_MODEL}, once promoted"

@@ -37,6 +37,8 @@ MEASURING: Final = "tasks/evaluation/trial.py"
 
 _MEASURED_BY: Final = {"predict": ("batch", "threads", "max_reject_share"), "correlate": ("readouts", "sampling")}
 """Sections, and their keys, that the measuring step reads."""
+_READOUT: Final = "expectation"
+"""Of the readouts that ``correlate`` knows, the one that a trial's models have."""
 _ASKED_BY: Final = ("max_media", "repeats", "temperature", "top_p", "seed", "max_reject_share")
 """Keys of ``reason`` that decide what two-stage models are asked in that step."""
 _SAME_NUMBERS: Final = {
@@ -140,6 +142,7 @@ def params_hash(trial: Trial, params: Params) -> str:
     read = {name: _telling(name, params[name]) for name in sorted(stages)}
     measured_by = dict(_MEASURED_BY) | ({"reason": _ASKED_BY} if "two_stage" in stages else {})
     read |= {name: {key: params[name][key] for key in keys} for name, keys in measured_by.items()}
+    read["correlate"] |= {"readouts": {_READOUT: params["correlate"]["readouts"][_READOUT]}}
     return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
 
 

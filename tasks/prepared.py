@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,8 +50,29 @@ TileMotion = tuple[Tensor, Tensor | None]
 """Tiles, and the motion stream of a video: pixels or features."""
 Looks = Mapping[str, list[VisualInput]]
 """Prepared views of some media, by id."""
-Maker = Callable[[Iterator[Looks]], dict[str, Tensor]]
+V = TypeVar("V")
+"""A prepared view of a medium."""
+Opened = tuple[str, list[V] | dict[str, str]]
+"""A medium's id with all of its views, or with the reject row that says why there are none."""
+Maker = Callable[[Iterator[Mapping[str, list[V]]]], dict[str, Tensor]]
 """What a part keeps of its media, which come in groups that are decoded together."""
+
+
+class PartSource(Protocol[V]):
+    """Where the media of parts come from."""
+
+    @property
+    def preparation(self) -> "Preparation":
+        """How they are prepared."""
+        ...
+
+    def open(self, row: Any) -> Opened[V]:
+        """One medium."""
+        ...
+
+    def part_name(self, ids: Sequence[str]) -> str:
+        """Name of the file that holds these media."""
+        ...
 
 
 class FrozenEncoder(Protocol):
@@ -361,7 +382,7 @@ class Preparer:
             return {"stage": stage, "id": row.id, "reason": error.reason, "detail": str(error)}
         return shown
 
-    def open(self, row: Any) -> tuple[str, list[VisualInput] | dict[str, str]]:
+    def open(self, row: Any) -> Opened[VisualInput]:
         """All views of one medium, or its reject row, with its id."""
         return row.id, self.prepare(row, range(self.views.count))
 
@@ -370,7 +391,9 @@ class Preparer:
         return digest(dataclasses.asdict(self.views), self.keys, list(ids))
 
 
-def fill_parts(folder: Path, candidates: pd.DataFrame, source: Preparer, made_of: Maker, media: int) -> list[Path]:
+def fill_parts(
+    folder: Path, candidates: pd.DataFrame, source: PartSource[V], made_of: Maker[V], media: int
+) -> list[Path]:
     """Make files of ``media`` media each, in the order of their ids; those that are there already are kept.
 
     The processes of a group share what there is to do; each of them returns when all files are there.
@@ -400,13 +423,11 @@ def fill_parts(folder: Path, candidates: pd.DataFrame, source: Preparer, made_of
     return paths
 
 
-def _write_part(
-    path: Path, groups: Iterable[Sequence[tuple[str, list[VisualInput] | dict[str, str]]]], made_of: Maker
-) -> None:
+def _write_part(path: Path, groups: Iterable[Sequence[Opened[V]]], made_of: Maker[V]) -> None:
     ids: list[str] = []
     rejects: list[dict[str, str]] = []
 
-    def looks() -> Iterator[Looks]:
+    def looks() -> Iterator[Mapping[str, list[V]]]:
         for results in groups:
             media = {name: outcome for name, outcome in results if isinstance(outcome, list)}
             ids.extend(media)

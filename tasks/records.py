@@ -264,6 +264,34 @@ INFERENCES: Final = _table(
 )
 """Written by ``reason``: what models say about held-out media, and how they come to it, stored before any figure."""
 
+EXPLANATIONS: Final = _table(
+    "explanations",
+    ("source", "id", "number"),
+    source=_S,  # "reviewed", "teacher", or the name of an imported data set
+    id=_S,  # candidate of the line, or key of an imported medium
+    content_id=_S,
+    modality=_S,  # Modality
+    number=_I,  # texts of one medium from one source, from 0
+    text=_S,  # without what gives the verdict away, unless leaks are kept
+    dropped=_I,  # sentences that gave it away
+    seed=_I,  # null unless the text was drawn
+    temperature=_F,
+    top_p=_F,
+)
+"""Written by ``explain``: reasoning text about media, whoever wrote it."""
+
+TAUGHT: Final = _table(
+    "taught",
+    ("id",),
+    id=_S,
+    content_id=_S,
+    modality=_S,
+    split=_S,  # null for imported media
+    teacher=_F,  # the teacher's quality, [0, 1]
+    opinion=_F,  # the machine opinion's mean, [0, 1]; null for imported media
+)
+"""Written by ``explain``: what media are worth, to the teacher and by machine opinion."""
+
 _T, _I32 = pa.large_string(), pa.int32()
 _NAME = pa.dictionary(pa.int32(), pa.string())
 

@@ -41,6 +41,8 @@ STAGES: Final[dict[str, str]] = {
     "assistant": "tasks.training.assistant",
     "linear_probe": "tasks.training.linear_probe",
     "two_stage": "tasks.training.two_stage",
+    "explain": "tasks.training.explain",
+    "rali": "tasks.training.rali",
     "predict": "tasks.evaluation.predict",
     "answer": "tasks.evaluation.answer",
     "reason": "tasks.evaluation.reason",

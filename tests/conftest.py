@@ -28,6 +28,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of some thousand parameters, as a plain transformers folder."""
+    from tiny_clip import write_clip  # only tests that ask for it pay for transformers
+
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
 @pytest.fixture(autouse=True)
 def ordinary_scheduling() -> Iterator[None]:
     """No test leaves real-time scheduling behind, as SVT-AV1 does as root: all later processes would inherit it."""

@@ -43,8 +43,8 @@ def score(path: str | Path, scorers: "Sequence[str] | None" = None) -> "ScoreRes
 
     Args:
         path: an image or video file.
-        scorers: names of the scorers to ask, third-party ones (see :func:`register_scorer`) among them; None means the
-            built-in six.
+        scorers: names of the scorers to ask, third-party ones (see :func:`register_scorer`) among them; ``rali`` is the
+            registry's newest ``vital-rali``, ``rali:FOLDER`` a student's folder. None means the built-in six.
 
     Returns:
         Their scores (six), their mean mu and population deviation sigma, all in [0, 1], higher is better; PMOD (five
@@ -53,12 +53,14 @@ def score(path: str | Path, scorers: "Sequence[str] | None" = None) -> "ScoreRes
     Raises:
         MediaError: the file is missing, broken, or of a format that is not accepted; it names the file.
         ModelError: a scorer is unknown, or its weights are missing.
+        RegistryError: ``rali`` is asked for, and the registry has none.
     """
-    from tasks.annotation.opinions import load_scorers, score_path
+    from tasks.annotation.opinions import score_path
     from tasks.errors import MediaError
+    from vital.named_scorers import named_scorers
 
     try:
-        return score_path(Path(path), load_scorers(scorers))
+        return score_path(Path(path), named_scorers(scorers))
     except MediaError as error:
         raise MediaError(error.reason, f"{path}: {error}") from error
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     "names",
     multiple=True,
     metavar="NAME",
-    help="Ask this scorer instead of the built-in six (repeat for more): built-in, official or third-party.",
+    help="Ask this scorer instead of the built-in six (repeat for more): built-in, official, third-party, or rali, the "
+    "registry's student without a language model (rali:FOLDER or rali:NAME@VERSION names another).",
 )
 @result_options
 @click.option(
@@ -74,10 +75,11 @@ def score(  # noqa: PLR0913 - one argument per option
     if not paths:
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     from models.errors import ModelError
-    from tasks.annotation.opinions import load_scorers, score_path
+    from tasks.annotation.opinions import score_path
     from tasks.errors import MediaError
+    from vital.named_scorers import named_scorers
 
-    scorers = load_scorers(list(dict.fromkeys(names)) or None)
+    scorers = named_scorers(list(dict.fromkeys(names)) or None)
     versions = [(scorer.name, scorer.version) for scorer in scorers]
     shape = Shape(("mu", "sigma", "level", *LEVEL_COLUMNS, *(name for name, _ in versions)), _row)
     kind = {"as_json": as_json, "as_csv": as_csv, "retry_rejects": retry_rejects}

@@ -17,6 +17,12 @@ CLIP_FRAMES: Final = 8
 """Consecutive frames that a clip scorer sees at a time (FasterVQA's aligned clips have 8, too)."""
 
 
+def middle_frames(total: int, count: int) -> list[int]:
+    """Frames in the middles of ``count`` equal parts of a video of ``total`` frames; all of them of a shorter one."""
+    count = min(count, total)
+    return [int((part + 0.5) * total / count) for part in range(count)]
+
+
 class Sampling(StrEnum):
     """The common ways to see a video, whole frames by the stage's rule; of an image it is the one frame.
 

@@ -18,6 +18,7 @@ from models.levels import level_of
 from models.opinion import summarise
 from models.scorers import BUILT_INS, CLIP_FRAMES, Excerpt, Gathering, Sampling, Scorer, load_scorer
 from models.scorers.built_in import Backend
+from models.scorers.protocol import middle_frames
 from models.scorers.screen import on_screen
 from tasks.errors import MediaError
 from tasks.media import Limits, Pixels, decode_image, is_video, read_file, watch_video
@@ -48,8 +49,7 @@ class FrameRule:
 
     def singles(self, total: int) -> list[int]:
         """Indices of the single frames of a video of ``total`` frames; fewer for shorter videos."""
-        count = min(self.frames, total)
-        return [int((part + 0.5) * total / count) for part in range(count)]
+        return middle_frames(total, self.frames)
 
     def runs(self, total: int) -> list[int]:
         """Indices of the clips' frames, run after run; a video shorter than one run is one run of all its frames."""

@@ -15,11 +15,12 @@ from typing import Final
 
 import torch
 
-from models.distortions import IMAGE_CELLS, SEVERITY_WORDS, VIDEO_CELLS, words
+from models.distortions import IMAGE_CELLS, VIDEO_CELLS, words
 from models.errors import ModelError
 from models.levels import Level, expectation, level_of
+from models.openings import NOT_DESCRIPTIONS
 from models.probe_head import QualityProbe, is_probe
-from models.quality_lmm import IMAGE_PREFIX, QualityLMM, VisualFeatures
+from models.quality_lmm import QualityLMM, VisualFeatures
 from models.vision_encoder import VisualInput, VisualSpec
 from tasks.devices import ON_CPU, Computing
 from tasks.errors import MediaError
@@ -242,7 +243,5 @@ def _distortions(
 
 def _descriptions(features: list[VisualFeatures], model: QualityLMM) -> list[str | None]:
     """Greedy answers that open neither like a score nor like a distortion: openings tell the promptless tasks apart."""
-    score_opening = " ".join(IMAGE_PREFIX.split()[:2])
-    avoid = [score_opening, *(word.split()[0] for word in SEVERITY_WORDS)]
     asked = [model.asked("description", one) for one in features]
-    return [*model.generate(features, asked, max_new_tokens=_DESCRIPTION_TOKENS, avoid=avoid)]
+    return [*model.generate(features, asked, max_new_tokens=_DESCRIPTION_TOKENS, avoid=NOT_DESCRIPTIONS)]

@@ -27,6 +27,8 @@ ASSISTANT = "vital-assistant-"
 """Prefixes of the names that ``predict`` gives to the decoders of the warm-up's matrix, and to the assistant."""
 PROBE, PROBE_CONTROL = "vital-probe", "base-probe"
 """The paper's linear probe of the pre-trained encoder, and of the encoder before."""
+STUDENT = "vital-rali"
+"""The student without a language model."""
 _PLOT_DIGITS: Final = 5
 
 
@@ -70,7 +72,8 @@ class Report:
 
     A number is None where it is undefined; ``gain`` is model minus base, with its paired interval. Dictionaries are
     keyed by model, ``zero_srcc``, ``warm_up_srcc`` and the like by decoder; ``assistant_gain`` is the assistant's SRCC
-    minus that of the model it was fine-tuned from; ``probe_gain`` is the probe's minus that of the probe of the base.
+    minus that of the model it was fine-tuned from; ``probe_gain`` is the probe's minus that of the probe of the base;
+    ``student_gap`` is the student's minus its teacher's.
     """
 
     samples: int
@@ -102,6 +105,9 @@ class Report:
     probe_srcc: float | None
     base_probe_srcc: float | None
     probe_gain: float | None
+    student_srcc: float | None
+    student_plcc: float | None
+    student_gap: float | None
 
 
 def run(config: Config, place: Place) -> Report:
@@ -182,7 +188,7 @@ def count_skipped(predictions: pd.DataFrame, readouts: Mapping[str, Readout]) ->
 
 
 def comparisons(predictions: pd.DataFrame, config: Config) -> list[tuple[str, str]]:
-    """Pairs (model, other) that exist: gains of pre-training, warm-up, fine-tuning and probe, and over baselines."""
+    """Pairs (model, other) that exist: gains of pre-training, warm-up, fine-tuning, probe and student."""
     present = set(predictions["model"])
     decoders = sorted(name.removeprefix(WARM_UP) for name in present if name.startswith(WARM_UP))
     pairs = [(config.model, other) for other in (config.base, *config.baselines)]
@@ -191,6 +197,7 @@ def comparisons(predictions: pd.DataFrame, config: Config) -> list[tuple[str, st
         pairs += [(warm, ZERO + decoder), (warm, CONTROL + decoder), (warm, config.model)]
     pairs += [(name, config.model) for name in sorted(present) if name.startswith(ASSISTANT)]
     pairs += [(PROBE, other) for other in (PROBE_CONTROL, config.model, *config.baselines)]
+    pairs += [(STUDENT, other) for other in (config.model, PROBE, *config.baselines)]
     return [pair for pair in pairs if set(pair) <= present]
 
 
@@ -294,4 +301,7 @@ def _report(
         probe_srcc=found.value(PROBE),
         base_probe_srcc=found.value(PROBE_CONTROL),
         probe_gain=found.gap(PROBE, PROBE_CONTROL, "difference"),
+        student_srcc=found.value(STUDENT),
+        student_plcc=found.value(STUDENT, statistic="plcc"),
+        student_gap=found.gap(STUDENT, model, "difference"),
     )

@@ -21,6 +21,9 @@ _PURPOSE: Final = {
     "probe": "Two linear layers on pooled features of the pre-trained encoder, which is as it was, bit for bit: the\n"
     "linear probe of the paper, trained on machine opinion. It tells score and levels and has no words. It lies here\n"
     "with its encoder; gain_over_control compares with the same layers on the encoder before pre-training.",
+    "student": "A small image tower aligned to reasoning text, and basis vectors with scores (RALI): it scores\n"
+    "without a language model, and onnxruntime alone runs it. It has no words and no levels, and looks at single\n"
+    "frames of a video. gain_over_pretrained compares with its teacher.",
 }
 _REFERENCES: Final = {
     "mos": "mean opinion scores of people",
@@ -80,14 +83,14 @@ def model_card(
     shown = [name for name in measures if not name.endswith(("_low", "_high"))]
     rows = [f"| {name} | {_number(measures[name])} | {_interval(name, measures)} |" for name in shown]
     checks = [f"- {'holds' if check.holds else 'DOES NOT HOLD'}: {check}" for check in gate]
-    get = f"vital registry get {facts.name} --out FOLDER"
+    get, load = f"vital registry get {facts.name} --out FOLDER", f'vital.load("{facts.name}#prod")'
     return _CARD.format(
         name=facts.name,
         purpose=_PURPOSE[facts.kind],
         parents=", ".join(facts.parents),
         count=len(files),
         size=sum(file.size for file in files) / 1e6,
-        load=get if facts.kind == "encoder" else f'vital.load("{facts.name}#prod")',
+        load={"encoder": get, "student": "vital score --scorer rali PHOTO"}.get(facts.kind, load),
         samples=facts.samples,
         contents=facts.contents,
         reference=_REFERENCES.get(facts.reference, facts.reference),

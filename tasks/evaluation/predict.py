@@ -2,7 +2,8 @@
 
 Held-out media come in groups. Each medium is decoded once and each encoder sees it once; the decoders of the zoo then
 read the cached features, which go when all models have judged the group. The target is the machine opinion's mean. The
-probes' heads read pooled features of their own encoders. Beside the models stand a ridge regression on features of the
+probes' heads read pooled features of their own encoders; the student (``rali``) decodes for itself, as it does where it
+is used. Beside the models stand a ridge regression on features of the
 untouched encoder, fitted on the training contents, and NIQE.
 """
 
@@ -28,6 +29,7 @@ from models.quality_lmm import QualityLMM, VisualFeatures
 from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.evaluation.baselines import MeanPooled, ProbeConfig, niqe_scores, pooled, train_probe
+from tasks.evaluation.student import STUDENT, student_scores
 from tasks.feature_rows import encode_rows
 from tasks.pool import read_media
 from tasks.prepared import CachedFeatures, FrozenEncoder, Preparation, check_rejects, encode_media, stands_on
@@ -164,6 +166,8 @@ def _predict_group(media: pd.DataFrame, judges: "_Judges") -> pd.DataFrame:
     if not parts.has("linear-probe"):
         scores = judges.ridge.predict(pooled(seen["id"], features[BASE], judges.encoders[BASE]))
         parts.add("linear-probe", prediction_rows("linear-probe", seen, scores, None, "linear_probe"))
+    if not parts.has(STUDENT):
+        parts.add(STUDENT, prediction_rows(STUDENT, seen, student_scores(place, seen, config.threads), None, "rali"))
     if not parts.has("niqe"):
         parts.add("niqe", prediction_rows("niqe", seen, niqe_scores(place, seen, config.niqe_frames), None, "niqe"))
     judges.rejects.add(name, features[BASE].rejects)

@@ -28,7 +28,8 @@ ZERO: Final = "zero"
 WARM_UP: Final = "warm_up"
 ASSISTANT: Final = "assistant"
 PROBE: Final = "probe"
-KINDS: Final = (PRETRAINED, ENCODER, ZERO, WARM_UP, ASSISTANT, PROBE)
+STUDENT: Final = "student"
+KINDS: Final = (PRETRAINED, ENCODER, ZERO, WARM_UP, ASSISTANT, PROBE, STUDENT)
 """Kinds of candidate; each has a gate of its own."""
 
 _SLICES: Final = ("image", "video", "undistorted")
@@ -49,9 +50,9 @@ class Config:
     Attributes:
         gates: kind of candidate -> measure -> least value. Measures are those of the candidate on held-out contents:
             ``srcc``, ``krcc``, ``plcc`` ..., ``srcc_image``, ``srcc_video``, ``srcc_undistorted``, and the paired SRCC
-            differences ``gain_over_base`` (pre-trained), ``gain_over_zero``, ``gain_over_pretrained``,
-            ``gain_over_control`` (warmed up, probe); of the assistant also ``accuracy``, ``accuracy_gain`` over the
-            pre-trained model and ``accuracy_over_blind``; with ``_low`` the lower end of the bootstrap interval.
+            differences ``gain_over_base`` (pre-trained), ``gain_over_zero``, ``gain_over_pretrained`` (the student's
+            too), ``gain_over_control`` (warmed up, probe); of the assistant also ``accuracy``, ``accuracy_gain`` over
+            the pre-trained model and ``accuracy_over_blind``; with ``_low`` the lower end of the bootstrap interval.
     """
 
     gates: dict[str, dict[str, float]]
@@ -161,13 +162,19 @@ def list_offers(place: Place) -> list[Offer]:
     assistant, gain = f"vital-assistant-{decoder}", {"gain_over_pretrained": pretrained}
     path, sources = "artifacts/assistant/model", ("artifacts/pretrain/model",)
     offers.append(Offer("vital-assistant", ASSISTANT, path, assistant, gain, ("vital-base",), "assistant", sources))
-    return [*offers, _probe_offer(pretrained)]
+    return [*offers, _probe_offer(pretrained), _student_offer(pretrained)]
 
 
 def _probe_offer(pretrained: str) -> Offer:
     rivals = {"gain_over_control": "base-probe", "gain_over_pretrained": pretrained}
     path, sources = "artifacts/linear_probe/model", ("artifacts/pretrain/encoder",)
     return Offer("vital-probe", PROBE, path, "vital-probe", rivals, ("vital-encoder",), "linear_probe", sources)
+
+
+def _student_offer(pretrained: str) -> Offer:
+    rivals = {"gain_over_pretrained": pretrained}
+    path, sources = "artifacts/rali/student", ("artifacts/pretrain/model",)
+    return Offer("vital-rali", STUDENT, path, "vital-rali", rivals, ("vital-base",), "rali", sources)
 
 
 def read_agreement(folder: Path) -> Agreement:

@@ -24,8 +24,8 @@ from models.two_stage import Reasoner, ReasonerInput, described, told, verdict_s
 from tasks.errors import StageError
 from tasks.instructions import LINE, ImportedSource, Instruction, imported_instructions, media_frame
 from tasks.pool import load_candidates
-from tasks.records import MEDIUM_MARK, REVIEWED, Modality, Origin, QuestionKind, Split, Task
-from tasks.shards import read_table
+from tasks.records import MEDIUM_MARK, Modality, QuestionKind, Split, Task
+from tasks.reviewed_texts import reviewed_texts
 from tasks.stage import Place
 from tasks.training.examples import open_examples
 from tasks.training_set import FOLDER
@@ -114,7 +114,7 @@ def gather_lessons(
 
 def _of_line(place: Place, pool: pd.DataFrame, splits: Sequence[Split], sifted: Sifted) -> Iterator[Lesson]:
     """A lesson for each described medium of the splits."""
-    texts = _told_of(place)
+    texts = reviewed_texts(place)
     for split in splits:
         opinions = {
             one.ids[0]: one for one in open_examples(place.artifacts("assemble") / FOLDER, split, {Task.SINGLE: 1.0})
@@ -131,16 +131,6 @@ def _of_line(place: Place, pool: pd.DataFrame, splits: Sequence[Split], sifted: 
                 is_video, level = row["modality"] == Modality.VIDEO, opinion.answers[0].rsplit(" ", 1)[-1]
                 target = opinion.targets_S5[0]
                 yield Lesson(row["id"], LINE, row["id"], row["content_id"], is_video, text, _level(level), target)
-
-
-def _told_of(place: Place) -> dict[str, str]:
-    """The kept assertions of each medium in their order, in prose; planted ones never."""
-    reviewed = read_table(place.artifacts("review") / "reviewed.parquet", REVIEWED)
-    texts: dict[str, list[str]] = {}
-    for row in reviewed.sort_values(["id", "position", "assertion_id"]).to_dict("records"):
-        if row["kept"] and row["origin"] == Origin.DESCRIBER:
-            texts.setdefault(row["id"], []).append(f"{row['text']}.")
-    return {medium: " ".join(told_of) for medium, told_of in texts.items()}
 
 
 def _level(word: str) -> Level:

@@ -3,14 +3,12 @@
 import string
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Joint space 16, tiles of 28 px, 20 tokens of text."""
+def write_clip(folder: Path) -> Path:
+    """Joint space 16, tiles of 28 px, 20 tokens of text, a token a letter."""
     letters = [*string.ascii_lowercase, *string.punctuation, *string.digits]
     names = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: number for number, name in enumerate(names)}
@@ -22,7 +20,6 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         projection_dim=16,
     )
     torch.manual_seed(11)
-    folder = tmp_path_factory.mktemp("clip")
     CLIPModel(config).eval().save_pretrained(folder)
     CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
     return folder
