@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "registry": "vital.registry_commands:registry",
     "store": "vital.store_commands:store",
     "weights": "vital.weights_commands:weights",
+    "rali": "vital.rali_commands:rali",
     "study": "vital.study_commands:study",
 }
 """Subcommand -> where it is defined, in the order of the help page."""

@@ -150,7 +150,7 @@ def run(config: Config, place: Place) -> Report:
         ModelError: the codebook cannot be made, or CLIP's files are missing.
     """
     lessons = gather_lessons(place, config.texts, config.align.texts_per_image, config.scores)
-    tiles = _tiles(config, place, lessons)
+    tiles = training_tiles(config, place, lessons)
     shop = Workshop(place.work, place.telemetry("rali"), tiles, lessons.of(tiles.ids), config.training)
     if not shop.lessons.scores:
         raise StageError("no medium has a score to learn from: see the rejects of rali and explain")
@@ -160,7 +160,7 @@ def run(config: Config, place: Place) -> Report:
     teacher = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
     aligned: dict[str, Any] = {}
     if config.align.enabled:
-        aligned = align(tower, _text_tower(config, place, teacher, tower), shop, config.align, place.out)
+        aligned = align(tower, text_tower(config, place, teacher, tower), shop, config.align, place.out)
     head, built = build(tower, shop, config.build, config.fit.tau)
     student = RaliStudent(tower, head, config.view, config.frames)
     fitted = fit(student, shop, config.fit, place.out)
@@ -210,7 +210,8 @@ def _numbers(told: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in told.items() if isinstance(value, int | float)}
 
 
-def _tiles(config: Config, place: Place, lessons: Lessons) -> Tiles:
+def training_tiles(config: Config, place: Place, lessons: Lessons) -> Tiles:
+    """Tiles of all media that are learnt from."""
     _, frames = imported_instructions(place, config.sources)
     every = media_frame(load_candidates(place), frames)
     wanted = set(lessons.media)
@@ -221,7 +222,8 @@ def _tiles(config: Config, place: Place, lessons: Lessons) -> Tiles:
     return prepare_tiles(place.kept_media / "tiles", shown, partial(read_any_media, place), views, preparation)
 
 
-def _text_tower(config: Config, place: Place, teacher: QualityLMM, tower: Tower) -> TextTower:
+def text_tower(config: Config, place: Place, teacher: QualityLMM, tower: Tower) -> TextTower:
+    """What reads the texts into the tower's space."""
     spec = config.text
     if spec.kind == "clip":
         return ClipTextTower.from_pretrained(place.root / spec.weights, spec.policy)

@@ -72,6 +72,7 @@ def test_a_pool_of_ones_own_runs_in_a_workspace_and_leaves_the_sample_run_alone(
     assert outcomes(vital(*arguments, root=tiny_checkout).stderr) == {"collect": "unchanged", "distort": "unchanged"}
 
 
+@pytest.mark.long
 def test_seeds_share_what_does_not_depend_on_them(tiny_checkout: Path, served_vital: Vital):
     params = yaml.safe_load((tiny_checkout / "params.yaml").read_text())
     for stage in SEEDED:

@@ -39,6 +39,7 @@ def left(root: Path) -> list[str]:
     return sorted(path.name for path in studies_home(root).glob("tiny/*") if path.is_dir())
 
 
+@pytest.mark.long
 def test_a_study_is_a_queue_that_remembers_keeps_what_is_started_from_and_notices_changes(root: Path):
     assert study("tiny", limit=1, checkout=root) == {
         "full-seed0": "done", "level-seed0": "waiting", "zoo-seed0": "waiting", "full-seed1": "waiting",

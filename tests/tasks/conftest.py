@@ -24,6 +24,10 @@ from models.levels import level_of
 from models.motion import MotionConfig, MotionExtractor, MotionProjector
 from models.opinion import pmod
 from models.quality_lmm import IMAGE_PREFIX, VIDEO_PREFIX, QualityLMM
+from models.rali.head import BasisHead
+from models.rali.image_towers import CompactTower
+from models.rali.student import RaliStudent
+from models.rali.views import TileView
 from models.tokenizer import IMAGE_CONTEXT, build_tokenizer
 from models.two_stage import pair
 from models.vision_encoder import EMBEDDED_SPEC, save_encoder
@@ -315,6 +319,23 @@ def write_two_stage() -> Callable[[Path], None]:
         folder = root / "artifacts" / "two_stage"
         both.save_pretrained(folder)
         both.describer.save_pretrained(folder / "one_stage")
+
+    return write
+
+
+@pytest.fixture
+def write_student() -> Callable[[Path], RaliStudent]:
+    """Stand in for the stage ``rali``: a student with random weights."""
+
+    def write(root: Path) -> RaliStudent:
+        torch.manual_seed(4)
+        view, head = TileView("fragments", 56, 28, 1), BasisHead(8, 4, 6, 0.1)
+        for value in (head.vectors, head.get_buffer("components")):
+            torch.nn.init.normal_(value)
+        torch.nn.init.uniform_(head.scores)
+        student = RaliStudent(CompactTower(view, 8, 12).eval(), head, view, 4).eval()
+        student.save_pretrained(root / "artifacts" / "rali" / "student")
+        return student
 
     return write
 

@@ -53,7 +53,10 @@ NOISE = {
     "vital-assistant-micro": 0.1,
     "vital-probe": 0.12,
     "base-probe": 0.18,
+    "vital-rali": 0.12,
 }
+READOUTS = {"linear-probe": "linear_probe", "vital-rali": "rali"}
+"""Of the models without levels."""
 TRUE_TEXT = {
     "gaussian_blur": "Sharpness is low",
     "white_noise": "Strong noise is visible",
@@ -344,8 +347,8 @@ def _write_predictions(root: Path, pool: pd.DataFrame, opinions: pd.DataFrame, r
         common |= {"severity": row.severity, "target": mu[row.id], "target_kind": "machine_opinion"}
         for model, noise in NOISE.items():
             score = float(np.clip(mu[row.id] + rng.normal(0, noise), 0.1, 0.9))
-            levels = [] if model == "linear-probe" else summarise([[score]]).pmod_N5[0].tolist()
-            readout = "linear_probe" if model == "linear-probe" else "expectation"
+            levels = [] if model in READOUTS else summarise([[score]]).pmod_N5[0].tolist()
+            readout = READOUTS.get(model, "expectation")
             records.append(common | {"model": model, "score": score, "level_probs": levels, "readout": readout})
         if row.modality == "image":
             score = float(12 - 8 * mu[row.id] + rng.normal(0, 2))

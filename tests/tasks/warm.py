@@ -56,5 +56,5 @@ def _run(code: str, arguments: list[str], environment: dict[str, str], cwd: str,
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = ["-c", *arguments]
-    sys.path[0] = ""
+    sys.path[:] = ["", *environment.get("PYTHONPATH", "").split(os.pathsep), *sys.path[1:]]
     exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - as python -c does

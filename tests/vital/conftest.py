@@ -1,12 +1,12 @@
-"""The command line as its users call it: a process of its own."""
+"""The command line as its users call it: a process of its own, which starts with the heavy libraries loaded."""
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -18,10 +18,7 @@ def vital(checkout: Path) -> Vital:
     def call(
         *arguments: object, root: Path = checkout, cwd: Path | None = None, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", "from vital.cli import main; main()", *map(str, arguments)]
         env = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200", **environment}
-        return subprocess.run(
-            command, cwd=cwd or root, env=env, capture_output=True, text=True, check=False, timeout=300
-        )
+        return warm.call("from vital.cli import main; main()", list(map(str, arguments)), env, cwd or root, timeout=300)
 
     return call

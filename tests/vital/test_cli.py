@@ -220,13 +220,14 @@ def test_scoring_imports_nothing_heavy(media: Path, checkout: Path):
     assert done.stderr == "[]\n"
 
 
-def test_one_photo_takes_less_than_three_seconds_of_cpu(media: Path, vital: Vital):
+def test_one_photo_takes_less_than_three_seconds_of_cpu(media: Path, checkout: Path):
     import resource
 
-    vital("score", "--json", media / "coffee.jpg")  # bytecode and file cache
+    command = [sys.executable, "-c", "from vital.cli import main; main()", "score", "--json", str(media / "coffee.jpg")]
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True)  # bytecode and file cache
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    assert vital("score", "--json", media / "coffee.jpg").returncode == 0
+    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert min(cpu, time.monotonic() - started) < 3.0

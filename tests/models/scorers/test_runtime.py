@@ -86,6 +86,7 @@ def test_passes_have_one_shape_and_media_get_their_own_clips() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_scores_of_fast_vqa_do_not_depend_on_what_they_are_batched_with() -> None:
     network = FastVqa(FORMS["fast_vqa_m"].swin).eval().requires_grad_(requires_grad=False)
     seed_weights(network)

@@ -38,6 +38,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+QUICK = ("fragments", "level_probs")
+"""Scorers of the two losses and of the two ways to see; the others learn in the long tests."""
+
+
 def _recipe(tmp_path: Path, steps: int) -> Path:
     values = yaml.safe_load(RECIPE.read_text())
     values["rendering"] |= dataclasses.asdict(TINY)
@@ -59,6 +63,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_training_ends_in_the_same_weights_and_they_load(pristine: Path, tmp_path: Path) -> None:
     recipe, cache = _recipe(tmp_path, 1500), tmp_path / "cache"
     whole = _run(_command(pristine, recipe, tmp_path / "whole", cache))
@@ -150,7 +155,10 @@ def test_measurements_are_those_of_inference_and_are_made_once(pristine: Path, t
     assert motion.std(dim=0).min() > 0.1
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_INS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in sorted(BUILT_INS)],
+)
 def test_each_scorer_learns_the_order_of_its_own_samples(name: str, pristine: Path, tmp_path: Path) -> None:
     material = _material(render_all(find_photographs([pristine], 1), TINY, 1, tmp_path, 1))
     figures = measure_all(name, material, tmp_path / "figures", "key")

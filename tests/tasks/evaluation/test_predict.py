@@ -13,6 +13,7 @@ from models.levels import CENTRES
 from models.niqe import niqe
 from models.probe_head import QualityProbe
 from models.quality_lmm import QualityLMM
+from models.rali.student import RaliStudent
 from models.vision_encoder import prepare_image
 from tasks import prepared
 from tasks.errors import ConfigError, StageError
@@ -36,7 +37,12 @@ CONFIG = predict.Config(
 
 
 @pytest.fixture
-def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained: Callable[[Path], None]) -> Place:
+def place(
+    line: Path,
+    place_for: Callable[[Path, str], Place],
+    write_pretrained: Callable[[Path], None],
+    write_student: Callable[[Path], RaliStudent],
+) -> Place:
     write_pretrained(line)
     base, pretrained = line / "artifacts" / "base", line / "artifacts" / "pretrain"
     from models.vision_encoder import swap_encoder
@@ -58,6 +64,7 @@ def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained:
         probe.head.start_anew(torch.Generator().manual_seed(number))
         torch.nn.init.normal_(probe.head.outer.bias, generator=torch.Generator().manual_seed(number))
         probe.save_pretrained(line / "artifacts" / "linear_probe" / folder)
+    write_student(line)
     return place_for(line, "predict")
 
 
@@ -71,7 +78,7 @@ def test_every_model_of_the_zoo_predicts_every_held_out_medium(place: Place):
     predictions = _by_model(place)
     zoo = {f"{kind}-{d}" for kind in ("vital-zero", "vital-warm-up", "base-warm-up") for d in ("small", "large")}
     alone = {"base-small", "vital-base-small", "vital-assistant-small", "linear-probe", "niqe"}
-    alone |= {"vital-probe", "base-probe"}
+    alone |= {"vital-probe", "base-probe", "vital-rali"}
     assert set(predictions) == zoo | alone
     pool = load_candidates(place)
     held_out = pool[pool["split"] == "held_out"]
@@ -106,10 +113,12 @@ def test_the_pretrained_model_is_rated_after_the_conversation_it_was_trained_wit
     pretrain_asked: Callable[[str], tuple[Path, dict[str, set[str]]]],
     place_for: Callable[[Path, str], Place],
     rated: dict[str, set[str]],
+    write_student: Callable[[Path], RaliStudent],
     style: str,
     user: str,
 ):
     root, trained = pretrain_asked(style)
+    write_student(root)
     place, artifacts = place_for(root, "predict"), root / "artifacts"
     shutil.copytree(artifacts / "pretrain" / "model", artifacts / "assistant" / "model")
     for stage in ("warm_up", "linear_probe"):

@@ -23,6 +23,7 @@ GATES = {
     "warm_up": {"gain_over_zero": 0.0, "gain_over_pretrained": -0.05},
     "assistant": {"accuracy_gain_low": 0.0, "accuracy_over_blind": 0.0, "gain_over_pretrained": -0.15},
     "probe": {"srcc": 0.4, "gain_over_control": 0.0},
+    "student": {"srcc": 0.4, "gain_over_pretrained": -0.2},
 }
 SRCC = {
     "vital-base-micro": 0.61,
@@ -32,6 +33,7 @@ SRCC = {
     "vital-assistant-micro": 0.57,
     "vital-probe": 0.6,
     "base-probe": 0.54,
+    "vital-rali": 0.49,
 }
 
 
@@ -90,6 +92,7 @@ def place(tmp_path: Path) -> Place:
         "warm_up/nano/control/model.safetensors",
         "assistant/model/model.safetensors",
         "linear_probe/model/head.safetensors",
+        "rali/student/student.onnx",
     ):
         file = tmp_path / "artifacts" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +112,13 @@ def place(tmp_path: Path) -> Place:
         difference("vital-assistant-micro", "vital-base-micro"),
         difference("vital-probe", "base-probe"),
         difference("vital-probe", "vital-base-micro"),
+        difference("vital-rali", "vital-base-micro"),
     ]
     folder = tmp_path / "artifacts" / "correlate"
     write_table(folder / "correlations.parquet", CORRELATIONS, frame_of(CORRELATIONS, rows))
     write_table(folder / "differences.parquet", DIFFERENCES, frame_of(DIFFERENCES, gaps))
     write_json(tmp_path / "artifacts" / "answer" / "accuracies.json", ANSWERED)
-    made = ("collect", "pretrain", "warm_up", "assistant", "linear_probe", "correlate")
+    made = ("collect", "pretrain", "warm_up", "assistant", "linear_probe", "rali", "correlate")
     sections = {name: {"seed": 1} for name in made}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**sections, "register": {"gates": GATES}}))
     out = tmp_path / "artifacts" / "register"
@@ -133,6 +137,7 @@ def test_every_model_of_the_line_is_offered_with_its_gate(place: Place):
         "vital-base": True,
         "vital-encoder": True,
         "vital-probe": True,
+        "vital-rali": True,
         "vital-warm-up-nano": True,
         "vital-zero-nano": True,
     }
@@ -142,6 +147,7 @@ def test_every_model_of_the_line_is_offered_with_its_gate(place: Place):
         "vital-base": "artifacts/pretrain/model",
         "vital-encoder": "artifacts/pretrain/encoder",
         "vital-probe": "artifacts/linear_probe/model",
+        "vital-rali": "artifacts/rali/student",
         "vital-warm-up-nano": "artifacts/warm_up/nano/warm",
         "vital-zero-nano": "artifacts/warm_up/nano/zero",
     }
@@ -191,6 +197,16 @@ def test_the_probe_is_measured_beside_the_probe_of_the_untouched_encoder(place: 
     assert 'vital.load("vital-probe#prod")' in probe.card
     report = run(config(probe={"gain_over_control": 0.1}), place)
     assert report.gate_holds["vital-probe"] is False
+
+
+def test_the_student_is_measured_beside_its_teacher(place: Place):
+    run(config(), place)
+    student = read_candidates(place.root)["vital-rali"]
+    assert (student.kind, student.parents) == ("student", ("vital-base",))
+    assert set(student.made_from) >= {"artifacts/pretrain/model"}
+    assert student.metrics["gain_over_pretrained"] == pytest.approx(-0.12)
+    assert "vital score --scorer rali PHOTO" in student.card
+    assert run(config(student={"srcc": 0.5}), place).gate_holds["vital-rali"] is False
 
 
 def test_an_assistant_that_was_asked_benchmarks_alone_is_measured_by_them_and_one_never_asked_is_an_error(place: Place):

@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from models.errors import MissingWeightsError
-from models.rali.head import BasisHead
-from models.rali.image_towers import CompactTower
 from models.rali.student import RaliStudent
-from models.rali.views import TileView
 from tasks.errors import StageError
 from tasks.evaluation.student import student_scores
 from tasks.pool import load_candidates, read_media
@@ -19,20 +16,9 @@ from tasks.stage import Place
 from tasks.tiles import frames_of
 
 
-def write_student(root: Path) -> RaliStudent:
-    """A student with random weights, in ``artifacts/rali``."""
-    torch.manual_seed(4)
-    view = TileView("fragments", 56, 28, 1)
-    head = BasisHead(8, 4, 6, 0.1)
-    for value in (head.vectors, head.get_buffer("components")):
-        torch.nn.init.normal_(value)
-    torch.nn.init.uniform_(head.scores)
-    student = RaliStudent(CompactTower(view, 8, 12).eval(), head, view, 4).eval()
-    student.save_pretrained(root / "artifacts" / "rali" / "student")
-    return student
-
-
-def test_candidates_are_scored_by_the_students_folder(line: Path, place_for: Callable[[Path, str], Place]):
+def test_candidates_are_scored_by_the_students_folder(
+    line: Path, place_for: Callable[[Path, str], Place], write_student: Callable[[Path], RaliStudent]
+):
     place = place_for(line, "predict")
     rows = load_candidates(place)
     rows = pd.concat([rows[rows["modality"] == "video"].head(1), rows[rows["modality"] == "image"].head(2)])

@@ -117,7 +117,9 @@ def test_two_processes_are_killed_and_others_go_on_to_the_curve_of_one(line: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["warm_up", "assistant", "two_stage"])
+@pytest.mark.parametrize(
+    "stage", ["warm_up", *(pytest.param(stage, marks=pytest.mark.long) for stage in ("assistant", "two_stage"))]
+)
 def test_a_trained_decoder_and_head_learn_under_zero_as_in_one_process(
     stage: str, line: Path, tmp_path: Path, write_pretrained: Callable[[Path], None]
 ):

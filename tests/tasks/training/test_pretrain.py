@@ -260,6 +260,7 @@ def test_the_same_seed_gives_the_same_curve_and_another_seed_another(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_in_training_ends_with_the_same_bytes(line: Path, tmp_path: Path):
     training = dataclasses.replace(TRAINING, steps=60, checkpoint_every=5)
     params = dataclasses.asdict(dataclasses.replace(CONFIG, training=training))
