@@ -4,7 +4,7 @@ Frames of a clip are those that ``vital score`` shows a scorer of frames.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +73,7 @@ class _Source:
             versions.append(self.views.view.of(frames, np.random.default_rng(entropy) if number else None))
         return row.id, versions
 
-    def part_name(self, ids: list[str]) -> str:
+    def part_name(self, ids: Sequence[str]) -> str:
         """Of the media, and of how they are seen."""
         return digest(dataclasses.asdict(self.views), list(ids))
 

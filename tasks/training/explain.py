@@ -153,7 +153,7 @@ def run(config: Config, place: Place) -> Report:
     read = set(shown["id"]) - teacher.features.broken
     texts = [*_of_line(line, config, place, sieve), *told, *teacher.texts(line, sieve)]
     kept = frame_of(EXPLANATIONS, [row for row in texts if row["id"] in read])
-    taught = _taught(shown[shown["id"].isin(read)], line, teacher.scores())
+    taught = _taught(pd.DataFrame(shown[[name in read for name in shown["id"]]]), line, teacher.scores())
     rejects = pd.concat([teacher.features.rejects, frame_of(REJECTS, sieve.rejects)], ignore_index=True)
     for name, schema, frame in (("explanations", EXPLANATIONS, kept), ("taught", TAUGHT, taught)):
         write_table(place.out / f"{name}.parquet", schema, frame)
@@ -162,13 +162,13 @@ def run(config: Config, place: Place) -> Report:
 
 
 def _report(texts: pd.DataFrame, taught: pd.DataFrame, sieve: "_Sieve", rejects: pd.DataFrame) -> Report:
-    per_source = texts.groupby("source")
+    per_source = {str(name): pd.DataFrame(rows) for name, rows in texts.groupby("source")}
     return Report(
         media=len(taught),
-        contents=taught["content_id"].nunique(),
-        texts={str(name): len(rows) for name, rows in per_source},
-        explained={str(name): rows["id"].nunique() for name, rows in per_source},
-        distinct={str(name): rows["text"].nunique() / len(rows) for name, rows in per_source},
+        contents=len(set(taught["content_id"])),
+        texts={name: len(rows) for name, rows in per_source.items()},
+        explained={name: len(set(rows["id"])) for name, rows in per_source.items()},
+        distinct={name: round(len(set(rows["text"])) / len(rows), 6) for name, rows in per_source.items()},
         leaks=dict(sorted(sieve.leaks.items())),
         dropped_sentences=sieve.sentences,
         rejected=dict(sorted(Counter(rejects["reason"]).items())),
@@ -224,10 +224,10 @@ class _Sieve:
 def _of_line(line: pd.DataFrame, config: Config, place: Place, sieve: _Sieve) -> Iterator[dict[str, Any]]:
     """The reviewed assertions of each medium as one text."""
     texts = reviewed_texts(place) if config.reviewed else {}
-    for medium in line.itertuples(index=False):
-        if medium.id in texts:
-            about = {"id": medium.id, "content_id": medium.content_id, "modality": medium.modality, "number": 0}
-            row = sieve.row(texts[str(medium.id)], source=REVIEWED_TEXTS, **about)
+    for name, content, modality in zip(line["id"], line["content_id"], line["modality"], strict=True):
+        if name in texts:
+            about = {"id": name, "content_id": content, "modality": modality, "number": 0}
+            row = sieve.row(texts[name], source=REVIEWED_TEXTS, **about)
             if row is not None:
                 yield row
 
@@ -272,7 +272,7 @@ class _Teacher:
     def texts(self, line: pd.DataFrame, sieve: _Sieve) -> Iterator[dict[str, Any]]:
         """What it draws about the line's media; batches that a run before the kill has drawn are taken over."""
         drawn = self._config.drawn
-        known = {str(row.id): row for row in line.itertuples(index=False)}
+        known = {str(row["id"]): row for row in line.to_dict("records")}
         names = [name for name in self._shown if name in known] if drawn.per_medium else []
         parts = TableParts(self._place.work / "drawn", EXPLANATIONS)
         for some in _groups(names, self._config.batch, "explain: texts"):
@@ -285,7 +285,7 @@ class _Teacher:
                 if kept is not None:
                     yield kept
 
-    def _draw(self, names: Sequence[str], known: dict[str, Any]) -> list[dict[str, Any]]:
+    def _draw(self, names: Sequence[str], known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         drawn, rows = self._config.drawn, []
         media = [self.features.read(name) for name in names]
         prompts = [self.model.asked(_TASKS[self._config.teacher], medium) for medium in media]
@@ -294,7 +294,7 @@ class _Teacher:
             how = {"avoid": NOT_DESCRIPTIONS, "draws": Draws(drawn.sampling, seeds)}
             answers = self.model.generate(media, prompts, max_new_tokens=drawn.max_new_tokens, **how)
             for name, seed, answer in zip(names, seeds, answers, strict=True):
-                about = {"id": name, "content_id": known[name].content_id, "modality": known[name].modality}
+                about = {key: known[name][key] for key in ("id", "content_id", "modality")}
                 drawing = {"seed": seed, "temperature": drawn.temperature, "top_p": drawn.top_p, "dropped": 0}
                 rows.append({"source": TEACHER, "number": number, "text": answer, **about, **drawing})
         return rows

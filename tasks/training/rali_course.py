@@ -201,7 +201,7 @@ def align(tower: Tower, text: TextTower, shop: Workshop, config: AlignConfig, ou
 
 
 def _learning(model: Aligner, config: AlignConfig) -> list[nn.Module]:
-    text: nn.Module = model.text.linear if isinstance(model.text, DecoderTextTower) else model.text
+    text: Any = model.text.linear if isinstance(model.text, DecoderTextTower) else model.text
     learns = config.text_trained or isinstance(model.text, DecoderTextTower)
     return [model.tower, *([text] if learns else [])]
 

@@ -70,7 +70,7 @@ def gather_lessons(place: Place, sources: Sequence[str], per_medium: int | None,
     chosen = {name: sorted(own, key=lambda text: digest("rali", text))[:per_medium] for name, own in texts.items()}
     known = taught[taught[scores].notna()]
     worth = dict(zip(known["id"], known[scores].astype(float), strict=True))
-    return Lessons(chosen, worth, int(taught["content_id"].nunique()))
+    return Lessons(chosen, worth, len(set(taught["content_id"])))
 
 
 # ----------------------------------------------------------------------------- tiles
