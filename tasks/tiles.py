@@ -82,11 +82,11 @@ class Tiles:
     """Tiles by medium; see :func:`prepare_tiles`.
 
     Attributes:
-        rejects: REJECTS rows of the media that do not decode.
+        versions: of each medium. rejects: REJECTS rows of the media that do not decode.
     """
 
     def __init__(self, paths: list[Path], versions: int) -> None:
-        self._versions = versions
+        self.versions = versions
         self._file_of: dict[str, Any] = {}
         rejects: list[dict[str, str]] = []
         for path in paths:
@@ -102,7 +102,7 @@ class Tiles:
 
     def read(self, medium: str, visit: int = 0) -> Tensor:
         """Tiles ``[M, S, S, 3]`` as they are shown for the ``visit``-th time: versions take turns."""
-        return self._file_of[medium].get_tensor(f"{medium}/{visit % self._versions}")
+        return self._file_of[medium].get_tensor(f"{medium}/{visit % self.versions}")
 
 
 def prepare_tiles(

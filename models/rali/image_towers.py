@@ -45,8 +45,12 @@ class ImageTower(Protocol):
         """Dimensions of the joint space."""
         ...
 
-    def __call__(self, tiles_NMHWC: Tensor) -> Tensor:
-        """Embeddings ``[N, D]`` of uint8 tiles."""
+    def measure(self, tiles_XHWC: Tensor) -> Tensor:
+        """What no weight has a part in, of uint8 tiles one by one: the same before and after training."""
+        ...
+
+    def judge(self, measured_NM: Tensor) -> Tensor:
+        """Embeddings ``[N, D]`` of what was measured of the ``M`` tiles of each medium."""
         ...
 
 
@@ -79,7 +83,7 @@ class CompactTower(nn.Module):
         self.inner = nn.Linear(FIGURES, hidden)
         self.outer = nn.Linear(hidden, hidden)
         self.attention = nn.Linear(hidden, 1)
-        self.pooled = nn.Linear(3 * hidden, 2 * hidden)
+        self.pooling = nn.Linear(3 * hidden, 2 * hidden)
         self.joint = nn.Linear(2 * hidden, width)
 
     def measure(self, tiles_XHWC: Tensor) -> Tensor:
@@ -100,15 +104,20 @@ class CompactTower(nn.Module):
 
     def forward(self, tiles_NMHWC: Tensor) -> Tensor:
         """Embeddings ``[N, D]`` of media, frame by frame as ``TileView`` lays their tiles."""
-        count = tiles_NMHWC.shape[0]
-        figures_XLF = self.standard(self.measure(tiles_NMHWC.flatten(0, 1)))
-        figures = figures_XLF.unflatten(0, (-1, self.tiles))  # [frames, tiles of a frame, L, F]
+        return self._pooled(self.measure(tiles_NMHWC.flatten(0, 1)), tiles_NMHWC.shape[0])
+
+    def judge(self, measured_NM: Tensor) -> Tensor:
+        """Embeddings ``[N, D]`` of figures ``[N, M, L, F]``."""
+        return self._pooled(measured_NM.flatten(0, 1), measured_NM.shape[0])
+
+    def _pooled(self, measured_XLF: Tensor, count: int) -> Tensor:
+        figures = self.standard(measured_XLF).unflatten(0, (-1, self.tiles))  # [frames, tiles of a frame, L, F]
         roles = torch.cat([self.roles[:1], self.roles[1:].expand(self.tiles - 1, -1)])
         hidden = functional.gelu(self.inner(figures) + roles[:, None])
         blocks_YLH = functional.gelu(self.outer(hidden)).flatten(1, 2)
         attended_YH = (blocks_YLH * torch.softmax(self.attention(blocks_YLH), dim=1)).sum(dim=1)
         pooled = torch.cat([blocks_YLH.mean(dim=1), measured.spread(blocks_YLH, 1), attended_YH], dim=1)
-        frames_NYH = functional.gelu(self.pooled(pooled)).unflatten(0, (count, -1))
+        frames_NYH = functional.gelu(self.pooling(pooled)).unflatten(0, (count, -1))
         return self.joint(frames_NYH.mean(dim=1))
 
 
@@ -161,6 +170,14 @@ class ClipTower(nn.Module):
     def side(self) -> int:
         """Side of the tiles it takes."""
         return int(cast("Any", self.clip.config.image_size))
+
+    def measure(self, tiles_XHWC: Tensor) -> Tensor:
+        """Nothing is measured without weights: the tiles themselves."""
+        return tiles_XHWC
+
+    def judge(self, measured_NM: Tensor) -> Tensor:
+        """Embeddings ``[N, D]`` of tiles."""
+        return self(measured_NM)
 
     def forward(self, tiles_NMHWC: Tensor) -> Tensor:
         """Embeddings ``[N, D]``."""

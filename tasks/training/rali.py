@@ -32,7 +32,7 @@ from tasks.tiles import Tiles, TileViews, prepare_tiles
 from tasks.training.config import TrainingConfig
 from tasks.training.engine import wanted_processes
 from tasks.training.rali_course import AlignConfig, BuildConfig, FitConfig, Workshop, align, build, fit, start_tower
-from tasks.training.rali_lessons import Lessons, gather_lessons
+from tasks.training.rali_lessons import Lessons, Seen, gather_lessons
 from tasks.training.session import lacking_gpus
 
 STUDENT = "student"
@@ -151,11 +151,11 @@ def run(config: Config, place: Place) -> Report:
     """
     lessons = gather_lessons(place, config.texts, config.align.texts_per_image, config.scores)
     tiles = training_tiles(config, place, lessons)
-    shop = Workshop(place.work, place.telemetry("rali"), tiles, lessons.of(tiles.ids), config.training)
-    if not shop.lessons.scores:
-        raise StageError("no medium has a score to learn from: see the rejects of rali and explain")
     torch.manual_seed(config.training.seed)
     tower = config.tower.built(config.view, place.root)
+    shop = Workshop(place.work, place.telemetry("rali"), Seen(tiles, tower), lessons.of(tiles.ids), config.training)
+    if not shop.lessons.scores:
+        raise StageError("no medium has a score to learn from: see the rejects of rali and explain")
     start_tower(tower, shop)
     teacher = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
     aligned: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from tasks.targets import scored_candidates
 from tasks.tiles import Tiles, TileViews, prepare_tiles
 from tasks.training.rali import Config, text_tower, training_tiles
 from tasks.training.rali_course import Workshop, align, build, fit, start_tower
-from tasks.training.rali_lessons import embedded, gather_lessons
+from tasks.training.rali_lessons import Seen, embedded, gather_lessons
 
 Change = Callable[[Config], Config]
 
@@ -120,9 +120,10 @@ def _student(config: Config, ground: _Ground) -> RaliStudent:
     place, seed = ground.place, config.training.seed
     lessons = gather_lessons(place, config.texts, config.align.texts_per_image, config.scores)
     aligned = place.work / "aligned" / digest(dataclasses.asdict(config.align), dataclasses.asdict(config.training))
-    shop = Workshop(aligned, place.telemetry("rali_cases"), ground.seen, lessons.of(ground.seen.ids), config.training)
     torch.manual_seed(seed)
     tower: Tower = config.tower.built(config.view, place.root)
+    seen = Seen(ground.seen, tower)
+    shop = Workshop(aligned, place.telemetry("rali_cases"), seen, lessons.of(seen.ids), config.training)
     start_tower(tower, shop)
     if config.align.enabled:
         teacher = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
@@ -138,7 +139,7 @@ def _student(config: Config, ground: _Ground) -> RaliStudent:
 def _scores(student: RaliStudent, ground: _Ground, name: str) -> pd.DataFrame:
     rows = ground.held_out
     device = student.head.scores.device
-    embeddings = embedded(student.tower, ground.asked, list(rows["id"]), device).to(device)
+    embeddings = embedded(student.tower, Seen(ground.asked, student.tower), list(rows["id"]), device).to(device)
     scores = student.head(embeddings).double().cpu().numpy()
     common = {"model": name, "level_probs": [], "target_kind": "machine_opinion", "readout": "rali"}
     records = [

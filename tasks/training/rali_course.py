@@ -28,11 +28,10 @@ from models.rali.text_towers import DecoderTextTower, TextTower
 from tasks import group
 from tasks.errors import StageError
 from tasks.shards import atomic, write_json
-from tasks.tiles import Tiles
 from tasks.training.config import TrainingConfig
 from tasks.training.engine import device_of
 from tasks.training.freezing import train_only
-from tasks.training.rali_lessons import Lessons, TileBatch, TileBatches, embedded, said_of, scores_of
+from tasks.training.rali_lessons import Lessons, Seen, TileBatch, TileBatches, embedded, said_of, scores_of
 from tasks.training.session import Course, callbacks, curve_ends, own_share
 from tasks.training.trainer import StepRecord, Trainer, history_rows
 
@@ -114,13 +113,13 @@ class Workshop:
     """What all steps share.
 
     Attributes:
-        work: folder that survives a kill. telemetry: folder of curves. tiles: of all media.
+        work: folder that survives a kill. telemetry: folder of curves. seen: all media.
         training: the loop of the alignment.
     """
 
     work: Path
     telemetry: Path
-    tiles: Tiles
+    seen: Seen
     lessons: Lessons
     training: TrainingConfig
 
@@ -192,7 +191,7 @@ def align(tower: Tower, text: TextTower, shop: Workshop, config: AlignConfig, ou
     train_only(model.to(shop.device), _learning(model, config))
     model.log_scale.requires_grad_(config.learn_temperature)
     objective = AlignObjective(model, texts, known, masked=config.false_negatives == "masked")
-    batches = TileBatches(sorted(texts), shop.tiles, shop.training, own_share())
+    batches = TileBatches(sorted(texts), shop.seen, shop.training, own_share())
     history = Trainer(objective, batches, shop.training, callbacks(shop.training, shop.course("align"))).fit()
     told = _ends(history) | {"recall_at_1": _recall(model, known, shop)}
     told["temperature"] = float(torch.exp(-model.log_scale.detach()))
@@ -224,7 +223,7 @@ def _recall(model: Aligner, known: Mapping[str, Tensor] | None, shop: Workshop) 
     media = sorted(texts)
     first = [texts[name][0] for name in media]
     features_NF = model.text.features(first) if known is None else torch.stack([known[one] for one in first])
-    image_ND = embedded(model.tower, shop.tiles, media, device)
+    image_ND = embedded(model.tower, shop.seen, media, device)
     return recall_at_1(image_ND, model.text.project(features_NF.to(device)).cpu(), first)
 
 
@@ -233,7 +232,7 @@ def start_tower(tower: Tower, shop: Workshop) -> None:
     if isinstance(tower, CompactTower):
         media = shop.lessons.media
         step = max(1, len(media) // _MOST_FITTED)
-        tower.fit_to(torch.cat([shop.tiles.read(name) for name in media[::step]]))
+        tower.fit_to(torch.cat([shop.seen.tiles.read(name) for name in media[::step]]))
 
 
 # -------------------------------------------------------------------- codebook, scores
@@ -247,7 +246,7 @@ def build(tower: Tower, shop: Workshop, config: BuildConfig, tau: float) -> tupl
     """
     media = sorted(shop.lessons.scores)
     unit_ND = functional.normalize(
-        embedded(tower.to(shop.device), shop.tiles, media, shop.device).double(), dim=1
+        embedded(tower.to(shop.device), shop.seen, media, shop.device).double(), dim=1
     ).numpy()
     width = unit_ND.shape[1]
     projection = Projection.identity(width)
@@ -301,9 +300,9 @@ def fit(student: RaliStudent, shop: Workshop, config: FitConfig, out: Path) -> d
     train_only(student, [student.head] if basis else [student.tower, student.head])
     known = None
     if basis:
-        known = dict(zip(media, embedded(student.tower, shop.tiles, media, shop.device), strict=True))
+        known = dict(zip(media, embedded(student.tower, shop.seen, media, shop.device), strict=True))
     training = dataclasses.replace(shop.training, steps=config.steps, learning_rate=config.learning_rate)
-    batches = TileBatches(media, None if basis else shop.tiles, training, own_share())
+    batches = TileBatches(media, None if basis else shop.seen, training, own_share())
     objective = FitObjective(student, shop.lessons.scores, known)
     history = Trainer(objective, batches, training, callbacks(training, shop.course("fit"))).fit()
     student.eval()
@@ -318,7 +317,7 @@ def spread_of(student: RaliStudent, shop: Workshop) -> dict[str, float]:
     media = sorted(shop.lessons.scores)
     device = shop.device
     student.to(device)
-    found_N = student.head(embedded(student.tower, shop.tiles, media, device).to(device)).double().cpu().numpy()
+    found_N = student.head(embedded(student.tower, shop.seen, media, device).to(device)).double().cpu().numpy()
     return spread(found_N, scores_of(shop.lessons.scores, media))
 
 

@@ -5,6 +5,8 @@ Shape legend: ``N`` media, ``M`` tiles of each, ``S`` side of a tile, ``D`` join
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,9 @@ from tasks.tiles import Tiles
 from tasks.training.batches import ALONE, RankShare, cut
 from tasks.training.config import TrainingConfig
 from tasks.training.draws import Shuffled
+
+_REMEMBERED: Final = 8192
+"""Versions of media whose measurements are held: .3 GB of images for the compact tower."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,33 @@ def gather_lessons(place: Place, sources: Sequence[str], per_medium: int | None,
 # ----------------------------------------------------------------------------- tiles
 
 
-@dataclass(frozen=True)
-class Stacked:
-    """Tiles of some media, those with the same number of them together.
+class Seen:
+    """Media as a tower's weights see them: its measurements of their tiles, each made once while memory lasts.
 
     Attributes:
-        members: places of the media of each group. tiles: ``[n, M, S, S, 3]`` of each group.
+        ids: media that decoded, sorted. tiles: of all of them.
+    """
+
+    def __init__(self, tiles: Tiles, tower: ImageTower) -> None:
+        self.tiles, self.ids = tiles, tiles.ids
+        self._tower = tower
+        self._measured = lru_cache(maxsize=_REMEMBERED)(self._measure)
+
+    def read(self, medium: str, visit: int = 0) -> Tensor:
+        """What is measured of a medium's tiles ``[M, ...]`` as they are shown for the ``visit``-th time."""
+        return self._measured(medium, visit % self.tiles.versions)
+
+    @torch.no_grad()
+    def _measure(self, medium: str, version: int) -> Tensor:
+        return self._tower.measure(self.tiles.read(medium, version))
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """What is seen of some media, those with the same number of tiles together.
+
+    Attributes:
+        members: places of the media of each group. tiles: ``[n, M, ...]`` of each group.
     """
 
     members: list[list[int]]
@@ -89,7 +115,7 @@ class Stacked:
 
     @classmethod
     def of(cls, tiles: Sequence[Tensor]) -> "Stacked":
-        """Stack the tiles of media in their order."""
+        """Stack what is seen of media in their order."""
         groups: dict[int, list[int]] = {}
         for place, one in enumerate(tiles):
             groups.setdefault(len(one), []).append(place)
@@ -97,16 +123,16 @@ class Stacked:
 
     def through(self, tower: ImageTower, device: torch.device) -> Tensor:
         """Embeddings ``[N, D]`` in the media's order."""
-        found = torch.cat([tower(tiles.to(device)) for tiles in self.tiles])
+        found = torch.cat([tower.judge(tiles.to(device)) for tiles in self.tiles])
         order = [place for own in self.members for place in own]
         return found[torch.tensor(np.argsort(order), device=found.device)]
 
 
 @torch.no_grad()
-def embedded(tower: ImageTower, tiles: Tiles, media: Sequence[str], device: torch.device, together: int = 64) -> Tensor:
+def embedded(tower: ImageTower, seen: Seen, media: Sequence[str], device: torch.device, together: int = 64) -> Tensor:
     """Embeddings ``[N, D]`` of media as scoring sees them, on the CPU."""
     parts = [media[first : first + together] for first in range(0, len(media), together)]
-    return torch.cat([Stacked.of([tiles.read(name) for name in part]).through(tower, device).cpu() for part in parts])
+    return torch.cat([Stacked.of([seen.read(name) for name in part]).through(tower, device).cpu() for part in parts])
 
 
 # --------------------------------------------------------------------------- batches
@@ -134,13 +160,13 @@ class TileBatches:
     """Batches of media: each once before any comes again, in an order that is new in every epoch.
 
     Args:
-        tiles: None where embeddings are known.
+        seen: None where embeddings are known.
     """
 
     def __init__(
-        self, media: Sequence[str], tiles: Tiles | None, config: TrainingConfig, share: RankShare = ALONE
+        self, media: Sequence[str], seen: Seen | None, config: TrainingConfig, share: RankShare = ALONE
     ) -> None:
-        self._media, self._tiles, self._share = list(media), tiles, share
+        self._media, self._seen, self._share = list(media), seen, share
         self._parts = config.micro_batches
         sizes = {Task.SINGLE: len(self._media)}
         self._order = Shuffled(sizes, {Task.SINGLE: 1.0}, config.seed, config.batch_examples)
@@ -153,8 +179,8 @@ class TileBatches:
 
     def _batch(self, turns: Sequence[tuple[str, int]]) -> TileBatch:
         names, visits = [name for name, _ in turns], [visit for _, visit in turns]
-        tiles = self._tiles
-        shown = [] if tiles is None else [tiles.read(name, visit) for name, visit in turns]
+        seen = self._seen
+        shown = [] if seen is None else [seen.read(name, visit) for name, visit in turns]
         return TileBatch(names, visits, Stacked.of(shown))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from tasks.training.rali_course import (
     spread,
     start_tower,
 )
-from tasks.training.rali_lessons import Lessons, Stacked, TileBatches, embedded, said_of
+from tasks.training.rali_lessons import Lessons, Seen, Stacked, TileBatches, embedded, said_of
 
 VIEW = TileView("fragments", 28, 28, 1)
 TRAINING = TrainingConfig(
@@ -45,6 +46,8 @@ WORDS = ("clean", "a little noisy", "noisy", "very noisy")
 
 class Planted(Tiles):
     """Noise of known strength on a grey of known lightness, the same at every visit."""
+
+    versions = 1
 
     def __init__(self, levels: dict[str, tuple[int, float]]) -> None:
         self._levels = levels
@@ -78,7 +81,8 @@ def shop(tmp_path: Path) -> Workshop:
         for name, (noise, light) in levels.items()
     }
     scores = {name: 0.9 - 0.2 * noise - 0.05 * light for name, (noise, light) in levels.items()}
-    return Workshop(tmp_path, tmp_path / "telemetry", Planted(levels), Lessons(texts, scores, 128), TRAINING)
+    seen = Seen(Planted(levels), CompactTower(VIEW, 16, 24))  # every compact tower measures the same
+    return Workshop(tmp_path, tmp_path / "telemetry", seen, Lessons(texts, scores, 128), TRAINING)
 
 
 def _towers(shop: Workshop) -> tuple[CompactTower, DecoderTextTower]:
@@ -163,7 +167,7 @@ def test_the_head_is_made_of_the_towers_own_embeddings(shop: Workshop):
     assert torch.equal(head.get_buffer("components"), torch.eye(16))
     assert (told["explained"], head.tau) == (1.0, 0.5)
     media = sorted(shop.lessons.scores)
-    rows = torch.nn.functional.normalize(embedded(tower, shop.tiles, media, shop.device), dim=1)
+    rows = torch.nn.functional.normalize(embedded(tower, shop.seen, media, shop.device), dim=1)
     scores = torch.tensor([shop.lessons.scores[name] for name in media])
     lowest = scores <= head.scores[0] + 1e-3
     assert head.vectors[0].norm() <= 1.0 + 1e-5
@@ -180,12 +184,26 @@ def test_stacked_media_come_back_in_their_order():
     tiles = [torch.full((count, 2, 2, 3), number, dtype=torch.uint8) for number, count in enumerate((3, 1, 3, 2, 1))]
     stacked = Stacked.of(tiles)
     assert stacked.members == [[0, 2], [1, 4], [3]]
-    mean: Any = lambda batch: batch.float().flatten(1).mean(dim=1, keepdim=True)  # noqa: E731
-    assert stacked.through(mean, torch.device("cpu"))[:, 0].tolist() == [0, 1, 2, 3, 4]
+    tower: Any = SimpleNamespace(judge=lambda batch: batch.float().flatten(1).mean(dim=1, keepdim=True))
+    assert stacked.through(tower, torch.device("cpu"))[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_tower_measures_a_medium_once(shop: Workshop):
+    calls: list[int] = []
+    tower = CompactTower(VIEW, 16, 24)
+    measure = tower.measure
+    tower.measure = lambda tiles: calls.append(len(tiles)) or measure(tiles)  # type: ignore[method-assign,func-returns-value]
+    seen = Seen(shop.seen.tiles, tower)
+    first = seen.read("m3", 0)
+    assert torch.equal(seen.read("m3", 5), first)
+    assert calls == [2]
+    tiles = shop.seen.tiles.read("m3")[None]
+    with torch.no_grad():
+        assert torch.allclose(tower.judge(first[None]), tower(tiles), atol=1e-6)
 
 
 def test_texts_of_a_medium_take_turns_and_every_medium_comes_once(shop: Workshop):
-    batches = TileBatches(sorted(shop.lessons.texts), shop.tiles, dataclasses.replace(TRAINING, batch_examples=64))
+    batches = TileBatches(sorted(shop.lessons.texts), shop.seen, dataclasses.replace(TRAINING, batch_examples=64))
     steps = [batches.step(number)[0] for number in range(4)]
     assert sorted(steps[0].example_ids + steps[1].example_ids) == sorted(shop.lessons.texts)
     first = dict(zip(steps[0].example_ids, said_of(shop.lessons.texts, steps[0]), strict=True))
