@@ -112,8 +112,8 @@ def is_clipped(log_probs_N: Tensor, old_N: Tensor, advantages_N: Tensor, clip: f
 def k3(log_probs_N: Tensor, reference_N: Tensor) -> Tensor:
     """Estimate of KL(policy || reference) per token that the policy drew: ``exp(d) - d - 1``.
 
-    With ``d = log p_ref - log p``. Never below 0, and 0 for equal probabilities (Schulman, "Approximating KL divergence",
-    2020).
+    With ``d = log p_ref - log p``. Never below 0, and 0 for equal probabilities (Schulman 2020, "Approximating KL
+    divergence").
     """
     difference_N = reference_N - log_probs_N
     return (torch.expm1(difference_N) - difference_N).clamp_min(0.0)

@@ -1,5 +1,6 @@
 """The objective against numpy, and what holds of any rewards and any policies."""
 
+import copy
 import math
 from typing import Any
 
@@ -21,6 +22,7 @@ from models.grpo import (
     token_objective,
     wasted,
 )
+from models.rewards import KindWeights, RewardRule, Score, reward_of
 
 REWARDS = arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(2, 8)), elements=st.floats(0.0, 2.0, width=16))
 LOGS = st.lists(st.tuples(st.floats(-12, 0, width=32), st.floats(-12, 0, width=32)), min_size=1, max_size=20)
@@ -133,3 +135,64 @@ def test_weights_of_answers_make_the_mean_over_sequences_or_over_tokens(lengths:
 def test_rules_that_make_no_sense_are_refused(values: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
         GrpoRule(**({"clip": 0.2, "beta": 0.0, "scale": "std", "average": "sequence"} | values))  # type: ignore[arg-type]
+
+
+class ToyLM(torch.nn.Module):
+    """Says letters one after the other, each in view of the prompt and of the letter before."""
+
+    def __init__(self, prompts: int, letters: int) -> None:
+        super().__init__()
+        self.prompt = torch.nn.Embedding(prompts, 16)
+        self.before = torch.nn.Embedding(letters + 1, 16)
+        self.out = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, letters))
+
+    def forward(self, prompt_A: torch.Tensor, before_AL: torch.Tensor) -> torch.Tensor:
+        return self.out(self.prompt(prompt_A)[:, None] + self.before(before_AL)).log_softmax(-1)
+
+    @torch.no_grad()
+    def draw(self, prompt_A: torch.Tensor, length: int, generator: torch.Generator) -> torch.Tensor:
+        said_AL = torch.zeros(len(prompt_A), 1, dtype=torch.long)
+        for _ in range(length):
+            probs = self(prompt_A, said_AL)[:, -1].exp()
+            said_AL = torch.cat([said_AL, 1 + torch.multinomial(probs, 1, generator=generator)], dim=1)
+        return said_AL[:, 1:]
+
+
+LETTERS = ("<answer>", '{"rating": 1}', '{"rating": 3}', '{"rating": 5}', "</answer>")
+OPENING = "<think>x</think>"
+
+
+@pytest.mark.parametrize(("average", "beta"), [("sequence", 0.0), ("token", 0.02)])
+def test_a_toy_language_model_raises_its_mean_reward(average: Any, beta: float):
+    """Three prompts with truths 1, 3 and 5; answers of three tokens, rewarded as a teacher's are."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    letters, truths, group = LETTERS, [Score(0.0), Score(0.5), Score(1.0)], 8
+    model, one = ToyLM(len(truths), len(letters)), KindWeights(1.0, 1.0)
+    reference = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    rule = RewardRule("free", "step", 0.35, one, one, one)
+    prompt_A = torch.arange(len(truths)).repeat_interleave(group)
+    means = []
+    for _ in range(150):
+        ids_AL = model.draw(prompt_A, 3, generator)
+        live_AL = live_tokens(ids_AL, 1 + letters.index("</answer>"))
+        texts = [
+            OPENING + "".join(letters[i - 1] for i, alive in zip(ids, live, strict=True) if alive)
+            for ids, live in zip(ids_AL.tolist(), live_AL.tolist(), strict=True)
+        ]
+        rewards = [reward_of(text, truths[p], rule).total for text, p in zip(texts, prompt_A.tolist(), strict=True)]
+        means.append(float(np.mean(rewards)))
+        worth_A = torch.tensor(advantages(np.reshape(rewards, (-1, group))).ravel(), dtype=torch.float32)
+        before_AL = torch.cat([torch.zeros(len(ids_AL), 1, dtype=torch.long), ids_AL[:, :-1]], dim=1)
+        logs_AL, held_AL = (
+            lm(prompt_A, before_AL).gather(2, ids_AL[..., None] - 1)[..., 0] for lm in (model, reference)
+        )
+        loss_AL = token_objective(logs_AL, logs_AL.detach(), worth_A[:, None].expand_as(logs_AL), 0.2)
+        loss_AL = (loss_AL + beta * k3(logs_AL, held_AL.detach())) * live_AL
+        lengths_A = live_AL.sum(1)
+        weights_A = torch.tensor(answer_weights(lengths_A.numpy(), average), dtype=torch.float32)
+        optimizer.zero_grad()
+        (loss_AL.sum(1) / lengths_A * weights_A).mean().backward()
+        optimizer.step()
+    assert np.mean(means[-10:]) - np.mean(means[:10]) >= 0.3
