@@ -3,20 +3,22 @@
 A drawn answer is kept as its tokens: its text, encoded anew, could be others. Each ends with the end of turn, if that
 was drawn before there were too many.
 
-Shape legend: ``A`` answers, ``N`` tokens of all of them one behind the other, ``X`` positions, ``D`` decoder width.
+Shape legend: ``A`` answers, ``N`` tokens of all of them one behind the other, ``X`` positions, ``D`` decoder width,
+``V`` vocabulary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.answering import answer_ids, groups_by_length
 from models.conversations import Conversation, heads
 from models.quality_lmm import Medium, QualityLMM
-from models.sampling import Draws, Sampling
+from models.sampling import Choose
 from models.tokenizer import TURN_END
 from models.vocabulary_head import HeadKind, LossHead
 
@@ -41,13 +43,16 @@ def end_of_turn(model: QualityLMM) -> int:
     return int(model.tokenizer.encode(TURN_END, add_special_tokens=False)[0])
 
 
-def draw_answers(model: QualityLMM, opened: Sequence[Tensor], most_tokens: int, draws: Draws) -> list[list[int]]:
+def draw_answers(
+    model: QualityLMM, opened: Sequence[Tensor], most_tokens: int, temperature: float, seeds: Sequence[int]
+) -> list[list[int]]:
     """Draw one answer behind each opening; openings of equal length share a batch.
 
     Args:
         opened: embeddings ``[X, D]`` up to where the answer begins (``models.conversations.heads``).
         most_tokens: an answer that has not ended by then is cut there.
-        draws: a seed for each answer.
+        temperature: logits are divided by it; above 0.
+        seeds: of each answer; what is drawn for it hangs on nothing else (up to rounding of the logits).
 
     Returns:
         Tokens of each answer, with its end if it has one.
@@ -55,10 +60,24 @@ def draw_answers(model: QualityLMM, opened: Sequence[Tensor], most_tokens: int, 
     end, rows = end_of_turn(model), [list[int]() for _ in opened]
     for members in groups_by_length(opened):
         prompts_AXD = torch.stack([opened[number] for number in members])
-        found = answer_ids(model, prompts_AXD, end, most_tokens, choose=draws.of(members, len(opened)))
+        choose = _drawing(temperature, [seeds[number] for number in members])
+        found = answer_ids(model, prompts_AXD, end, most_tokens, choose=choose)
         for number, row in zip(members, found, strict=True):
             rows[number] = row if len(row) == most_tokens else [*row, end]
     return rows
+
+
+def _drawing(temperature: float, seeds: Sequence[int]) -> Choose:
+    """Draw from the whole distribution; unlike ``models.sampling``, which cuts its tail, this needs no sorting."""
+    streams = [np.random.default_rng(seed) for seed in seeds]
+
+    def choose(logits_AV: Tensor) -> Tensor:
+        places_A = torch.tensor([stream.random() for stream in streams], dtype=torch.float64, device=logits_AV.device)
+        upto_AV = (logits_AV.double() / temperature).softmax(-1).cumsum(-1)
+        found_A1 = torch.searchsorted(upto_AV, (places_A * upto_AV[:, -1])[:, None], right=True)
+        return found_A1[:, 0].clamp_max(logits_AV.shape[1] - 1)
+
+    return choose
 
 
 def text_of(model: QualityLMM, row: Sequence[int]) -> str:
@@ -111,7 +130,7 @@ class Policy:
     @torch.no_grad()
     def draw(self, opened: Sequence[Tensor], most_tokens: int, seeds: Sequence[int]) -> list[list[int]]:
         """See :func:`draw_answers`; an answer's seed alone says what is drawn."""
-        return draw_answers(self.model, opened, most_tokens, Draws(Sampling(self.temperature), seeds))
+        return draw_answers(self.model, opened, most_tokens, self.temperature, seeds)
 
     def log_probs(self, opened: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> tuple[Tensor, TokenRows]:
         """Log-probability ``[N]`` of each token of some answers, at the temperature."""

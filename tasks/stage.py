@@ -41,6 +41,7 @@ STAGES: Final[dict[str, str]] = {
     "assistant": "tasks.training.assistant",
     "linear_probe": "tasks.training.linear_probe",
     "two_stage": "tasks.training.two_stage",
+    "teach": "tasks.training.teach",
     "predict": "tasks.evaluation.predict",
     "answer": "tasks.evaluation.answer",
     "reason": "tasks.evaluation.reason",

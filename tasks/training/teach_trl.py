@@ -7,7 +7,7 @@ computes the objective and keeps checkpoints, through DeepSpeed on several GPUs.
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +26,9 @@ from tasks.training.teaching_tasks import Gathered, TeachingTask
 from tasks.training.trainer import TrainingConfig
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
-_LAYOUT: Final = "layout"
-"""Name of the reward for how an answer is laid out; those for what it says are named after their kind."""
 _FIGURES: Final = {
     "reward": "reward",
-    f"rewards/{_LAYOUT}/mean": "format",
+    "rewards/layout/mean": "format",
     **{f"rewards/{kind}/mean": f"answer_{kind}" for kind in KINDS},
     "frac_reward_zero_std": "wasted",
     "completions/mean_length": "tokens",
@@ -142,7 +140,7 @@ def teach_by_trl(lesson: Lesson, gathered: Gathered, place: Place) -> list[dict[
         processor.image_processor.size = type(processor.image_processor.size)(**limits)
     trainer = GRPOTrainer(
         model=source,
-        reward_funcs=list(reward_functions(lesson.tasks, lesson.rewards)),
+        reward_funcs=reward_functions(lesson.tasks, lesson.rewards),
         args=GRPOConfig(**trl_arguments(lesson, place.work / "trl")),
         train_dataset=_dataset(lesson, gathered, place),
         processing_class=processor,
@@ -209,38 +207,25 @@ def deepspeed_section(training: TrainingConfig) -> dict[str, Any]:
     }
 
 
-def reward_functions(
-    tasks: Mapping[str, TeachingTask], rule: RewardRule
-) -> Iterator[Callable[..., list[float | None]]]:
-    """One for what is said to each kind of question, None to others; and one for how answers are laid out."""
-    for kind in KINDS:
-        yield _named(partial(_said, kind, tasks, rule), kind)
-    yield _named(partial(_laid_out, tasks, rule), _LAYOUT)
+def reward_functions(tasks: Mapping[str, TeachingTask], rule: RewardRule) -> list[Callable[..., list[float | None]]]:
+    """One for what is said to each kind of question, None to others; and one for how answers are laid out; weighted."""
 
+    def said(kind: Kind) -> Callable[..., list[float | None]]:
+        def function(completions: Any, task_id: Sequence[str], **_: Any) -> list[float | None]:
+            weight = rule.weights(kind).answer
+            pairs = zip(_texts(completions), (tasks[name].truth for name in task_id), strict=True)
+            return [
+                weight * reward_of(text, truth, rule).answer if truth.kind == kind else None for text, truth in pairs
+            ]
 
-def _named(function: Callable[..., list[float | None]], name: str) -> Callable[..., list[float | None]]:
-    function.__name__ = name  # type: ignore[attr-defined]  # trl tells rewards by it
-    return function
+        function.__name__ = kind  # trl tells rewards by it
+        return function
 
+    def layout(completions: Any, task_id: Sequence[str], **_: Any) -> list[float | None]:
+        pairs = zip(_texts(completions), (tasks[name].truth for name in task_id), strict=True)
+        return [rule.weights(truth.kind).format * reward_of(text, truth, rule).format for text, truth in pairs]
 
-def _said(
-    kind: Kind, tasks: Mapping[str, TeachingTask], rule: RewardRule, completions: Any, task_id: Sequence[str], **_: Any
-) -> list[float | None]:
-    return [
-        rule.weights(kind).answer * reward_of(text, tasks[name].truth, rule).answer
-        if tasks[name].kind == kind
-        else None
-        for text, name in zip(_texts(completions), task_id, strict=True)
-    ]
-
-
-def _laid_out(
-    tasks: Mapping[str, TeachingTask], rule: RewardRule, completions: Any, task_id: Sequence[str], **_: Any
-) -> list[float | None]:
-    return [
-        rule.weights(tasks[name].kind).format * reward_of(text, tasks[name].truth, rule).format
-        for text, name in zip(_texts(completions), task_id, strict=True)
-    ]
+    return [*map(said, KINDS), layout]
 
 
 def _texts(completions: Sequence[Any]) -> list[str]:
@@ -285,11 +270,11 @@ def _dataset(lesson: Lesson, gathered: Gathered, place: Place) -> Any:
 
 
 def history_of(logged: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of ``history.json`` from what trl has logged, one a step; figures that are not numbers are left out."""
+    """Rows of ``history.json`` from what trl has logged, one a step; a kind that a step did not ask has no figure."""
     rows = []
     for entry in logged:
         if "reward" in entry:
-            found = {ours: entry[theirs] for theirs, ours in _FIGURES.items() if theirs in entry}
+            found = {ours: entry[theirs] for theirs, ours in _FIGURES.items() if entry.get(theirs) is not None}
             numbers = {name: float(value) for name, value in found.items() if math.isfinite(float(value))}
             rows.append({"step": int(entry["step"]) - 1, **numbers})
     return rows
