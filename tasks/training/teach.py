@@ -24,6 +24,7 @@ from models.quality_lmm import QualityLMM
 from models.rewards import KINDS, Kind, RewardRule
 from models.teaching import AskStyle
 from models.vocabulary_head import HeadKind
+from tasks import group
 from tasks.errors import StageError
 from tasks.instructions import ImportedSource, Instruction, read_any_media
 from tasks.prepared import CachedFeatures, Preparation, PreparedMedia, Views, encode_media, prepare_media
@@ -180,10 +181,11 @@ def run(config: Config, place: Place) -> Report:
     if config.splits:
         require_gate(place)
     gathered = gather_tasks(place, [Split(split) for split in config.splits], config.sources, config.shares)
-    matter = _by_trl(gathered, config, place) if config.engine == "trl" else _by_ourselves(gathered, config, place)
-    write_json(place.out / "teacher.json", {"question": config.question, "tags": config.rewards.tags})
-    write_table(place.out / "rejects.parquet", REJECTS, frame_of(REJECTS, gathered.rejects))
-    return matter
+    report = _by_trl(gathered, config, place) if config.engine == "trl" else _by_ourselves(gathered, config, place)
+    if group.current().leads:
+        write_json(place.out / "teacher.json", {"question": config.question, "tags": config.rewards.tags})
+        write_table(place.out / "rejects.parquet", REJECTS, frame_of(REJECTS, gathered.rejects))
+    return report
 
 
 def _report(tasks: Sequence[TeachingTask], gathered: Gathered, **values: Any) -> Report:
@@ -204,7 +206,8 @@ def _by_trl(gathered: Gathered, config: Config, place: Place) -> Report:
     known = {task.task_id: task for task in tasks}
     lesson = Lesson(plan, known, drawing, config.rewards, config.objective, training, config.trl)
     rows = teach_by_trl(lesson, gathered, place)
-    write_json(place.out / "history.json", rows)
+    if group.current().leads:
+        write_json(place.out / "history.json", rows)
     nothing: dict[str, Any] = {name: {} for name in ("loss_first", "loss_last", "probe_before", "probe_after")}
     proofs: dict[str, Any] = {"trained_parameters": {}, "frozen_sha256": {}, "steps": {"teacher": len(rows)}}
     return _report(tasks, gathered, **nothing, **proofs, **_ends(rows))

@@ -247,7 +247,7 @@ def test_a_run_killed_in_training_ends_with_the_same_bytes(
 @pytest.mark.long  # tests/models/test_grpo.py has a smaller model in the default suite
 def test_a_tiny_model_raises_its_reward(place: Place):
     training = dataclasses.replace(
-        TRAINING, steps=100, batch_examples=48, micro_batches=1, learning_rate=1.5e-3, warm_up_share=0.1
+        TRAINING, steps=100, batch_examples=48, micro_batches=1, learning_rate=1e-3, warm_up_share=0.1
     )
     config = changed(
         shares={"score": 0.5, "pair": 0.5},
