@@ -82,13 +82,14 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line.run("validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, each decoder on top of it, the whole model on instructions, a probe, two stages, and
-    # a student without a language model.
+    # Training: the encoder alone, each decoder on top of it, the whole model on instructions, a probe, two stages, a
+    # teacher, and a student without a language model.
     line.run("pretrain")
     line.run("warm_up")
     line.run("assistant")
     line.run("linear_probe")
     line.run("two_stage")
+    line.run("teach")
     line.run("explain")
     line.run("rali")
 

@@ -20,6 +20,7 @@ HEADLINES: Final[dict[str, tuple[str, ...]]] = {
     "warm_up": ("contents", "examples"),
     "assistant": ("conversations", "turns", "loss_first.all", "loss_last.all"),
     "linear_probe": ("media", "contents", "loss_first.model.all", "loss_last.model.all"),
+    "teach": ("tasks", "first.reward", "last.reward", "last.wasted"),
     "two_stage": ("lessons", "loss_last.describer.all", "loss_last.reasoner.all", "swapped"),
     "explain": ("media", "texts", "explained"),
     "rali": ("media", "explained", "align.recall_at_1", "after.std_ratio", "after.srcc", "parameters.ratio"),

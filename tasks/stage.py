@@ -41,6 +41,7 @@ STAGES: Final[dict[str, str]] = {
     "assistant": "tasks.training.assistant",
     "linear_probe": "tasks.training.linear_probe",
     "two_stage": "tasks.training.two_stage",
+    "teach": "tasks.training.teach",
     "explain": "tasks.training.explain",
     "rali": "tasks.training.rali",
     "predict": "tasks.evaluation.predict",

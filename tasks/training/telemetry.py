@@ -6,6 +6,7 @@ writes on from the step of its checkpoint; steps that it does again replace thos
 
 import logging
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,13 @@ class Telemetry(Callback):
 
     Figures: the loss (all and per task), the rate and the gradient's norm below ``train/``; samples/s, tokens/s, MFU,
     share of the time that waits for data and peak memory below ``speed/``.
+
+    Args:
+        further: more figures of a step, by name; they go below ``train/``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, further: Callable[[], Mapping[str, float]] = dict) -> None:
+        self._folder, self._further = folder, further
         self._events: Any = None
         self._tables: Any = None
 
@@ -58,6 +62,7 @@ class Telemetry(Callback):
         values = {"train/loss": record.loss, "train/learning_rate": record.learning_rate}
         values |= {"train/grad_norm": record.grad_norm}
         values |= {f"train/loss_{task}": loss for task, loss in record.task_losses.items()}
+        values |= {f"train/{name}": value for name, value in self._further().items()}
         if trainer.cost is not None:
             values |= {f"speed/{name}": value for name, value in trainer.cost.figures().items()}
         for name, value in values.items():
