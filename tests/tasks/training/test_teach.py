@@ -173,10 +173,11 @@ def test_the_encoder_may_learn_too_and_then_media_are_pixels(fluent: Place):
     assert history(plain)[0]["reward"] == history(place)[0]["reward"]
 
 
-def test_a_policy_that_never_earns_anything_is_an_error(place: Place):
+def test_a_policy_that_never_earns_anything_is_told(place: Place, caplog: pytest.LogCaptureFixture):
     config = changed(cold_start=ColdStart(0, 1, 1e-3), training=dataclasses.replace(TRAINING, weight_decay=0.1))
-    with pytest.raises(StageError, match="nothing was taught"):
-        teach.run(config, place)
+    report = teach.run(config, place)
+    assert "so nothing was taught: lengthen teach.cold_start" in caplog.text
+    assert report.last["wasted"] == 1.0
 
 
 def test_broken_media_are_counted_and_too_many_fail(fluent: Place):
