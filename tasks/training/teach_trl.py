@@ -138,9 +138,12 @@ def teach_by_trl(lesson: Lesson, gathered: Gathered, place: Place) -> list[dict[
     limits = {"shortest_edge": lesson.trl.min_pixels, "longest_edge": lesson.trl.max_pixels}
     if "longest_edge" in dict(processor.image_processor.size):
         processor.image_processor.size = type(processor.image_processor.size)(**limits)
+    rewards: Any = reward_functions(
+        lesson.tasks, lesson.rewards
+    )  # its type wants lists of numbers, its code takes None
     trainer = GRPOTrainer(
         model=source,
-        reward_funcs=reward_functions(lesson.tasks, lesson.rewards),
+        reward_funcs=rewards,
         args=GRPOConfig(**trl_arguments(lesson, place.work / "trl")),
         train_dataset=_dataset(lesson, gathered, place),
         processing_class=processor,

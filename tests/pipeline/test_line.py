@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 
-PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
+PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry")
 SETTINGS = (
     "collect.fractions={train: 0.4, warm_up: 0.2, held_out: 0.4}",
-    "distort.children_per_image=3",
-    "distort.children_per_clip=2",
-    "distort.max_side=192",
+    "distort.children_per_image=5",
+    "distort.children_per_clip=3",
+    "distort.max_side=256",
     "describe.share=0.5",
     "pretrain.training.steps=6",
     "pretrain.training.batch_examples=8",
