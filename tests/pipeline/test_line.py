@@ -44,6 +44,7 @@ SETTINGS = (
     "teach.probe_tasks=1",
     "teach.training.steps=2",
     "teach.training.batch_examples=8",
+    "teach.training.weight_decay=0.1",  # answers of a few steps earn nothing, and something has to move
     "rali.training.steps=4",
     "rali.training.batch_examples=8",
     "rali.build.dims=8",
