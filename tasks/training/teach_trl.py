@@ -138,9 +138,10 @@ def teach_by_trl(lesson: Lesson, gathered: Gathered, place: Place) -> list[dict[
     limits = {"shortest_edge": lesson.trl.min_pixels, "longest_edge": lesson.trl.max_pixels}
     if "longest_edge" in dict(processor.image_processor.size):
         processor.image_processor.size = type(processor.image_processor.size)(**limits)
+    rewards: list[Any] = list(reward_functions(lesson.tasks, lesson.rewards))
     trainer = GRPOTrainer(
         model=source,
-        reward_funcs=reward_functions(lesson.tasks, lesson.rewards),
+        reward_funcs=rewards,
         args=GRPOConfig(**trl_arguments(lesson, place.work / "trl")),
         train_dataset=_dataset(lesson, gathered, place),
         processing_class=processor,
