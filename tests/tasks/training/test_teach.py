@@ -234,14 +234,11 @@ def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str):
 
 
 @pytest.mark.long  # the default suite stops the stage in one process
-def test_a_run_killed_in_training_ends_with_the_same_bytes(
-    line: Path, write_pretrained: Callable[[Path], None], tmp_path: Path
-):
-    write_pretrained(line)
-    training = dataclasses.replace(TRAINING, steps=20, checkpoint_every=2)
-    params = dataclasses.asdict(changed(cold_start=ColdStart(60, 16, 1e-2), training=training))
+def test_a_run_killed_in_training_ends_with_the_same_bytes(fluent: Place, tmp_path: Path):
+    training = dataclasses.replace(TRAINING, steps=12)
+    params = dataclasses.asdict(dataclasses.replace(WARM, training=training))
     course = Course("teach", params, DEPS, "teacher/checkpoint.safetensors", "history.json")
-    assert_kill_changes_no_byte(line, tmp_path / "whole", course)
+    assert_kill_changes_no_byte(fluent.root, tmp_path / "whole", course)
 
 
 @pytest.mark.long  # tests/models/test_grpo.py has a smaller model in the default suite
