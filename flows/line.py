@@ -73,33 +73,16 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     line = _open(root, spec, chosen, record=record, pull=pull)
 
     # Annotation: what is true of the data.
-    line.run("collect")
-    line.run("distort")
-    line.run("score")
-    line.run("describe")
-    line.run("review")
-    line.run("assemble")
-    line.run("validate")
+    line.run("collect", "distort", "score", "describe", "review", "assemble", "validate")
     recorded = {"record": record_data_set(root)} if record else {}
 
-    # Training: the encoder alone, each decoder on top of it, the whole model on instructions, a probe, two stages, a
-    # teacher, and a student without a language model.
-    line.run("pretrain")
-    line.run("warm_up")
-    line.run("assistant")
-    line.run("linear_probe")
-    line.run("two_stage")
-    line.run("teach")
-    line.run("explain")
-    line.run("rali")
+    # Training: the encoder alone, then decoders on top of it, the whole model on instructions, and a probe; two stages,
+    # a teacher that reasons, and a student without a language model.
+    line.run("pretrain", "warm_up", "assistant", "linear_probe")
+    line.run("two_stage", "teach", "explain", "rali")
 
     # Evaluation: against opinion that training never saw.
-    line.run("predict")
-    line.run("answer")
-    line.run("reason")
-    line.run("correlate")
-    line.run("report")
-    line.run("register")
+    line.run("predict", "answer", "reason", "correlate", "report", "register")
 
     told = {stage: str(outcome) for stage, outcome in line.outcomes.items()} | recorded
     return told | _offer(root, told, wanted=promotes_by_default(root, chosen) if promote is None else promote)

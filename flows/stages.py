@@ -303,10 +303,13 @@ class Line:
                 found.append(stage)
         return found
 
-    def run(self, stage: str) -> None:
-        """Run a stage if it is a target; see ``run_stage`` for errors."""
-        if stage not in self._targets:
-            return
+    def run(self, *stages: str) -> None:
+        """Run those of some stages that are targets, one after the other; see ``run_stage`` for errors."""
+        for stage in stages:
+            if stage in self._targets:
+                self._run(stage)
+
+    def _run(self, stage: str) -> None:
         renewed = {name for name, outcome in self.outcomes.items() if outcome is not Outcome.UNCHANGED}
         stale = stage in self._stale or bool(renewed & self._upstream[stage])
         self.outcomes[stage] = run_stage(StageCall(stage, self._workspace, stale, self._pull))

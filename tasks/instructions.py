@@ -112,6 +112,16 @@ def read_source(place: Place, source: ImportedSource) -> pd.DataFrame:
     Raises:
         StageError: table or root is missing, or the table is not the declared one.
     """
+    check_source(place, source)
+    return read_table(place.root / source.table, INSTRUCTIONS)
+
+
+def check_source(place: Place, source: ImportedSource) -> None:
+    """See that a table is the declared one, and that its media have a folder.
+
+    Raises:
+        StageError: it is another one, or there is no such folder.
+    """
     path = place.root / source.table
     if source.sha256 is not None and path.is_file() and source.sha256 != _sha256(path):
         msg = f"{source.table} is not the table whose sha256 the params declare: import it again, or declare it anew"
@@ -119,7 +129,6 @@ def read_source(place: Place, source: ImportedSource) -> pd.DataFrame:
     if not (place.root / source.root).is_dir():
         msg = f"{source.root} is no folder: it must hold the media of {source.table}"
         raise StageError(msg)
-    return read_table(path, INSTRUCTIONS)
 
 
 def imported_instructions(

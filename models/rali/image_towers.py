@@ -14,10 +14,10 @@ from typing import Any, Final, Literal, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
-from models.checkpoint import check_fit, require_files
 from models.errors import ModelError
+from models.rali.clip_folder import load_part
 from models.rali.views import TileView
 from models.scorers import statistics as measured
 from models.scorers.blocks import Standardised, unit_pixels
@@ -137,11 +137,6 @@ class ClipTower(nn.Module):
         self.register_buffer("deviation", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     @classmethod
-    def from_config(cls, config: CLIPVisionConfig, pooling: Pooling) -> "ClipTower":
-        """A tower with random weights."""
-        return cls(CLIPVisionModelWithProjection(config), pooling).eval()
-
-    @classmethod
     def from_pretrained(cls, folder: Path, pooling: Pooling) -> "ClipTower":
         """Read CLIP's folder (the whole model's, or its vision part); nothing is fetched.
 
@@ -149,16 +144,7 @@ class ClipTower(nn.Module):
             MissingWeightsError: it is incomplete.
             ModelError: it is no CLIP.
         """
-        require_files(folder, ("config.json",), "CLIP image tower", f"put a CLIP model's files into {folder}")
-        try:
-            loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            msg = f"{folder} does not load as CLIP's vision model: {error}"
-            raise ModelError(" ".join(msg.split())) from error
-        clip, info = cast("tuple[CLIPVisionModelWithProjection, dict[str, Any]]", loaded)
-        check_fit(folder, {**info, "unexpected_keys": ()})  # the whole CLIP has a text tower beside
+        clip: CLIPVisionModelWithProjection = load_part(CLIPVisionModelWithProjection, folder)
         return cls(clip, pooling).eval()
 
     @property

@@ -10,22 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
     Qwen2Model,
 )
 
-from models.checkpoint import check_fit, require_files
 from models.errors import ModelError
+from models.rali.clip_folder import load_part
 from models.rali.text_length import Fitted, LengthPolicy, fit_text
 from models.standardisation import Standardisation
 
@@ -115,11 +114,6 @@ class ClipTextTower(_Reading):
         self.clip = clip
 
     @classmethod
-    def from_config(cls, config: CLIPTextConfig, tokenizer: CLIPTokenizer, policy: LengthPolicy) -> "ClipTextTower":
-        """A tower with random weights."""
-        return cls(CLIPTextModelWithProjection(config), tokenizer, policy).eval()
-
-    @classmethod
     def from_pretrained(cls, folder: Path, policy: LengthPolicy) -> "ClipTextTower":
         """Read the whole CLIP's folder; nothing is fetched.
 
@@ -127,17 +121,7 @@ class ClipTextTower(_Reading):
             MissingWeightsError: it is incomplete.
             ModelError: it is no CLIP.
         """
-        names = ("config.json", "tokenizer.json")
-        require_files(folder, names, "CLIP text tower", f"put a CLIP model's files into {folder}")
-        try:
-            loaded: Any = CLIPTextModelWithProjection.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            msg = f"{folder} does not load as CLIP's text model: {error}"
-            raise ModelError(" ".join(msg.split())) from error
-        clip, info = cast("tuple[CLIPTextModelWithProjection, dict[str, Any]]", loaded)
-        check_fit(folder, {**info, "unexpected_keys": ()})  # the whole CLIP has an image tower beside
+        clip: CLIPTextModelWithProjection = load_part(CLIPTextModelWithProjection, folder, ("tokenizer.json",))
         return cls(clip, CLIPTokenizer.from_pretrained(folder, local_files_only=True), policy).eval()
 
     def features(self, texts: Sequence[str]) -> Tensor:

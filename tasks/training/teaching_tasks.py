@@ -6,12 +6,10 @@ quality away, is the thought of an example answer. An imported table has a mediu
 in [0, 1] or the name and severity of its degradation.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -21,10 +19,10 @@ from models.reasoning_text import without_verdict
 from models.rewards import CLASSES, IMAGE_A, IMAGE_B, KINDS, SEVERITIES, Degradation, Kind, Score, Tags, Truth
 from models.teaching import AskStyle, answer, degradation_of, question, shown
 from tasks.errors import StageError
-from tasks.instructions import LINE, ImportedSource, Instruction, external_media, media_frame
+from tasks.instructions import LINE, ImportedSource, Instruction, check_source, external_media, media_frame
 from tasks.pool import load_candidates
-from tasks.records import MEDIUM_MARK, REVIEWED, Modality, Origin, QuestionKind, Split, Task
-from tasks.shards import read_table
+from tasks.records import MEDIUM_MARK, Modality, QuestionKind, Split, Task
+from tasks.reviewed_texts import reviewed_texts
 from tasks.stage import Place
 from tasks.training.examples import open_examples
 from tasks.training_set import FOLDER
@@ -174,12 +172,7 @@ def _both(ids: Sequence[str], thoughts: Mapping[str, str]) -> str:
 
 def _thoughts(place: Place) -> dict[str, str]:
     """What review kept of each medium (planted assertions never), in order, without what gives its quality away."""
-    reviewed = read_table(place.artifacts("review") / "reviewed.parquet", REVIEWED)
-    texts: dict[str, list[str]] = {}
-    for row in reviewed.sort_values(["id", "position", "assertion_id"]).to_dict("records"):
-        if row["kept"] and row["origin"] == Origin.DESCRIBER:
-            texts.setdefault(row["id"], []).append(f"{row['text']}.")
-    return {medium: without_verdict(" ".join(told)).text for medium, told in texts.items()}
+    return {medium: without_verdict(text).text for medium, text in reviewed_texts(place).items()}
 
 
 # --------------------------------------------------------------------------- imports
@@ -209,12 +202,7 @@ def _read(place: Place, source: ImportedSource) -> pd.DataFrame:
     if not path.is_file():
         msg = f"{source.table} is missing: teach.sources names it"
         raise StageError(msg)
-    if source.sha256 is not None and source.sha256 != _sha256(path):
-        msg = f"{source.table} is not the table whose sha256 the params declare: import it again, or declare it anew"
-        raise StageError(msg)
-    if not (place.root / source.root).is_dir():
-        msg = f"{source.root} is no folder: it must hold the media of {source.table}"
-        raise StageError(msg)
+    check_source(place, source)
     frame = pd.read_parquet(path)
     columns = set(frame.columns)
     if not ({"path", "modality"} <= columns and (columns >= _QUALITY or columns >= _DEGRADED)):
@@ -224,11 +212,6 @@ def _read(place: Place, source: ImportedSource) -> pd.DataFrame:
         msg = f"{source.table} has two rows for one path"
         raise StageError(msg)
     return frame
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _score(quality: Any) -> Score | None:
