@@ -1,14 +1,17 @@
-"""Time the six built-in scorers on one photograph, beside the project's NIQE and pyiqa's, and a clip end to end.
+"""Time the six built-in scorers on one photograph, beside NIQE of the project and of pyiqa, the command, and a clip.
 
     python benchmarks/score_speed.py [--threads N] [--clip FILE] [--niqe FILE]
 
 Each time is the least of several runs after a warm-up; views (crops, resizing) are included, decoding is not, except
 where a file is scored. pyiqa's NIQE needs its parameter file on this machine, or the same numbers by ``--niqe``, an
-``.npz`` with ``mu_pris_param`` and ``cov_pris_param``; nothing is downloaded here.
+``.npz`` with ``mu_pris_param`` and ``cov_pris_param``; nothing is downloaded here. ``vital score`` is a process
+of its own, in CPU seconds, and a ratio to a process that does nothing but import the libraries that decode and score.
 """
 
 import argparse
 import io
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +34,8 @@ from tasks.annotation.opinions import load_scorers, opinion_of
 
 SIZE = (1024, 768)
 RUNS = 7
+COMMAND = "from vital.cli import main; main()"
+LIBRARIES = "import av, numpy, onnxruntime, PIL.Image, scipy.special"
 
 
 def least_ms(work: Callable[[], object], runs: int = RUNS) -> float:
@@ -41,6 +46,19 @@ def least_ms(work: Callable[[], object], runs: int = RUNS) -> float:
         work()
         times.append(time.perf_counter() - start)
     return 1000 * min(times[1:])
+
+
+def least_cpu_s(command: list[str], runs: int = 3) -> float:
+    """Least CPU seconds of a process of its own, after one run that fills the file cache and does not count."""
+    times = []
+    for _ in range(runs + 1):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, *command], cwd=Path(__file__).resolve().parents[1], check=True, capture_output=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times[1:])
 
 
 def pyiqa_niqe(params: Path | None, folder: Path) -> Callable[[np.ndarray], float] | None:
@@ -80,6 +98,11 @@ def main() -> None:
         if (peer := pyiqa_niqe(arguments.niqe, Path(folder))) is not None:
             theirs = least_ms(lambda: peer(photo), 3)
             print(f"{'pyiqa NIQE':22s} {theirs:8.1f} ms  {theirs / total:.2f} x the six")
+        path = Path(folder) / "photo.jpg"
+        path.write_bytes(buffer.getvalue())
+        spent = least_cpu_s(["-c", COMMAND, "score", "--json", str(path)])
+        ratio = spent / least_cpu_s(["-c", LIBRARIES])
+        print(f"{'vital score, CPU':22s} {1000 * spent:8.1f} ms  {ratio:.2f} x the imports")
     if arguments.clip:
         data = arguments.clip.read_bytes()
         print(f"{arguments.clip.name:22s} {least_ms(lambda: opinion_of(data, scorers), 2):8.1f} ms, decoding included")

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -218,19 +217,6 @@ def test_scoring_imports_nothing_heavy(media: Path, checkout: Path):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
-
-
-def test_one_photo_takes_less_than_three_seconds_of_cpu(media: Path, checkout: Path):
-    import resource
-
-    command = [sys.executable, "-c", "from vital.cli import main; main()", "score", "--json", str(media / "coffee.jpg")]
-    subprocess.run(command, cwd=checkout, check=True, capture_output=True)  # bytecode and file cache
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert min(cpu, time.monotonic() - started) < 3.0
 
 
 def test_help_is_instant_and_imports_no_pipeline(checkout: Path):

@@ -22,8 +22,8 @@ from tasks.stage import Place, build_config
 from tasks.training import teach
 from tasks.training.freezing import bits_of
 from tasks.training.rollouts import Drawing, Rollouts
-from tasks.training.teach import ColdStart
 from tasks.training.teach_trl import TrlConfig
+from tasks.training.teaching_course import ColdStart
 from tasks.training.trainer import TrainingConfig
 from tests.tasks.killed import Course, assert_kill_changes_no_byte
 
@@ -176,7 +176,7 @@ def test_the_encoder_may_learn_too_and_then_media_are_pixels(fluent: Place):
 def test_a_policy_that_never_earns_anything_is_told(place: Place, caplog: pytest.LogCaptureFixture):
     config = changed(cold_start=ColdStart(0, 1, 1e-3), training=dataclasses.replace(TRAINING, weight_decay=0.1))
     report = teach.run(config, place)
-    assert "so nothing was taught: lengthen teach.cold_start" in caplog.text
+    assert "so nothing was taught: lengthen the cold start" in caplog.text
     assert report.last["wasted"] == 1.0
 
 
