@@ -77,12 +77,12 @@ def vital(  # noqa: PLR0913 - a deployment's parameters are the form that people
     recorded = {"record": record_data_set(root)} if record else {}
 
     # Training: the encoder alone, then decoders on top of it, the whole model on instructions, and a probe; two stages,
-    # a teacher that reasons, and a student without a language model.
+    # a teacher that reasons, an encoder of several data sets, and a student without a language model.
     line.run("pretrain", "warm_up", "assistant", "linear_probe")
-    line.run("two_stage", "teach", "explain", "rali")
+    line.run("two_stage", "teach", "ract", "explain", "rali")
 
     # Evaluation: against opinion that training never saw.
-    line.run("predict", "answer", "reason", "correlate", "report", "register")
+    line.run("predict", "answer", "reason", "cross_swap", "correlate", "report", "register")
 
     told = {stage: str(outcome) for stage, outcome in line.outcomes.items()} | recorded
     return told | _offer(root, told, wanted=promotes_by_default(root, chosen) if promote is None else promote)

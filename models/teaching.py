@@ -72,9 +72,17 @@ def shown(kind: Kind, mark: str) -> str:
 
 def answer(thought: str, truth: Truth, tags: Tags) -> str:
     """A whole answer that says what is true; ``strict_newline`` wants line breaks around tags."""
-    gap = "\n" if tags == "strict_newline" else ""
-    said = _said(truth, quoted=tags == "strict_newline")
-    return f"<think>{gap}{thought}{gap}</think>{gap}<answer>{gap}{said}{gap}</answer>"
+    gap, said = _gap(tags), _said(truth, quoted=tags == "strict_newline")
+    return f"{thought_block(thought, tags)}{gap}<answer>{gap}{said}{gap}</answer>"
+
+
+def thought_block(thought: str, tags: Tags) -> str:
+    """The first part of an answer: what is thought before it is said."""
+    return f"<think>{_gap(tags)}{thought}{_gap(tags)}</think>"
+
+
+def _gap(tags: Tags) -> str:
+    return "\n" if tags == "strict_newline" else ""
 
 
 def _said(truth: Truth, *, quoted: bool) -> str:

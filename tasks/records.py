@@ -264,6 +264,21 @@ INFERENCES: Final = _table(
 )
 """Written by ``reason``: what models say about held-out media, and how they come to it, stored before any figure."""
 
+SWAPS: Final = _table(
+    "swaps",
+    ("reader", "encoder", "id"),
+    reader=_S,  # data set whose teacher's language model reads, or "mixed": the teacher of all of them
+    encoder=_S,  # whose tokens it reads: a data set's teacher's, "ract", or "pretrained"
+    id=_S,
+    content_id=_S,
+    data_sets=pa.list_(_S),  # that the medium belongs to
+    target=_F,  # the machine opinion's mean, [0, 1]
+    expectation=_F,  # over the level words, [0, 1]
+    rating=_F,  # that the greedy answer names, [0, 1]; null if it names none
+    said=_S,  # the greedy answer
+)
+"""Written by ``cross_swap``: every reader with every encoder, stored before any figure."""
+
 EXPLANATIONS: Final = _table(
     "explanations",
     ("source", "id", "number"),

@@ -100,7 +100,7 @@ def run(  # noqa: PLR0913 - the options of one command
     pull: bool,
     dry_run: bool,
 ) -> None:
-    """Run the line: collect, distort, score, describe, review, assemble, validate, pretrain, warm_up, assistant, linear_probe, two_stage, teach, explain, rali, predict, answer, reason, correlate, report, register.
+    """Run the line: collect, distort, score, describe, review, assemble, validate, pretrain, warm_up, assistant, linear_probe, two_stage, teach, ract, explain, rali, predict, answer, reason, cross_swap, correlate, report, register.
 
     Without options it runs on the sample pool in the checkout. Another pool, profile or setting gets a workspace of its
     own below workspaces/, so that the sample run stays what it was. Only what is stale is executed; a killed run

@@ -16,7 +16,7 @@ from tasks.errors import ConfigError
 from vital.run_command import RunOptions, run_and_tell
 from vital.tables import print_table
 
-SEEDED: Final = ("pretrain", "warm_up", "assistant", "linear_probe", "two_stage", "teach", "rali")
+SEEDED: Final = ("pretrain", "warm_up", "assistant", "linear_probe", "two_stage", "teach", "ract", "rali")
 """Stages whose ``training.seed`` a seed of ``--seeds`` sets; annotation stays the same and comes from the run cache."""
 
 

@@ -192,7 +192,7 @@ def taught_tasks(gathered: Gathered, media: CachedFeatures | PreparedMedia) -> l
     tasks = usable(gathered, media.broken)
     gathered.rejects += media.rejects.to_dict("records")
     if not tasks:
-        raise StageError("no question is left to ask: see the rejects of teach in the log")
+        raise StageError("no question is left to ask: none of its media decodes")
     return tasks
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models import losses
 from models.conversations import answer_rows
-from models.drawn_answers import Policy
+from models.drawn_answers import Policy, end_of_turn
 from models.grpo import GrpoRule, is_clipped, k3, token_objective
 from models.quality_lmm import QualityLMM
 from models.vocabulary_head import HeadKind, LossHead
@@ -35,6 +35,29 @@ class ExampleObjective:
         loss_N = -self._head.tokens(rows.hidden_ND, rows.ids_N)
         loss_C = losses.answer_means(loss_N, rows.conversation_N, rows.lengths_C)
         return _by_kind(loss_C, batch.kinds)
+
+
+class LabelObjective:
+    """Mean cross entropy over the tokens of a label, which an answer may go on behind.
+
+    Args:
+        ended: whether labels are whole answers, whose end of turn is learnt too.
+    """
+
+    def __init__(self, model: QualityLMM, head: HeadKind, *, ended: bool) -> None:
+        self.model = model
+        self._policy = Policy.of(model, head, 1.0)
+        self._end = [end_of_turn(model)] if ended else []
+
+    def losses(self, batch: InstructionBatch) -> dict[str, Tensor]:
+        """Losses ``[conversations of the kind]`` per kind."""
+        rows = [
+            [*self.model.tokenizer.encode(conversation[-1].answer, add_special_tokens=False), *self._end]
+            for conversation in batch.conversations
+        ]
+        opened = self._policy.openings(batch.inputs, batch.conversations)
+        log_probs_N, found = self._policy.log_probs(opened, rows)
+        return _by_kind(losses.answer_means(-log_probs_N, found.answer_N, found.lengths_A), batch.kinds)
 
 
 class TeachingObjective:

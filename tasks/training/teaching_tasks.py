@@ -95,18 +95,23 @@ class Gathered:
 
 
 def gather_tasks(
-    place: Place, splits: Sequence[Split], sources: Sequence[ImportedSource], shares: Mapping[str, float]
+    place: Place,
+    splits: Sequence[Split],
+    sources: Sequence[ImportedSource],
+    shares: Mapping[str, float],
+    chosen: frozenset[str] | None = None,
 ) -> Gathered:
     """Questions of the kinds that have a share.
 
     Args:
         splits: of the line's contents; none for imported tables alone.
+        chosen: media of the line; questions that show another one are left out. None takes all.
 
     Raises:
         StageError: a split leaks, a table cannot be read, or a kind with a share has no question.
     """
     pool, gathered = load_candidates(place), Gathered()
-    found = list(_of_line(place, pool, splits)) if splits else []
+    found = [one for one in _of_line(place, pool, splits) if chosen is None or chosen.issuperset(one.media)]
     frames = []
     for number, source in enumerate(sources):
         imported = list(_of_table(place, source, number, gathered))
@@ -118,7 +123,7 @@ def gather_tasks(
     counts = Counter(one.kind for one in gathered.tasks)
     lacking = [kind for kind in KINDS if shares.get(kind, 0.0) > 0.0 and not counts[kind]]
     if lacking:
-        msg = f"teach.shares asks for questions of the kind {lacking[0]}, and there is none: name splits or sources"
+        msg = f"shares ask for questions of the kind {lacking[0]}, and there is none: name other splits or sources"
         raise StageError(msg)
     return gathered
 
