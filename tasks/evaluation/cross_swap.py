@@ -196,11 +196,11 @@ def _asked(
         answers = reader.generate(looks, prompts, max_new_tokens=config.most_tokens)
         for row, quality, said in zip(some, quality_N, answers, strict=True):
             known = {key: row[key] for key in ("id", "content_id", "data_sets", "target")}
-            rows.append({**known, "expectation": float(quality), "rating": _rating(said, course.tags), "said": said})
+            rows.append({**known, "expectation": float(quality), "rating": rating_in(said, course.tags), "said": said})
     return rows
 
 
-def _rating(said: str, tags: Tags) -> float | None:
+def rating_in(said: str, tags: Tags) -> float | None:
     """Quality that an answer names, on [0, 1]; None if it names none, or one off the scale."""
     reading = read_answer(said, "score", tags).said
     return reading.quality if isinstance(reading, Score) and 0.0 <= reading.quality <= 1.0 else None

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.correlation import agreement, interval, resamples, srcc_replicates
+from models.correlation import Agreement, agreement, interval, resamples, srcc_replicates
 from tasks.evaluation.choices import Resampling
 
 Floats = NDArray[np.float64]
@@ -41,6 +41,7 @@ class SwapFigures:
             for encoder, rows in mine.groupby("encoder", sort=False)
         }
         self.data_sets, self._resampling = tuple(data_sets), resampling
+        self._known: dict[tuple[tuple[str, str], str, str], Agreement] = {}
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -62,8 +63,8 @@ class SwapFigures:
     ) -> dict[str, dict[str, float | None]]:
         """Reader -> encoder -> ``srcc`` or ``plcc``; None where it is undefined."""
         found: dict[str, dict[str, float | None]] = {}
-        for (reader, encoder), rows in self._pairs.items():
-            found.setdefault(reader, {})[encoder] = _value(_within(rows, scope), readout, statistic)
+        for reader, encoder in self._pairs:
+            found.setdefault(reader, {})[encoder] = self._value((reader, encoder), scope, readout, statistic)
         return found
 
     def apart(self, readout: str = "expectation") -> dict[str, float | None]:
@@ -108,7 +109,7 @@ class SwapFigures:
 
     def _row(self, pair: tuple[str, str], scope: str, readout: str) -> dict[str, Any]:
         rows = _within(self._pairs[pair], scope)
-        values = {name: _value(rows, readout, name) for name in ("srcc", "plcc")}
+        values = {name: self._value(pair, scope, readout, name) for name in ("srcc", "plcc")}
         score_N, target_N = _floats(rows, readout), _floats(rows, "target")
         read_N = np.isfinite(score_N)
         ratio = None
@@ -118,13 +119,24 @@ class SwapFigures:
 
     def _gain(self, reader: str, other: str, scope: str) -> dict[str, Any]:
         """By the expectation, which every answer has."""
-        first, second = (_within(self._pairs[reader, encoder], scope) for encoder in (RACT, other))
-        own, theirs = (_value(rows, "expectation", "srcc") for rows in (first, second))
+        own, theirs = (self._value((reader, name), scope, "expectation", "srcc") for name in (RACT, other))
         told = {"reader": reader, "over": other, "data_set": scope}
         if own is None or theirs is None:
             return {**told, "gain": None, "low": None, "high": None}
-        low, high = self._interval(first, second) or (None, None)
+        low, high = self._interval(*(_within(self._pairs[reader, name], scope) for name in (RACT, other))) or (
+            None,
+            None,
+        )
         return {**told, "gain": _rounded(own - theirs), "low": low, "high": high}
+
+    def _value(self, pair: tuple[str, str], scope: str, readout: str, statistic: str) -> float | None:
+        key = pair, scope, readout
+        if key not in self._known:
+            rows = _within(self._pairs[pair], scope)
+            score_N, target_N = _floats(rows, readout), _floats(rows, "target")
+            read_N = np.isfinite(score_N)
+            self._known[key] = agreement(score_N[read_N], target_N[read_N])
+        return _rounded(getattr(self._known[key], statistic))
 
     def _interval(self, first: pd.DataFrame, second: pd.DataFrame) -> tuple[float | None, float | None] | None:
         contents, group_N = np.unique(first["content_id"].to_numpy(str), return_inverse=True)
@@ -170,12 +182,6 @@ def _cell(*values: float | None) -> str:
 
 def _within(rows: pd.DataFrame, scope: str) -> pd.DataFrame:
     return rows if scope == ALL else pd.DataFrame(rows[[scope in mine for mine in rows["data_sets"]]])
-
-
-def _value(rows: pd.DataFrame, readout: str, statistic: str) -> float | None:
-    score_N, target_N = _floats(rows, readout), _floats(rows, "target")
-    read_N = np.isfinite(score_N)
-    return _rounded(getattr(agreement(score_N[read_N], target_N[read_N]), statistic))
 
 
 def _floats(rows: pd.DataFrame, name: str) -> Floats:

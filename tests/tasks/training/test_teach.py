@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,26 +89,9 @@ WARM = changed(cold_start=ColdStart(steps=2, batch_examples=4, learning_rate=1e-
 """For a model that is fluent already."""
 
 
-@pytest.fixture(scope="module")
-def _fluent(_line: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learnt the layout of answers from the line's examples."""
-    root = tmp_path_factory.mktemp("fluent")
-    for name in ("collect", "distort", "review", "assemble", "validate"):
-        (root / "artifacts").mkdir(exist_ok=True)
-        (root / "artifacts" / name).symlink_to(_line / "artifacts" / name)
-    shutil.copytree(_line / "artifacts" / "base" / "small", root / "artifacts" / "pretrain" / "model")
-    place = Place(root, root / "work", root / "work" / "out")
-    training = dataclasses.replace(TRAINING, steps=1, learning_rate=1e-5, checkpoint_every=200)
-    lesson = ColdStart(steps=100, batch_examples=16, learning_rate=1e-2)
-    teach.run(changed(cold_start=lesson, training=training, drawing=drawing(most_tokens=80), probe_tasks=0), place)
-    return place.work / "cold_start" / "model"
-
-
 @pytest.fixture
-def fluent(place: Place, _fluent: Path) -> Place:
-    folder = place.root / "artifacts" / "pretrain" / "model"
-    shutil.rmtree(folder)
-    shutil.copytree(_fluent, folder)
+def fluent(place: Place, write_fluent: Callable[[Path], None]) -> Place:
+    write_fluent(place.root)
     return place
 
 
