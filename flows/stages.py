@@ -30,7 +30,7 @@ from infra.process_group import ProcessGroup
 from infra.travelling import InputState, TravellingInput, travelling_inputs
 from infra.workspace import CHECKOUT, made_by
 from tasks.errors import StageError
-from tasks.stage import STAGES
+from tasks.stage import STAGES, read_params, resolved
 
 log = logging.getLogger("vital.line")
 """One line per stage for whoever watches a terminal; the run's own log holds everything."""
@@ -90,11 +90,12 @@ def dvc_status(workspace: Path) -> dict[str, list[Any]]:
 def upstream_stages(workspace: Path) -> dict[str, set[str]]:
     """For every stage of the workspace's dvc.yaml, the stages whose outputs it reads."""
     stages: dict[str, dict[str, Any]] = yaml.safe_load((workspace / "dvc.yaml").read_text())["stages"]
+    params = read_params(workspace)
     makers = {out: name for name, stage in stages.items() for out in made_by(stage)}
     return {
         name: {
             maker
-            for dependency in stage.get("deps", [])
+            for dependency in (resolved(declared, params) for declared in stage.get("deps", []))
             for out, maker in makers.items()
             if dependency == out or dependency.startswith(f"{out}/")
         }

@@ -233,8 +233,8 @@ def _located_pipeline(checkout: Path, pool: str) -> dict[str, Any]:
     def locate(dependency: str) -> list[str]:
         if dependency == POOL:
             return located_pool
-        if any(dependency == out or dependency.startswith(f"{out}/") for out in made):
-            return [dependency]
+        if "${" in dependency or any(dependency == out or dependency.startswith(f"{out}/") for out in made):
+            return [dependency]  # of a stage, which params may name
         return _files_of_code(checkout / dependency)
 
     for stage in pipeline["stages"].values():

@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import time
@@ -292,7 +293,7 @@ def _execute_here(name: str, settings: tuple[Any, dict[str, Any]], root: Path, p
 def _prepare(name: str, params: dict[str, Any], root: Path, pipeline: str) -> tuple[Place, bool]:
     """Make the work folder; returns the place, and whether the work in it is finished."""
     home = root / ".work" / name
-    dependencies, others = _dependencies(name, root, pipeline)
+    dependencies, others = _dependencies(name, root, pipeline, params)
     own = lasting(load_stage(name).Config, params[name])
     key = _work_key(name, dependencies, {name: own, **{other: params.get(other) for other in others}})
     behind_url = any(isinstance(dependency, str) for dependency in dependencies.values())
@@ -364,7 +365,28 @@ def _telemetry(name: str, root: Path, seconds: float, usages: list[tuple[float, 
     write_json(root / ".work" / "telemetry" / f"{name}.json", values)
 
 
-def _dependencies(name: str, root: Path, pipeline: str) -> tuple[dict[str, Path | str], list[str]]:
+def resolved(dependency: object, params: dict[str, Any]) -> str:
+    """What a pipeline file declares, with the params that it names in the place of ``${section.key}``, as DVC has it.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+
+    def value(found: "re.Match[str]") -> str:
+        at: Any = params
+        for key in found[1].split("."):
+            if not isinstance(at, dict) or key not in at:
+                msg = f"{dependency} names {found[1]}, and params.yaml has no such key"
+                raise ConfigError(msg)
+            at = at[key]
+        return str(at)
+
+    return re.sub(r"\$\{([\w.]+)\}", value, str(dependency))
+
+
+def _dependencies(
+    name: str, root: Path, pipeline: str, params: dict[str, Any]
+) -> tuple[dict[str, Path | str], list[str]]:
     """What the pipeline file declares that a stage depends on.
 
     Returns:
@@ -375,7 +397,7 @@ def _dependencies(name: str, root: Path, pipeline: str) -> tuple[dict[str, Path 
         msg = f"{pipeline} has no stage {name!r}"
         raise ConfigError(msg)
     home = (root / pipeline).parent / stages[name].get("wdir", ".")
-    declared = [str(dependency) for dependency in stages[name].get("deps", [])]
+    declared = [resolved(dependency, params) for dependency in stages[name].get("deps", [])]
     others = [section for section in stages[name].get("params", []) if isinstance(section, str) and section != name]
     return {text: text if "://" in text else (home / text).resolve() for text in declared}, others
 

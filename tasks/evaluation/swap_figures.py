@@ -51,12 +51,14 @@ class SwapFigures:
     @property
     def readers(self) -> list[str]:
         """In the order in which tables tell them."""
-        return list(dict.fromkeys(reader for reader, _ in self._pairs))
+        found = {reader for reader, _ in self._pairs}
+        return [name for name in (*self.data_sets, MIXED) if name in found]
 
     @property
     def encoders(self) -> list[str]:
         """In the order in which tables tell them."""
-        return list(dict.fromkeys(encoder for _, encoder in self._pairs))
+        found = {encoder for _, encoder in self._pairs}
+        return [name for name in (*self.data_sets, PRETRAINED, RACT, MIXED) if name in found]
 
     def table(
         self, statistic: str, readout: str = "expectation", scope: str = ALL

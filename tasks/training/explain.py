@@ -6,6 +6,7 @@ notes, what another model or an endpoint said). All get one schema, and what giv
 (``models.reasoning_text``). The teacher's scores are the expectation over its level words.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from tqdm import tqdm
 
 from models.levels import expectation
 from models.openings import NOT_DESCRIPTIONS
-from models.quality_lmm import QualityLMM
+from models.quality_lmm import QualityLMM, VisualFeatures
 from models.reasoning_text import leaks, without_verdict
+from models.rewards import Tags, read_answer
 from models.sampling import Draws, Sampling
+from models.teaching import AskStyle, question
 from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.instructions import ImportedSource, Instruction, imported_instructions, media_frame, read_any_media
@@ -33,10 +36,18 @@ from tasks.targets import bounded, scored_candidates
 
 REVIEWED_TEXTS: Final = "reviewed"
 TEACHER: Final = "teacher"
-_MODELS: Final = {"pretrain": "model", "assistant": "model", "two_stage": "describer"}
+_MODELS: Final = {
+    "pretrain": "model",
+    "assistant": "model",
+    "two_stage": "describer",
+    "teach": "model",
+    "ract": "model",
+}
 """Stage whose model may teach -> folder of the model in its artifacts."""
 _TASKS: Final = {"pretrain": "description", "assistant": "description", "two_stage": "perception"}
 """Stage -> the task under which its model was taught to describe (models.questions)."""
+_THINKING: Final = {"teach": "teacher.json", "ract": "ract.json"}
+"""Stages whose models think aloud before they judge -> file that says how they are asked and read."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,8 @@ class Config:
     """What is gathered.
 
     Attributes:
-        teacher: stage of the line whose model scores and explains.
+        teacher: stage of the line whose model scores and explains; of one that thinks aloud (``teach``, ``ract``) the
+            thought is the text.
         splits: of the line's contents; never the held-out ones.
         max_media: of them, by a hash of their ids; None takes all.
         reviewed: whether the line's reviewed assertions are texts.
@@ -84,7 +96,7 @@ class Config:
         max_reject_share: share of undecodable media above which the stage fails.
     """
 
-    teacher: Literal["pretrain", "assistant", "two_stage"]
+    teacher: Literal["pretrain", "assistant", "two_stage", "teach", "ract"]
     splits: tuple[Literal["train", "warm_up"], ...]
     max_media: int | None
     reviewed: bool
@@ -246,11 +258,43 @@ def _of_instruction(one: Instruction, sieve: _Sieve) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------- teacher
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How a teacher is asked to explain, and where its answer holds the explanation.
+
+    Attributes:
+        task: of ``models.questions``; None for a teacher that thinks aloud before it scores.
+        style, tags: of such a one, see ``models.teaching``.
+    """
+
+    task: str | None
+    style: AskStyle = "short"
+    tags: Tags = "free"
+
+    @classmethod
+    def of(cls, place: Place, teacher: str) -> "_Way":
+        """That of a stage's model."""
+        if teacher not in _THINKING:
+            return cls(_TASKS[teacher])
+        told = json.loads((place.artifacts(teacher) / _THINKING[teacher]).read_text())
+        return cls(None, told["question"], told["tags"])
+
+    def prompt(self, model: QualityLMM, medium: VisualFeatures) -> str:
+        """What is asked about a medium."""
+        if self.task is None:
+            return question("score", self.style, is_video=medium.is_video)
+        return model.asked(self.task, medium)
+
+    def read(self, said: str) -> str | None:
+        """The explanation in an answer; None where it thinks nothing before it judges."""
+        return said if self.task else read_answer(said, "score", self.tags).thought or None
+
+
 class _Teacher:
     """The teacher and what it sees: its encoder looks at every medium once."""
 
     def __init__(self, config: Config, place: Place, shown: pd.DataFrame) -> None:
-        self._config, self._place = config, place
+        self._config, self._place, self._way = config, place, _Way.of(place, config.teacher)
         folder = place.artifacts(config.teacher) / _MODELS[config.teacher]
         self.model = QualityLMM.from_pretrained(folder).to(device_named(config.device))
         preparation = Preparation("explain", config.threads, config.max_reject_share, device_named(config.device))
@@ -280,18 +324,22 @@ class _Teacher:
             if not parts.has(part):
                 parts.add(part, frame_of(EXPLANATIONS, self._draw(some, known)))
             for row in parts.read_part(part).to_dict("records"):
-                text = str(row.pop("text"))
-                kept = sieve.row(text, **{str(key): value for key, value in row.items() if key != "dropped"})
+                text, about = self._way.read(str(row.pop("text"))), {str(key): value for key, value in row.items()}
+                if text is None:
+                    sieve.refuse(str(row["id"]), "no_thought", f"{TEACHER}, answer {row['number']}: it is not laid out")
+                    continue
+                kept = sieve.row(text, **{key: value for key, value in about.items() if key != "dropped"})
                 if kept is not None:
                     yield kept
 
     def _draw(self, names: Sequence[str], known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         drawn, rows = self._config.drawn, []
         media = [self.features.read(name) for name in names]
-        prompts = [self.model.asked(_TASKS[self._config.teacher], medium) for medium in media]
+        prompts = [self._way.prompt(self.model, medium) for medium in media]
+        avoid = NOT_DESCRIPTIONS if self._way.task else ()
         for number in range(drawn.per_medium):
             seeds = [int(digest(self._config.seed, name, number)[:12], 16) for name in names]
-            how = {"avoid": NOT_DESCRIPTIONS, "draws": Draws(drawn.sampling, seeds)}
+            how = {"avoid": avoid, "draws": Draws(drawn.sampling, seeds)}
             answers = self.model.generate(media, prompts, max_new_tokens=drawn.max_new_tokens, **how)
             for name, seed, answer in zip(names, seeds, answers, strict=True):
                 about = {key: known[name][key] for key in ("id", "content_id", "modality")}

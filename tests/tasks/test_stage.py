@@ -247,6 +247,15 @@ def test_finished_work_behind_a_url_is_handed_on(workspace: Path):
     assert len(list((workspace / ".work/counter").iterdir())) == 1
 
 
+def test_a_dependency_may_be_named_by_params():
+    params = {"explain": {"teacher": "ract", "drawn": {"per_medium": 2}}}
+    assert stage.resolved("artifacts/${explain.teacher}", params) == "artifacts/ract"
+    assert stage.resolved("a/${explain.drawn.per_medium}/${explain.teacher}", params) == "a/2/ract"
+    assert stage.resolved("artifacts/collect", {}) == "artifacts/collect"
+    with pytest.raises(ConfigError, match=r"names explain\.student, and params\.yaml has no such key"):
+        stage.resolved("artifacts/${explain.student}", params)
+
+
 def test_a_missing_dependency_says_what_to_run(workspace: Path):
     (workspace / "source.txt").unlink()
     with pytest.raises(StageError, match=r"source.txt is missing.*dvc repro"):

@@ -1,6 +1,7 @@
 """The stage: whose texts are gathered, what is taken out of them, and what the teacher makes of media."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from tasks.instructions import ImportedSource
 from tasks.pool import load_candidates, read_media
 from tasks.prepared import decode_medium, prepare_medium
 from tasks.records import EXPLANATIONS, INSTRUCTIONS, MEDIUM_MARK, REJECTS, REVIEWED, TAUGHT, Split
-from tasks.shards import frame_of, read_table, write_table
+from tasks.shards import frame_of, read_table, write_json, write_table
 from tasks.stage import Place
 from tasks.training import explain
+from tasks.training.teaching_tasks import gather_tasks
 
 CONFIG = explain.Config(
     teacher="pretrain",
@@ -174,3 +176,42 @@ def test_without_opinions_there_is_nothing_to_explain(place: Place):
     frame[:0].to_parquet(opinions)
     with pytest.raises(StageError, match="no medium of the chosen splits"):
         explain.run(CONFIG, place)
+
+
+@pytest.mark.parametrize("teacher", ["teach", "ract"])
+def test_a_teacher_that_thinks_aloud_explains_by_its_thought(
+    place: Place, write_fluent: Callable[[Path], None], teacher: str
+):
+    write_fluent(place.root)
+    artifacts = place.root / "artifacts"
+    (artifacts / teacher).mkdir()
+    (artifacts / "pretrain" / "model").rename(artifacts / teacher / "model")
+    file = {"teach": "teacher.json", "ract": "ract.json"}[teacher]
+    write_json(artifacts / teacher / file, {"question": "short", "tags": "free"})
+    drawn = explain.Drawn(per_medium=2, temperature=1.0, top_p=1.0, max_new_tokens=80)
+    report = explain.run(
+        changed(teacher=teacher, splits=("warm_up",), reviewed=False, drawn=drawn, leaks="keep"), place
+    )
+    found = texts(place)
+    assert report.texts == {"teacher": len(found)}
+    assert report.rejected.get("no_thought", 0) + len(found) == 2 * report.media
+    assert not found["text"].str.contains("<think>|</think>|<answer>|rating", regex=True).any()
+    assert found["seed"].is_unique
+    known = {task.thought for task in gather_tasks(place, [Split.TRAIN], (), {"score": 1.0}).tasks}
+    assert set(found["text"]) & known, "what it has learnt to think"
+
+
+@pytest.mark.usefixtures("publish_untaught")
+def test_a_teacher_that_thinks_nothing_is_counted(place: Place):
+    drawn = explain.Drawn(per_medium=1, temperature=1.0, top_p=1.0, max_new_tokens=8)
+    report = explain.run(changed(teacher="teach", splits=("warm_up",), drawn=drawn), place)
+    assert report.rejected == {"no_thought": report.media}
+    assert set(report.texts) == {"reviewed"}
+
+
+@pytest.fixture
+def publish_untaught(place: Place) -> None:
+    """The pre-trained model in the place of the teacher's: it has never seen an answer."""
+    folder = place.root / "artifacts" / "teach"
+    shutil.copytree(place.root / "artifacts" / "pretrain" / "model", folder / "model")
+    write_json(folder / "teacher.json", {"question": "short", "tags": "free"})
