@@ -13,7 +13,7 @@ from typing import Any, Final
 import pandas as pd
 
 from tasks.errors import StageError
-from tasks.evaluation import chapters, result_chapters
+from tasks.evaluation import chapters, reasoning_chapter, result_chapters
 from tasks.evaluation.pictures import Thumbnails
 from tasks.pool import load_candidates
 from tasks.records import (
@@ -115,6 +115,7 @@ def gather(config: Config, place: Place, thumbnails: Thumbnails) -> dict[str, An
         "tasks": dict(sorted(Counter(examples["task"]).items())),
         "training": result_chapters.training_chapter(place),
         "questions": result_chapters.questions_chapter(place),
+        "reasoning": reasoning_chapter.reasoning_chapter(place),
         "benchmark": result_chapters.benchmark_chapter(predictions, correlations, differences),
         "scatters": result_chapters.scatter_charts(predictions, config.models),
         "severity_chart": result_chapters.severity_chart(predictions, config.models),

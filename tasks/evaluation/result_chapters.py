@@ -35,7 +35,8 @@ _COLUMNS: Final = (
 _LINEAGE: Final = (
     *("collect", "distort", "score", "describe", "review", "assemble", "validate"),
     *("base", "pretrain", "warm_up", "assistant", "linear_probe", "two_stage"),
-    *("predict", "answer", "reason", "correlate"),
+    *("teach", "ract", "explain", "rali"),
+    *("predict", "answer", "reason", "cross_swap", "correlate"),
 )
 
 

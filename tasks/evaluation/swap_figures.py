@@ -35,12 +35,13 @@ class SwapFigures:
     """
 
     def __init__(self, swaps: pd.DataFrame, data_sets: Sequence[str], resampling: Resampling) -> None:
-        self._pairs: dict[tuple[str, str], pd.DataFrame] = {
-            (reader, encoder): pd.DataFrame(rows.sort_values("id"))
-            for reader, mine in swaps.groupby("reader", sort=False)
-            for encoder, rows in mine.groupby("encoder", sort=False)
-        }
         self.data_sets, self._resampling = tuple(data_sets), resampling
+        self._pairs: dict[tuple[str, str], pd.DataFrame] = {}
+        for reader in (*data_sets, MIXED):
+            for encoder in (*data_sets, PRETRAINED, RACT, MIXED):
+                rows = pd.DataFrame(swaps[(swaps["reader"] == reader) & (swaps["encoder"] == encoder)])
+                if len(rows):
+                    self._pairs[reader, encoder] = pd.DataFrame(rows.sort_values("id"))
         self._known: dict[tuple[tuple[str, str], str, str], Agreement] = {}
 
     @property
@@ -51,14 +52,12 @@ class SwapFigures:
     @property
     def readers(self) -> list[str]:
         """In the order in which tables tell them."""
-        found = {reader for reader, _ in self._pairs}
-        return [name for name in (*self.data_sets, MIXED) if name in found]
+        return list(dict.fromkeys(reader for reader, _ in self._pairs))
 
     @property
     def encoders(self) -> list[str]:
         """In the order in which tables tell them."""
-        found = {encoder for _, encoder in self._pairs}
-        return [name for name in (*self.data_sets, PRETRAINED, RACT, MIXED) if name in found]
+        return list(dict.fromkeys(encoder for _, encoder in self._pairs))
 
     def table(
         self, statistic: str, readout: str = "expectation", scope: str = ALL
