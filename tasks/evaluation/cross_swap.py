@@ -148,7 +148,7 @@ class _Course:
         """Read what there is."""
         ract = place.artifacts("ract")
         told: dict[str, Any] = json.loads((ract / "ract.json").read_text())
-        sets = tuple(DataSet(one["name"], tuple(one["distortions"]), one["modality"], ()) for one in told["data_sets"])
+        sets = tuple(DataSet(one["name"], _names(one["distortions"]), one["modality"], ()) for one in told["data_sets"])
         teachers = {one.name: ract / "teachers" / one.name / "model" for one in sets}
         mixed = {MIXED: place.artifacts("teach") / "model"}
         others = {PRETRAINED: place.artifacts("pretrain") / "model", RACT: ract / "model"}
@@ -204,3 +204,7 @@ def rating_in(said: str, tags: Tags) -> float | None:
     """Quality that an answer names, on [0, 1]; None if it names none, or one off the scale."""
     reading = read_answer(said, "score", tags).said
     return reading.quality if isinstance(reading, Score) and 0.0 <= reading.quality <= 1.0 else None
+
+
+def _names(told: list[str] | None) -> tuple[str, ...] | None:
+    return None if told is None else tuple(told)
