@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from infra.workspace import CHECKOUT
-from vital import rali_steps
+from vital import rali_steps, rali_texts
 
 
 @click.group(short_help="The student without a language model: its steps on your own folder, its ablation, its cost.")
@@ -18,7 +18,7 @@ def rali() -> None:
     """
 
 
-for _step in (rali_steps.align, rali_steps.build, rali_steps.fit):
+for _step in (rali_texts.texts, rali_steps.align, rali_steps.build, rali_steps.fit):
     rali.add_command(_step)
 
 

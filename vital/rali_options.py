@@ -134,7 +134,7 @@ def own_media(photos: Path) -> "OwnMedia":
 
     found = find_media([str(photos)])
     for named in found:
-        if named.problem is not None:
+        if named.problem is not None and named.path != photos:
             tell_problem(named.path, named.problem, as_json=False)
     return OwnMedia.of(photos, [named.path for named in found if named.problem is None])
 
