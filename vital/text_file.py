@@ -1,7 +1,7 @@
 """Reasoning texts of models in a file of JSON lines that a later run continues, and what has no text beside it.
 
-A line is one text; what decided it is told by its ``run``, and the medium that it is about by size and time. Lines about
-a medium that has changed since are taken out when the file is opened; those of other settings stay.
+A line is one text; what decided it is told by its ``run``, and the medium that it is about by size and time. Lines
+about a medium that has changed since are taken out when the file is opened; those of other settings stay.
 """
 
 import json
