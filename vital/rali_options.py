@@ -85,7 +85,7 @@ def step_config(step: "Step", work: Path, profile: str | None, settings: tuple[s
     from infra.workspace import CHECKOUT
     from tasks.stage import build_config
     from tasks.training.rali import Config
-    from tasks.training.rali_folder import begun_config, check_decided
+    from tasks.training.rali_folder import begun_config, check_step
 
     changes = parse_settings(settings)
     if other := sorted(set(changes) - {_SECTION}):
@@ -101,7 +101,7 @@ def step_config(step: "Step", work: Path, profile: str | None, settings: tuple[s
     if profile is not None and begun != usual():
         msg = f"--profile belongs to the first step: {work} has begun with other settings"
         raise click.UsageError(msg)
-    check_decided(step, work, config)
+    check_step(step, work, config)
     _check_machine(config)
     return config
 

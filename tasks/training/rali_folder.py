@@ -129,13 +129,15 @@ def begun_config(step: Step, work: Path, usual: Callable[[], Config]) -> Config:
     return usual() if before is None else before.config
 
 
-def check_decided(step: Step, work: Path, config: Config) -> None:
-    """Refuse to change what an earlier step has decided.
+def check_step(step: Step, work: Path, config: Config) -> None:
+    """Refuse to begin a step without the one before, or to change what that has decided.
 
     Raises:
-        StageError: a key differs.
+        StageError: it is missing, or a key differs.
     """
     before = None if step == "align" else finished(work, STEPS[STEPS.index(step) - 1])
+    if step == "build" and config.align.enabled:
+        before = needed(work, "align")
     for name in _DECIDED[step] if before is not None else ():
         if getattr(before.config, name) != getattr(config, name):
             msg = f"rali.{name} was decided by an earlier step of this --work: leave it, or name another --work"
@@ -162,6 +164,8 @@ def align_own(own: Own, config: Config, said: OwnTexts, reader: Path | None) -> 
     key = digest("align", parts, own.media.state, said.texts, read)
     tower = _begun(own, config)
     shop = _shop(own, ("align", key), Seen(tiles, tower), Lessons(said.texts, {}, len(said.texts)), config)
+    if not shop.lessons.texts:
+        raise StageError("no medium with a text decodes: see the rejects")
     start_tower(tower, shop)
     model = None if reader is None else QualityLMM.from_pretrained(reader)
     text = text_tower(config, Place(own.root, own.work, own.work), model, tower)
@@ -255,7 +259,7 @@ def _settled(own: Own, step: Step, done: Finished, tiles: Tiles, unused: list[di
     rejected = reasons([{"reason": str(reason)} for reason in rejects["reason"]])
     done = dataclasses.replace(done, told={**counts, "rejected": rejected, **_rounded(done.told)})
     write_json(own.work / f"{step}.json", dataclasses.asdict(done))
-    for old in (own.work / step).iterdir():
+    for old in (own.work / step).glob("*"):
         if old.name != done.key:
             shutil.rmtree(old)
     return done.told

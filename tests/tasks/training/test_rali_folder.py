@@ -28,7 +28,7 @@ from tasks.training import rali_folder
 from tasks.training.own_lessons import OwnScores, OwnTexts
 from tasks.training.rali import Config, text_tower
 from tasks.training.rali_course import AlignObjective, Workshop, align, build, fit, start_tower
-from tasks.training.rali_folder import Own, align_own, begun_config, build_own, check_decided, finished, fit_own
+from tasks.training.rali_folder import Own, align_own, begun_config, build_own, check_step, finished, fit_own
 from tasks.training.rali_lessons import Lessons, Seen
 
 COUNT = 20
@@ -180,13 +180,13 @@ def test_later_steps_keep_the_settings_of_earlier_ones(own: Own, reader: Path):
 
     align_own(own, LOOSE, TEXTS, reader)
     assert begun_config("build", own.work, usual) == LOOSE
-    check_decided("build", own.work, dataclasses.replace(LOOSE, build=dataclasses.replace(LOOSE.build, dims=5)))
+    check_step("build", own.work, dataclasses.replace(LOOSE, build=dataclasses.replace(LOOSE.build, dims=5)))
     with pytest.raises(StageError, match=r"rali\.frames was decided by an earlier step"):
-        check_decided("build", own.work, dataclasses.replace(LOOSE, frames=2))
+        check_step("build", own.work, dataclasses.replace(LOOSE, frames=2))
     build_own(own, LOOSE, SCORES, MEANING)
-    check_decided("fit", own.work, dataclasses.replace(LOOSE, fit=dataclasses.replace(LOOSE.fit, steps=3)))
+    check_step("fit", own.work, dataclasses.replace(LOOSE, fit=dataclasses.replace(LOOSE.fit, steps=3)))
     with pytest.raises(StageError, match=r"rali\.build was decided by an earlier step"):
-        check_decided("fit", own.work, dataclasses.replace(LOOSE, build=dataclasses.replace(LOOSE.build, dims=5)))
+        check_step("fit", own.work, dataclasses.replace(LOOSE, build=dataclasses.replace(LOOSE.build, dims=5)))
     (own.work / "build.json").write_text("{}")
     with pytest.raises(StageError, match="is no step of this version"):
         begun_config("fit", own.work, usual)
