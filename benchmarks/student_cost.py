@@ -33,8 +33,8 @@ from tasks.records import Modality
 from tasks.stage import Place
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
-PEAK: Final = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-"""Kilobytes, on the last line."""
+PEAK: Final = "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+"""Kilobytes, on the last line; getrusage would tell what this process held when it forked."""
 STUDENT: Final = """
 import sys; from pathlib import Path; import numpy as np
 from models.rali.runtime import RaliScorer
@@ -61,7 +61,7 @@ def peak_mb(code: str, folder: Path) -> float:
     """Highest resident memory of a process that runs the code on a model's folder, MB."""
     command = [sys.executable, "-c", code + PEAK, str(folder)]
     done = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) / 1024
+    return int(done.stdout.split()[-2]) / 1024
 
 
 def configured() -> dict[str, int]:
