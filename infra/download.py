@@ -6,7 +6,7 @@ No stage, no scorer and no test imports this module to get its inputs: a run nev
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -166,8 +166,11 @@ class Download:
         self._marks.unlink(missing_ok=True)
 
 
-def download_snapshot(name: str, cache: Path) -> None:
+def download_snapshot(name: str, cache: Path, files: Sequence[str] = ()) -> None:
     """Download the main revision of a model of the hub into its cache; what is there already is kept.
+
+    Args:
+        files: that are wanted; all if none are named.
 
     Raises:
         InfraError: the hub cannot be reached or refuses, or HF_HUB_OFFLINE forbids it.
@@ -176,7 +179,7 @@ def download_snapshot(name: str, cache: Path) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415
 
     try:
-        snapshot_download(name, cache_dir=cache)
+        snapshot_download(name, cache_dir=cache, allow_patterns=list(files) or None)
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError) as error:
         msg = f"the snapshot {name} cannot be had ({_said(error)[:200]})"
         raise InfraError(msg) from error

@@ -7,12 +7,12 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from infra.errors import InfraError
 
@@ -35,6 +35,7 @@ class State(StrEnum):
     WRONG_HASH = "wrong hash"
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
+    OTHER = "another model"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class Finding:
     state: State
     sha256: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a snapshot must hold beyond its configuration and what its index names.
+
+    Attributes:
+        files: by name; where any are named, nothing else is copied. shapes: of tensors in its safetensors files.
+    """
+
+    files: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+_ANYTHING: Final = Wanted()
 
 
 def file_state(path: Path, sha256: str = "") -> Finding:
@@ -63,8 +79,8 @@ def file_state(path: Path, sha256: str = "") -> Finding:
     return Finding(State.PRESENT, found)
 
 
-def snapshot_state(folder: Path) -> Finding:
-    """Look at a snapshot in the hub's cache: its configuration and all weight files that its index names, whole.
+def snapshot_state(folder: Path, wanted: Wanted = _ANYTHING) -> Finding:
+    """Look at a snapshot in the hub's cache: its configuration, what its index names and what is wanted, whole.
 
     Args:
         folder: ``models--owner--name`` with ``refs/main`` and ``snapshots/<revision>``.
@@ -72,33 +88,60 @@ def snapshot_state(folder: Path) -> Finding:
     reference = folder / _REVISION
     if not reference.is_file():
         return Finding(State.MISSING)
-    return content_state(folder / "snapshots" / reference.read_text().strip())
+    return content_state(folder / "snapshots" / reference.read_text().strip(), wanted)
 
 
-def content_state(folder: Path) -> Finding:
+def content_state(folder: Path, wanted: Wanted = _ANYTHING) -> Finding:
     """Look at the files of a snapshot."""
     if not (folder / "config.json").is_file():
         return Finding(State.MISSING, detail=f"no config.json in {folder}")
     try:
-        named = {
-            shard
-            for index in folder.glob("*.index.json")
-            for shard in json.loads(index.read_text())["weight_map"].values()
-        }
+        named = _named_in_indexes(folder)
     except (ValueError, KeyError, AttributeError) as error:
         return Finding(State.DAMAGED, detail=f"an index of {folder} cannot be read ({error})")
     there = {path.name for path in folder.iterdir() if path.suffix in _WEIGHTS and path.exists()}
-    if lacking := sorted(named - there):
-        return Finding(State.TRUNCATED, detail=f"{len(lacking)} of {len(named)} weight files lack, first {lacking[0]}")
+    return _lacking(folder, wanted, named - there, len(named)) or _of_weights(folder, there, wanted)
+
+
+def _named_in_indexes(folder: Path) -> set[str]:
+    """Weight files that the indexes of a snapshot name."""
+    indexes = [json.loads(index.read_text())["weight_map"] for index in folder.glob("*.index.json")]
+    return {shard for index in indexes for shard in index.values()}
+
+
+def _lacking(folder: Path, wanted: Wanted, shards: set[str], named: int) -> Finding | None:
+    """What a snapshot lacks of the files that are wanted, and of those that its indexes name."""
+    if absent := [name for name in wanted.files if not (folder / name).is_file()]:
+        return Finding(State.TRUNCATED, detail=f"{len(absent)} of {len(wanted.files)} files lack, first {absent[0]}")
+    if shards:
+        return Finding(State.TRUNCATED, detail=f"{len(shards)} of {named} weight files lack, first {min(shards)}")
+    return None
+
+
+def _of_weights(folder: Path, there: set[str], wanted: Wanted) -> Finding:
+    """Whether weight files are whole, and those of the model that is wanted."""
     if not there:
         return Finding(State.TRUNCATED, detail="it holds no weight file")
     for name in sorted(there):
         if problem := _structure(folder / name):
             return problem
-    return Finding(State.PRESENT)
+    shown = [folder / name for name in there if name.endswith(".safetensors")]
+    return _other_model(shown, wanted) or Finding(State.PRESENT)
 
 
-def check_blobs(folder: Path) -> None:
+def _other_model(files: Sequence[Path], wanted: Wanted) -> Finding | None:
+    """Whether tensors of a snapshot have other shapes than those wanted, or are not there."""
+    if not wanted.shapes:
+        return None
+    shapes = {name: tuple(entry["shape"]) for path in files for name, entry in _tensors(path).items()}
+    for name, shape in wanted.shapes.items():
+        if shapes.get(name) != shape:
+            found = f"is {list(shapes[name])}" if name in shapes else "is not there"
+            return Finding(State.OTHER, detail=f"{name} {found}, and {list(shape)} is wanted")
+    return None
+
+
+def check_blobs(folder: Path, wanted: Wanted = _ANYTHING) -> None:
     """Compare the files of a snapshot that the hub's client has fetched with their hashes, the names of its blobs.
 
     A snapshot that fails is forgotten: its revision is no longer the main one.
@@ -106,7 +149,7 @@ def check_blobs(folder: Path) -> None:
     Raises:
         InfraError: a file is not whole, or not what the hub says.
     """
-    finding = snapshot_state(folder)
+    finding = snapshot_state(folder, wanted)
     if finding.state is State.PRESENT:
         for path in sorted(snapshot_content(folder).rglob("*")):
             blob = path.resolve()
@@ -146,7 +189,7 @@ def place_file(source: Path, target: Path, sha256: str) -> None:
         part.replace(target)
 
 
-def place_snapshot(source: Path, folder: Path) -> str:
+def place_snapshot(source: Path, folder: Path, wanted: Wanted = _ANYTHING) -> str:
     """Copy the files of a snapshot into the hub's cache, and name it the main revision when all are there.
 
     Args:
@@ -160,11 +203,13 @@ def place_snapshot(source: Path, folder: Path) -> str:
         InfraError: it is not complete, or the disk is full.
     """
     source = snapshot_content(source)
-    finding = content_state(source)
+    finding = content_state(source, wanted)
     if finding.state is not State.PRESENT:
         msg = f"{source} is not a whole snapshot: {finding.detail}"
         raise InfraError(msg)
     files = sorted(path for path in source.rglob("*") if path.is_file())
+    if wanted.files:
+        files = [source / name for name in sorted(wanted.files)]
     size = sum(path.stat().st_size for path in files)
     check_room(folder, size)
     revision = source.name if _is_hash(source.name, _COMMIT_DIGITS) else _revision_of(source, files)
@@ -283,13 +328,19 @@ def _safetensors(path: Path, size: int) -> Finding | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < size else {}
-        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        end = max(entry["data_offsets"][1] for entry in (_tensors(path) if length < size else {}).values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Finding(State.TRUNCATED, detail=f"{path.name} has no whole header ({error})")
     if 8 + length + end > size:
         return Finding(State.TRUNCATED, detail=f"{path.name} has {size} of {8 + length + end} bytes")
     return None
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """Entries of a safetensors file's header."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 def _is_hash(name: str, digits: int) -> bool:

@@ -1,11 +1,12 @@
-"""Published weights that VITAL can use, by name: files of the official scorers, the motion extractor, base models.
+"""Published weights that VITAL can use, by name: the official scorers', the motion extractor's, base models', CLIP's.
 
 Records only; nothing is read or fetched here. :func:`check_plain` says whether a file holds tensors and no code.
 """
 
 import os
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -35,11 +36,28 @@ RELEASED: Final = {
 """The VITAL authors' own checkpoints (README of jzhws/VITAL-Series), and megabytes by their sizes."""
 _RELEASED_LICENCE: Final = "MIT, as its page says"
 _NO_LICENCE: Final = "none is stated on its page"
+_CLIP_LICENCE: Final = "none is stated on its page; OpenAI's repository of CLIP: MIT"
 _BASE_LICENCE: Final = "MIT (language model: Qwen2.5's licence)"
 SLOWFAST: Final = "SLOWFAST_8x8_R50.pyth"
 """File of the motion extractor's weights (Kinetics-400)."""
 _SLOWFAST_ORIGIN: Final = f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{SLOWFAST}"
 _SLOWFAST_MEGABYTES: Final = 277
+CLIP: Final = "openai/clip-vit-large-patch14"
+"""The paper's backbone of a student without a language model (RALI)."""
+_CLIP_FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
+"""What its towers read; the page has the same weights in formats of other frameworks too."""
+_CLIP_SHAPES: Final = {
+    "logit_scale": (),
+    "text_model.embeddings.position_embedding.weight": (77, 768),
+    "text_model.embeddings.token_embedding.weight": (49408, 768),
+    "text_projection.weight": (768, 768),
+    "vision_model.embeddings.patch_embedding.weight": (1024, 3, 14, 14),
+    "vision_model.embeddings.position_embedding.weight": (257, 1024),
+    "vision_model.encoder.layers.23.mlp.fc1.weight": (4096, 1024),
+    "visual_projection.weight": (768, 1024),
+}
+"""Tensors by which a ViT-L/14 with tiles of 224 px and a joint space of 768 is known."""
+_CLIP_MEGABYTES: Final = 1713
 _REVISION: Final = ("refs", "main")
 
 
@@ -56,6 +74,8 @@ class WeightRecord:
         megabytes: about its size.
         path: where it belongs on this machine; of a snapshot its folder in the hub's cache.
         snapshot: whether it is a snapshot.
+        files: of a snapshot, those that must be there and are fetched; empty leaves that to its index.
+        shapes: of some tensors of a snapshot's safetensors, by which the right one is known.
     """
 
     name: str
@@ -66,12 +86,15 @@ class WeightRecord:
     megabytes: int
     path: Path
     snapshot: bool
+    files: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def instruction(self) -> str:
         """What to do by hand, one line."""
         if self.snapshot:
-            return f"put the snapshot {self.name} ({self.origin}) into {self.path}: vital weights add FOLDER"
+            these = f", of it {', '.join(self.files)}," if self.files else ""
+            return f"put the snapshot {self.name} ({self.origin}){these} into {self.path}: vital weights add FOLDER"
         return f"put {self.name} into {self.path.parent} (from {self.origin}): vital weights add FILE"
 
 
@@ -104,7 +127,23 @@ def weight_records() -> dict[str, WeightRecord]:
         owner = f"released {name.partition('/')[2]}"
         licence = _NO_LICENCE if name == RELEASED_ENCODER else _RELEASED_LICENCE
         found[name] = WeightRecord(name, (owner,), f"{HUB}/{name}", licence, "", megabytes, path, snapshot=True)
+    found[CLIP] = _clip(hub)
     return found
+
+
+def _clip(hub: Path) -> WeightRecord:
+    return WeightRecord(
+        name=CLIP,
+        owners=("rali",),
+        origin=f"{HUB}/{CLIP}",
+        licence=_CLIP_LICENCE,
+        sha256="",
+        megabytes=_CLIP_MEGABYTES,
+        path=hub / f"models--{CLIP.replace('/', '--')}",
+        snapshot=True,
+        files=_CLIP_FILES,
+        shapes=_CLIP_SHAPES,
+    )
 
 
 def snapshot_folder(name: str) -> Path:

@@ -158,7 +158,7 @@ def _ask_model(
 
     with quiet_libraries():
         opened = asked.open(number)
-        title = _title(opened.subject.name, titles)
+        title = model_title(opened.subject.name, titles)
         titles.append(title)
         run = run_name(
             asking.command, opened.identity, asdict(opened.course), asdict(asked.sampling), dict(asking.settings)
@@ -173,7 +173,7 @@ def _ask_model(
     return Told(title, opened.course, records, rejected)
 
 
-def _title(name: str, taken: Sequence[str]) -> str:
+def model_title(name: str, taken: Sequence[str]) -> str:
     """A name that is a file's too, and nobody else's."""
     plain = re.sub(r"[^\w.@#-]+", "_", name).strip("._") or "model"
     number, title = 1, plain

@@ -1,4 +1,4 @@
-"""``vital rali``: the student without a language model, what its parts are worth, and what it costs."""
+"""``vital rali``: the student without a language model, from a folder of one's own; its parts' worth, its cost."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,20 @@ from pathlib import Path
 import click
 
 from infra.workspace import CHECKOUT
+from vital import rali_steps, rali_texts
 
 
-@click.group(short_help="The student without a language model: its ablation and its cost.")
+@click.group(short_help="The student without a language model: its steps on your own folder, its ablation, its cost.")
 def rali() -> None:
     """The student without a language model (RALI).
 
-    The stages `explain` and `rali` make it (`vital run`), and `vital score --scorer rali` asks it.
+    The stages `explain` and `rali` make it of the line's pool (`vital run`); `texts`, `align`, `build` and `fit` make
+    one of your own folder. `vital score --scorer rali` asks it.
     """
+
+
+for _step in (rali_texts.texts, rali_steps.align, rali_steps.build, rali_steps.fit):
+    rali.add_command(_step)
 
 
 @rali.command()

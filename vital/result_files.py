@@ -22,7 +22,7 @@ LEVEL_COLUMNS: Final = ("high", "good", "fair", "poor", "low")
 _AFTER: Final = ("reason", "error", "size", "mtime_ns", "run")
 _COMMANDS: Final = ("=", "+", "-", "@", "\t", "\r", "'")
 """A cell that begins so is a formula to a spreadsheet; the apostrophe itself is among them so that it can be undone."""
-_OUTSIDE: Final = frozenset({"missing", "unreadable", "empty_folder", "failed"})
+OUTSIDE: Final = frozenset({"missing", "unreadable", "empty_folder", "failed"})
 """Reasons that say nothing about a file's bytes: what they stopped is tried again by every run."""
 
 
@@ -180,7 +180,7 @@ class ResultFile:
 
     Args:
         retry: take no reject for known; without it those alone are tried again whose reason lies outside the file's
-            bytes (:data:`_OUTSIDE`).
+            bytes (:data:`OUTSIDE`).
 
     Raises:
         click.ClickException: the name has another ending, the file is of another kind, or it cannot be written.
@@ -224,7 +224,7 @@ class ResultFile:
         if state not in self._known:
             return None
         why = self._known[state]
-        if why is not None and (self._retry or why["reason"] in _OUTSIDE):
+        if why is not None and (self._retry or why["reason"] in OUTSIDE):
             return None
         self.kept += 1
         return why is None

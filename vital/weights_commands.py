@@ -15,7 +15,7 @@ from infra.errors import InfraError
 
 if TYPE_CHECKING:
     from infra.download import Progress
-    from infra.weight_files import Finding
+    from infra.weight_files import Finding, Wanted
     from models.weights import WeightRecord
 
 _UNKNOWN: Final = "unknown"
@@ -23,7 +23,7 @@ _UNKNOWN: Final = "unknown"
 
 @click.group(short_help="List, fetch or add the weights of official scorers and base models.")
 def weights() -> None:
-    """Published weights: the official scorers', the motion extractor's and the base models' of the paper profile.
+    """Published weights: the official scorers', the motion extractor's, the base models' of the paper profile, CLIP's.
 
     No run ever downloads them. `fetch` does so when it is told to; `add` puts a file that came by another way into its
     place. Places follow TORCH_HOME and HF_HUB_CACHE.
@@ -63,7 +63,7 @@ def add(file: Path, name: str | None) -> None:
     record = _recognised(file, name)
     if record.snapshot:
         _check_all(snapshot_content(file))
-        revision = place_snapshot(file, record.path)
+        revision = place_snapshot(file, record.path, _wanted(record))
         click.echo(f"{record.name} is in {record.path} as revision {revision}")
         return
     finding = _checked(file, record)
@@ -111,8 +111,8 @@ def _fetched(record: "WeightRecord") -> bool:
 
     try:
         if record.snapshot:
-            download_snapshot(record.name, record.path.parent)
-            check_blobs(record.path)
+            download_snapshot(record.name, record.path.parent, record.files)
+            check_blobs(record.path, _wanted(record))
             _check_all(snapshot_content(record.path))
         else:
             with _progress(record.name) as progress:
@@ -168,7 +168,15 @@ def _plain(name: str) -> str:
 def _finding(record: "WeightRecord") -> "Finding":
     from infra.weight_files import file_state, snapshot_state
 
-    return snapshot_state(record.path) if record.snapshot else file_state(record.path, record.sha256)
+    if record.snapshot:
+        return snapshot_state(record.path, _wanted(record))
+    return file_state(record.path, record.sha256)
+
+
+def _wanted(record: "WeightRecord") -> "Wanted":
+    from infra.weight_files import Wanted
+
+    return Wanted(record.files, record.shapes)
 
 
 def _checked(file: Path, record: "WeightRecord") -> "Finding":

@@ -3,7 +3,8 @@
 Shape legend: ``N`` pairs of a batch, ``D`` joint space.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +36,18 @@ def info_nce(image_ND: Tensor, text_ND: Tensor, scale: Tensor | float, masked_NN
 def false_negatives(media: Sequence[str], texts: Sequence[str]) -> Tensor:
     """Pairs ``[N, N]`` off the diagonal that are no negatives: the same medium, or a text that says the same."""
     return (_alike(media) | _alike(_said(texts))) & ~torch.eye(len(texts), dtype=torch.bool)
+
+
+def false_negative_share(media: Sequence[str], texts: Sequence[str]) -> float:
+    """Share of the pairs of :func:`false_negatives` among all pairs off the diagonal, without their matrix."""
+    said = _said(texts)
+    alike = _pairs(media) + _pairs(said) - _pairs(list(zip(media, said, strict=True)))
+    return alike / max(1, len(said) * (len(said) - 1))
+
+
+def _pairs(names: Sequence[Hashable]) -> int:
+    """Ordered pairs of equal names."""
+    return sum(count * (count - 1) for count in Counter(names).values())
 
 
 def recall_at_1(image_ND: Tensor, text_ND: Tensor, texts: Sequence[str]) -> float:

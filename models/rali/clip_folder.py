@@ -1,4 +1,4 @@
-"""A CLIP model's folder, of which each tower reads its own part."""
+"""A CLIP model's folder, of which each tower reads its own part, and where it is."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,26 @@ from typing import Any
 import torch
 
 from models.checkpoint import check_fit, require_files
-from models.errors import ModelError
+from models.errors import MissingWeightsError, ModelError
+from models.weights import CLIP, snapshot_folder
+
+
+def clip_home(root: Path, weights: str) -> Path:
+    """The folder that a config means by ``weights``: one relative to ``root``, or the hub's snapshot of that name.
+
+    Raises:
+        MissingWeightsError: the snapshot is not on this machine; the message says what belongs where.
+    """
+    return snapshot_folder(CLIP) if weights == CLIP else root / weights
+
+
+def lacking_clip(root: Path, weights: str) -> str | None:
+    """What this machine lacks for it, one line; None if it is there."""
+    try:
+        there = (clip_home(root, weights) / "config.json").is_file()
+    except MissingWeightsError as error:
+        return str(error)
+    return None if there else f"a CLIP model in {weights}"
 
 
 def load_part(part: type[Any], folder: Path, names: tuple[str, ...] = ()) -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import require_files, require_same_tensors, shapes_of
 from models.errors import ModelError
+from models.rali.clip_folder import clip_home
 from models.rali.head import BasisHead
 from models.rali.image_towers import ClipTower, CompactTower, Pooling
 from models.rali.runtime import LAYOUT_FILE, ONNX_FILE
@@ -42,7 +43,8 @@ class TowerSpec:
 
     Attributes:
         width: of the joint space, and hidden: of the network of a block (``compact`` only).
-        weights: folder of a CLIP model, relative to the workspace (``clip`` only).
+        weights: folder of a CLIP model, relative to the workspace, or the hub's name of it, one of
+            :func:`models.weights.weight_records` (``clip`` only).
         pooling: what CLIP says of a tile (``clip`` only).
     """
 
@@ -67,7 +69,7 @@ class TowerSpec:
         """
         if self.kind == "compact":
             return CompactTower(view, self.width, self.hidden).eval()
-        return fitting(ClipTower.from_pretrained(root / self.weights, self.pooling), view)
+        return fitting(ClipTower.from_pretrained(clip_home(root, self.weights), self.pooling), view)
 
 
 def fitting(tower: ClipTower, view: TileView) -> ClipTower:

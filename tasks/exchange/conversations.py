@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tasks.errors import StageError
 from tasks.exchange.instruction_rows import (
+    RESERVED,
     ImportedInstructions,
     MediaRoot,
     RecordRejectedError,
@@ -60,8 +61,6 @@ DATA_SETS: Final[dict[str, DataSet]] = {
 _MEDIA_KEYS: Final = ("image", "images", "img_path", "video", "video_path")
 _SPEAKERS: Final = {"human": "human", "user": "human", "gpt": "assistant", "assistant": "assistant"}
 _PLACEHOLDER: Final = re.compile(r"<\|?(?:image|video)\|?>")
-_RESERVED: Final = re.compile(rf"<\|[^|<>]*\|>|</?img>|<IMG_CONTEXT>|{re.escape(MEDIUM_MARK)}")
-"""Marks of chat layouts: inside a text they would end a turn or stand for pixels."""
 _LETTERED: Final = re.compile(r"^\(?([A-Z])(?:[.):]|\s|$)")
 
 
@@ -101,7 +100,7 @@ class _Reader:
         """
         questions, answers = self._turns(value.get("conversations"))
         for text in (*(_PLACEHOLDER.sub("", question) for question in questions), *answers):
-            if found := _RESERVED.search(text):
+            if found := RESERVED.search(text):
                 raise RecordRejectedError("reserved_token", f"a text holds {found[0]!r}, which the layout reserves")
         media = self._media(value)
         questions = self._marked(questions, media)

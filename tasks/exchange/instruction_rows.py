@@ -1,5 +1,6 @@
 """What importers of conversations and of benchmark questions share: media below a root, rows, rejects with reasons."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ import pandas as pd
 from tasks.errors import StageError
 from tasks.exchange.human_lists import suffix_modality
 from tasks.question_text import YES_NO
-from tasks.records import INSTRUCTIONS, REJECTS, Modality, QuestionKind
+from tasks.records import INSTRUCTIONS, MEDIUM_MARK, REJECTS, Modality, QuestionKind
 from tasks.shards import digest, frame_of
 
 STAGE: Final = "import"
 """Under this name rejects of imports stand."""
+
+RESERVED: Final = re.compile(rf"<\|[^|<>]*\|>|</?img>|<IMG_CONTEXT>|{re.escape(MEDIUM_MARK)}")
+"""Marks of chat layouts: inside a text they would end a turn or stand for pixels."""
 
 Maker = Callable[[], dict[str, Any]]
 """Makes the row of one record, or raises :class:`RecordRejectedError`."""

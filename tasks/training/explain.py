@@ -20,7 +20,6 @@ from tqdm import tqdm
 from models.levels import expectation
 from models.openings import NOT_DESCRIPTIONS
 from models.quality_lmm import QualityLMM, VisualFeatures
-from models.reasoning_text import leaks, without_verdict
 from models.rewards import Tags, read_answer
 from models.sampling import Draws, Sampling
 from models.teaching import AskStyle, question
@@ -33,6 +32,7 @@ from tasks.reviewed_texts import reviewed_texts
 from tasks.shards import TableParts, digest, frame_of, write_table
 from tasks.stage import Place
 from tasks.targets import bounded, scored_candidates
+from tasks.text_sieve import Leaks, TextSieve
 
 REVIEWED_TEXTS: Final = "reviewed"
 TEACHER: Final = "teacher"
@@ -102,7 +102,7 @@ class Config:
     reviewed: bool
     drawn: Drawn
     sources: tuple[ImportedSource, ...]
-    leaks: Literal["drop", "keep"]
+    leaks: Leaks
     seed: int
     batch: int
     threads: int
@@ -156,7 +156,7 @@ def run(config: Config, place: Place) -> Report:
     scored = scored_candidates(place)
     line = bounded(pd.DataFrame(scored[scored["split"].isin(config.splits)]), config.max_media, "explain")
     imported, frames = imported_instructions(place, config.sources)
-    sieve = _Sieve(config)
+    sieve = TextSieve("explain", config.leaks)
     told = [one for one in (_of_instruction(one, sieve) for one in imported) if one is not None]
     shown = media_frame(line, frames)
     if shown.empty:
@@ -173,7 +173,7 @@ def run(config: Config, place: Place) -> Report:
     return _report(kept, taught, sieve, rejects)
 
 
-def _report(texts: pd.DataFrame, taught: pd.DataFrame, sieve: "_Sieve", rejects: pd.DataFrame) -> Report:
+def _report(texts: pd.DataFrame, taught: pd.DataFrame, sieve: TextSieve, rejects: pd.DataFrame) -> Report:
     per_source = {str(name): pd.DataFrame(rows) for name, rows in texts.groupby("source")}
     return Report(
         media=len(taught),
@@ -207,44 +207,27 @@ def _taught(shown: pd.DataFrame, line: pd.DataFrame, scores: dict[str, float]) -
 # ---------------------------------------------------------------------------- texts
 
 
-class _Sieve:
-    """Takes out, or tells, what gives a verdict away; refuses what is left with nothing."""
-
-    def __init__(self, config: Config) -> None:
-        self._keep = config.leaks == "keep"
-        self.leaks: Counter[str] = Counter()
-        self.sentences = 0
-        self.rejects: list[dict[str, str]] = []
-
-    def row(self, text: str, **about: Any) -> dict[str, Any] | None:
-        """A row of EXPLANATIONS, or None for a text that says nothing else."""
-        self.leaks.update(str(leak.kind) for leak in leaks(text))
-        body = without_verdict(text)
-        said, dropped = (text, 0) if self._keep else (body.text, len(body.dropped))
-        self.sentences += dropped
-        if not said.strip():
-            self.refuse(str(about["id"]), "nothing_left", f"{about['source']}: every sentence of it leaks")
-            return None
-        drawn = {"seed": None, "temperature": None, "top_p": None}
-        return {**drawn, **about, "text": said, "dropped": dropped}
-
-    def refuse(self, key: str, reason: str, detail: str) -> None:
-        """Count what cannot be used."""
-        self.rejects.append({"stage": "explain", "id": key, "reason": reason, "detail": detail})
+def _row(sieve: TextSieve, text: str, **about: Any) -> dict[str, Any] | None:
+    """A row of EXPLANATIONS, or None for a text that says nothing but a verdict."""
+    said = sieve.sieved(text, str(about["id"]), str(about["source"]))
+    if said is None:
+        return None
+    drawn = {"seed": None, "temperature": None, "top_p": None}
+    return {**drawn, **about, "text": said.text, "dropped": said.dropped}
 
 
-def _of_line(line: pd.DataFrame, config: Config, place: Place, sieve: _Sieve) -> Iterator[dict[str, Any]]:
+def _of_line(line: pd.DataFrame, config: Config, place: Place, sieve: TextSieve) -> Iterator[dict[str, Any]]:
     """The reviewed assertions of each medium as one text."""
     texts = reviewed_texts(place) if config.reviewed else {}
     for name, content, modality in zip(line["id"], line["content_id"], line["modality"], strict=True):
         if name in texts:
             about = {"id": name, "content_id": content, "modality": modality, "number": 0}
-            row = sieve.row(texts[name], source=REVIEWED_TEXTS, **about)
+            row = _row(sieve, texts[name], source=REVIEWED_TEXTS, **about)
             if row is not None:
                 yield row
 
 
-def _of_instruction(one: Instruction, sieve: _Sieve) -> dict[str, Any] | None:
+def _of_instruction(one: Instruction, sieve: TextSieve) -> dict[str, Any] | None:
     """An imported answer about one medium."""
     if one.kind is not QuestionKind.OPEN or len(one.media) != 1 or len(one.answers) != 1:
         sieve.refuse(one.instruction_id, "not_one_answer", f"{one.source}: not one open answer about one medium")
@@ -252,7 +235,7 @@ def _of_instruction(one: Instruction, sieve: _Sieve) -> dict[str, Any] | None:
     key = one.media[0]
     number = int(digest(one.instruction_id)[:12], 16)  # several answers about a medium have their own
     about = {"id": key, "content_id": one.content_id or key, "modality": one.modalities[0], "number": number}
-    return sieve.row(one.answers[0], source=one.source, **about)
+    return _row(sieve, one.answers[0], source=one.source, **about)
 
 
 # -------------------------------------------------------------------------- teacher
@@ -313,7 +296,7 @@ class _Teacher:
             found |= dict(zip(some, expectation(probabilities.cpu().numpy()).tolist(), strict=True))
         return found
 
-    def texts(self, line: pd.DataFrame, sieve: _Sieve) -> Iterator[dict[str, Any]]:
+    def texts(self, line: pd.DataFrame, sieve: TextSieve) -> Iterator[dict[str, Any]]:
         """What it draws about the line's media; batches that a run before the kill has drawn are taken over."""
         drawn = self._config.drawn
         known = {str(row["id"]): row for row in line.to_dict("records")}
@@ -328,7 +311,7 @@ class _Teacher:
                 if text is None:
                     sieve.refuse(str(row["id"]), "no_thought", f"{TEACHER}, answer {row['number']}: it is not laid out")
                     continue
-                kept = sieve.row(text, **{key: value for key, value in about.items() if key != "dropped"})
+                kept = _row(sieve, text, **{key: value for key, value in about.items() if key != "dropped"})
                 if kept is not None:
                     yield kept
 

@@ -7,19 +7,19 @@ dropped from it.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tqdm import tqdm
 
 from models.drawn_answers import Policy, text_of
-from models.reasoning_text import leaks, without_verdict
 from models.rewards import Score, Tags, read_answer
 from models.teaching import AskStyle, answer, thought_block
 from tasks.errors import StageError
 from tasks.instructions import Instruction
 from tasks.records import EXPLANATIONS, Modality
 from tasks.shards import TableParts, digest, frame_of
+from tasks.text_sieve import Leaks, TextSieve
 from tasks.training.batches import MediumSource
 from tasks.training.rollouts import Course, opened_questions
 from tasks.training.teaching_tasks import TeachingTask
@@ -43,7 +43,7 @@ class LabelRule:
     per_medium: int
     temperature: float
     most_tokens: int
-    leaks: Literal["drop", "keep"]
+    leaks: Leaks
     max_media: int | None
     batch: int
 
@@ -53,43 +53,45 @@ class LabelRule:
             raise ValueError("per_medium, most_tokens and batch must be at least 1, and temperature above 0")
 
 
-@dataclass
 class Labels:
     """What teachers have said, and what of it cannot be used.
 
     Attributes:
-        rows: of EXPLANATIONS; their source is the data set. leaks: found, per kind. dropped: sentences.
-        rejects: rows of REJECTS.
+        rows: of EXPLANATIONS; their source is the data set.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    leaks: Counter[str] = field(default_factory=Counter)
-    dropped: int = 0
-    rejects: list[dict[str, str]] = field(default_factory=list)
+    def __init__(self, rule: LabelRule, tags: Tags) -> None:
+        self._tags, self._sieve = tags, TextSieve("ract", rule.leaks)
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def leaks(self) -> Counter[str]:
+        """What gave quality away, per kind."""
+        return self._sieve.leaks
+
+    @property
+    def dropped(self) -> int:
+        """Sentences that were taken out for it."""
+        return self._sieve.sentences
+
+    @property
+    def rejects(self) -> list[dict[str, str]]:
+        """Rows of REJECTS."""
+        return self._sieve.rejects
 
     @property
     def distinct(self) -> float:
         """Share of different texts."""
         return round(len({row["text"] for row in self.rows}) / len(self.rows), 6)
 
-    def take(self, row: Mapping[str, Any], rule: LabelRule, tags: Tags) -> None:
+    def take(self, row: Mapping[str, Any]) -> None:
         """Keep the thought of an answer, or tell why there is none that can be learnt."""
-        reading = read_answer(str(row["text"]), "score", tags)
+        reading, about = read_answer(str(row["text"]), "score", self._tags), f"{row['source']}, answer {row['number']}"
         if not reading.thought:
-            self._refuse(row, "no_thought", f"the answer is not laid out: {reading.failure or 'no think block'}")
-            return
-        body = without_verdict(reading.thought)
-        self.leaks.update(str(leak.kind) for leak in leaks(reading.thought))
-        text = reading.thought if rule.leaks == "keep" else body.text
-        self.dropped += len(body.dropped) if rule.leaks == "drop" else 0
-        if text.strip():
-            self.rows.append({**row, "text": text, "dropped": len(body.dropped)})
-        else:
-            self._refuse(row, "nothing_left", "every sentence of its thought gives quality away")
-
-    def _refuse(self, row: Mapping[str, Any], reason: str, detail: str) -> None:
-        about = f"{row['source']}, answer {row['number']}: {detail}"
-        self.rejects.append({"stage": "ract", "id": str(row["id"]), "reason": reason, "detail": about})
+            why = reading.failure or "no think block"
+            self._sieve.refuse(str(row["id"]), "no_thought", f"{about}: it is not laid out ({why})")
+        elif (said := self._sieve.sieved(reading.thought, str(row["id"]), about)) is not None:
+            self.rows.append({**row, "text": said.text, "dropped": said.dropped})
 
 
 def labelled_tasks(tasks: Sequence[TeachingTask], rule: LabelRule) -> list[TeachingTask]:
@@ -140,7 +142,7 @@ class Writer:
         Raises:
             StageError: no answer holds a text that can be learnt.
         """
-        labels = Labels()
+        labels = Labels(self.rule, self.tags)
         with tqdm(total=len(tasks), desc=f"ract: labels of {data_set}", unit="medium") as bar:
             for start in range(0, len(tasks), self.rule.batch):
                 some = tasks[start : start + self.rule.batch]
@@ -152,7 +154,7 @@ class Writer:
                     ]
                     parts.add(part, frame_of(EXPLANATIONS, rows))
                 for row in parts.read_part(part).to_dict("records"):
-                    labels.take({str(key): value for key, value in row.items()}, self.rule, self.tags)
+                    labels.take({str(key): value for key, value in row.items()})
                 bar.update(len(some))
         if not labels.rows:
             commonest = Counter(row["reason"] for row in labels.rejects).most_common(1)

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from models.quality_lmm import QualityLMM
+from models.rali.clip_folder import clip_home, lacking_clip
 from models.rali.runtime import RaliScorer
 from models.rali.student import RaliStudent, Tower, TowerSpec
 from models.rali.text_length import LengthPolicy
@@ -44,7 +45,7 @@ class TextSpec:
 
     Attributes:
         kind: ``clip``, or ``decoder``: the pre-trained model's decoder reads the text.
-        weights: folder of a CLIP model, relative to the workspace (``clip`` only).
+        weights: as of ``TowerSpec`` (``clip`` only).
         limit: tokens that the decoder reads at a time (``decoder`` only; CLIP's is CLIP's).
         policy: what becomes of longer texts.
     """
@@ -134,9 +135,7 @@ def missing(config: Config, root: Path) -> list[str]:
     """What this machine lacks for the stage, one line each."""
     lines = lacking_gpus(config.training)
     folders = {spec.weights for spec in (config.tower, config.text) if spec.weights}
-    return lines + [
-        f"a CLIP model in {name}" for name in sorted(folders) if not (root / name / "config.json").is_file()
-    ]
+    return lines + [told for name in sorted(folders) if (told := lacking_clip(root, name))]
 
 
 def run(config: Config, place: Place) -> Report:
@@ -166,9 +165,8 @@ def run(config: Config, place: Place) -> Report:
     fitted = fit(student, shop, config.fit, place.out)
     student.made_from = {"texts": list(config.texts) or "all", "scores": config.scores, "media": len(lessons.scores)}
     group.current().led(lambda: _publish(student, tiles, place))
-    return _report(
-        shop, tiles, student, teacher, _Told(aligned, built, fitted, _onnx_difference(student, tiles, place))
-    )
+    difference = group.current().led(lambda: onnx_difference(student, tiles, place.out / STUDENT))
+    return _report(shop, tiles, student, teacher, _Told(aligned, built, fitted, difference))
 
 
 def _publish(student: RaliStudent, tiles: Tiles, place: Place) -> None:
@@ -222,11 +220,20 @@ def training_tiles(config: Config, place: Place, lessons: Lessons) -> Tiles:
     return prepare_tiles(place.kept_media / "tiles", shown, partial(read_any_media, place), views, preparation)
 
 
-def text_tower(config: Config, place: Place, teacher: QualityLMM, tower: Tower) -> TextTower:
-    """What reads the texts into the tower's space."""
+def text_tower(config: Config, place: Place, teacher: QualityLMM | None, tower: Tower) -> TextTower:
+    """What reads the texts into the tower's space.
+
+    Args:
+        teacher: whose decoder reads them (kind ``decoder`` only).
+
+    Raises:
+        StageError: a decoder is to read them, and there is none. ModelError: CLIP's files are missing.
+    """
     spec = config.text
     if spec.kind == "clip":
-        return ClipTextTower.from_pretrained(place.root / spec.weights, spec.policy)
+        return ClipTextTower.from_pretrained(clip_home(place.root, spec.weights), spec.policy)
+    if teacher is None:
+        raise StageError("text.kind decoder needs a model whose decoder reads the texts")
     return DecoderTextTower(teacher.language_model, teacher.tokenizer, spec.policy, spec.limit, tower.width)
 
 
@@ -234,15 +241,11 @@ _COMPARED = 16
 """Media on which both runtimes are compared."""
 
 
-def _onnx_difference(student: RaliStudent, tiles: Tiles, place: Place) -> float:
-    """Largest difference of a score between torch and onnxruntime."""
-
-    def measured() -> float:
-        scorer = RaliScorer(place.out / STUDENT)
-        shown = [tiles.read(name) for name in tiles.ids[:_COMPARED]]
-        with torch.inference_mode():
-            own = [student(one[None]).item() for one in shown]
-        others = [scorer.of_tiles(one.numpy()) for one in shown]
-        return round(float(np.abs(np.array(own) - np.array(others)).max()), 8)
-
-    return group.current().led(measured)
+def onnx_difference(student: RaliStudent, tiles: Tiles, folder: Path) -> float:
+    """Largest difference of a score between torch and onnxruntime, which reads the student's folder."""
+    scorer = RaliScorer(folder)
+    shown = [tiles.read(name) for name in tiles.ids[:_COMPARED]]
+    with torch.inference_mode():
+        own = [student(one[None]).item() for one in shown]
+    others = [scorer.of_tiles(one.numpy()) for one in shown]
+    return round(float(np.abs(np.array(own) - np.array(others)).max()), 8)

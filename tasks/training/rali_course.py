@@ -344,9 +344,7 @@ def _keep(module: nn.Module, work: Path, told: Mapping[str, Any], history: Seque
     """Keep a finished step: weights, what is told of it, its curve; the last file says that it is finished."""
 
     def write() -> None:
-        state = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-        with atomic(work / _WEIGHTS) as file:
-            file.write(save(state))
+        keep_weights(module, work)
         write_json(curve, history_rows(history))
         write_json(work / "done.json", dict(told))
 
@@ -362,5 +360,17 @@ def _taken_back(module: nn.Module, work: Path) -> dict[str, Any] | None:
 
     told = group.current().led(read)
     if told is not None:
-        module.load_state_dict(load_file(work / _WEIGHTS))
+        take_weights(module, work)
     return told
+
+
+def keep_weights(module: nn.Module, folder: Path) -> None:
+    """Write a module's weights into a folder, whole or not at all."""
+    state = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+    with atomic(folder / _WEIGHTS) as file:
+        file.write(save(state))
+
+
+def take_weights(module: nn.Module, folder: Path) -> None:
+    """Put weights that :func:`keep_weights` wrote back into a module."""
+    module.load_state_dict(load_file(folder / _WEIGHTS))

@@ -28,6 +28,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "review_endpoint": ("--faults", "1.5"),
     "score_speed": ("--clip", "nowhere.mp4"),
     "sequence_padding": ("--root", str(FOLDER)),
+    "student_cost": ("--root", str(FOLDER)),
     "training_set": ("--rows", "many"),
     "training_step": ("--frames", "-1"),
 }

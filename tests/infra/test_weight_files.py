@@ -11,7 +11,17 @@ import pytest
 
 from infra import weight_files
 from infra.errors import InfraError
-from infra.weight_files import State, check_blobs, file_state, locked, place_file, place_snapshot, snapshot_state
+from infra.weight_files import (
+    State,
+    Wanted,
+    check_blobs,
+    content_state,
+    file_state,
+    locked,
+    place_file,
+    place_snapshot,
+    snapshot_state,
+)
 from tests.infra.test_download import CONTENT, SHA256
 
 
@@ -137,6 +147,23 @@ def test_a_snapshot_that_lacks_a_part_is_refused(snapshot: Path, tmp_path: Path)
     with pytest.raises(InfraError, match=r"model-2.safetensors has "):
         place_snapshot(snapshot, tmp_path / "hub" / "models--owner--one")
     assert not (tmp_path / "hub").exists()
+
+
+def test_a_snapshot_holds_the_files_and_shapes_that_are_wanted_and_no_others_are_copied(snapshot: Path, tmp_path: Path):
+    wanted = Wanted(("config.json", "words.json"), {"w": (100,)})
+    assert content_state(snapshot, wanted).detail == "1 of 2 files lack, first words.json"
+    (snapshot / "words.json").write_text("{}")
+    assert content_state(snapshot, wanted).state is State.PRESENT
+    folder = tmp_path / "hub" / "models--owner--one"
+    several = Wanted((*wanted.files, "model-1.safetensors"))
+    shutil.rmtree(folder, ignore_errors=True)
+    (snapshot / "model.safetensors.index.json").unlink()
+    revision = place_snapshot(snapshot, folder, several)
+    kept = {path.name for path in (folder / "snapshots" / revision).iterdir()}
+    assert kept == {"config.json", "words.json", "model-1.safetensors"}
+    other = snapshot_state(folder, Wanted((), {"w": (25, 4)}))
+    assert (other.state, other.detail) == (State.OTHER, "w is [100], and [25, 4] is wanted")
+    assert snapshot_state(folder, Wanted((), {"v": (1,)})).detail == "v is not there, and [1] is wanted"
 
 
 def test_a_snapshot_on_a_full_disk_leaves_nothing(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import CLIPConfig, CLIPModel
 
 from models.decoders import DECODERS
 from models.errors import MissingWeightsError, ModelError
 from models.scorers import records
-from models.weights import check_plain, is_torchscript, snapshot_folder, weight_records
+from models.weights import CLIP, check_plain, is_torchscript, snapshot_folder, weight_records
 
 
 def test_every_file_that_a_scorer_needs_has_a_record():
@@ -36,7 +37,23 @@ def test_base_models_are_those_of_the_decoders_and_of_the_papers_profile(checkou
     hub = {name for name, record in weight_records().items() if record.snapshot and name.startswith("OpenGVLab/")}
     assert hub == {record.hub for record in DECODERS.values()} - {None}
     needs = yaml.safe_load((checkout / "infra/profiles/paper.yaml").read_text())["needs"]
-    assert hub == {snapshot["name"] for snapshot in needs["snapshots"]}
+    assert hub | {CLIP} == {snapshot["name"] for snapshot in needs["snapshots"]}
+
+
+def test_the_students_backbone_is_the_clip_of_the_papers_profile_and_its_shapes_are_those_of_vit_l_14(checkout: Path):
+    profile = yaml.safe_load((checkout / "infra/profiles/paper.yaml").read_text())["rali"]
+    assert profile["tower"]["weights"] == profile["text"]["weights"] == CLIP
+    record = weight_records()[CLIP]
+    assert record.path.name == "models--openai--clip-vit-large-patch14"
+    assert "config.json, model.safetensors, tokenizer.json" in record.instruction
+    shared = {"num_hidden_layers": 24, "projection_dim": 768}
+    vision = {**shared, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "patch_size": 14}
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    with torch.device("meta"):
+        clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=768))
+    state = {name: tuple(value.shape) for name, value in clip.state_dict().items()}
+    assert record.shapes.items() <= state.items()
+    assert record.megabytes == pytest.approx(4e-6 * sum(value.numel() for value in clip.parameters()), abs=5)
 
 
 def test_released_checkpoints_have_records():

@@ -184,6 +184,24 @@ def test_a_folder_is_a_snapshot(run: Run, tmp_path: Path):
     assert not (tmp_path / "hub" / "models--q-future--one-align").exists()
 
 
+def test_a_clip_is_known_by_its_files_and_its_shapes(run: Run, clip_folder: Path, tmp_path: Path):
+    name = "openai/clip-vit-large-patch14"
+    code, out, _ = run("status", "rali")
+    assert code == 1
+    assert f"put the snapshot {name} (" in out
+    assert "of it config.json, model.safetensors, tokenizer.json, into " in out
+    code, _, err = run("add", clip_folder, "--as", name)
+    assert (
+        code,
+        "text_model.embeddings.position_embedding.weight is [22, 24], and [77, 768] is wanted" in one_line(err),
+    ) == (1, True)
+    lacking = tmp_path / "clip-vit-large-patch14"
+    lacking.mkdir()
+    (lacking / "config.json").write_text("{}")
+    code, _, err = run("add", lacking)
+    assert (code, "2 of 3 files lack, first model.safetensors" in one_line(err)) == (1, True)
+
+
 def test_fetching_asks_for_the_licence_first(run: Run, web: Web, monkeypatch: pytest.MonkeyPatch):
     change(monkeypatch, "DOVER.pth", origin=web.serve("DOVER.pth", b""))
     code, out, err = run("fetch", "dover")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rali.alignment import false_negatives, info_nce, recall_at_1
+from models.rali.alignment import false_negative_share, false_negatives, info_nce, recall_at_1
 
 
 def test_two_orthogonal_pairs_have_the_closed_form():
@@ -69,3 +69,12 @@ def test_recall_counts_a_text_that_says_the_same():
     texts = torch.eye(3)[[1, 0, 2]]
     assert recall_at_1(images, texts, ["x", "y", "z"]) == pytest.approx(1 / 3)
     assert recall_at_1(images, texts, ["x", "X ", "z"]) == 1.0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["Soft.", "soft. ", "Clean"])), min_size=2, max_size=9)
+)
+def test_the_share_of_false_negatives_is_that_of_their_matrix(pairs: list[tuple[str, str]]):
+    media, texts = [medium for medium, _ in pairs], [text for _, text in pairs]
+    wanted = false_negatives(media, texts).sum().item() / (len(pairs) * (len(pairs) - 1))
+    assert false_negative_share(media, texts) == pytest.approx(wanted)

@@ -32,9 +32,19 @@ def test_student_and_teacher_are_measured_on_the_same_pictures(
     assert table.pictures == 5
     assert 0 < table.student.p50_ms <= table.student.p95_ms
     assert table.ratios["parameters"] == pytest.approx(table.student.parameters / table.teacher.parameters)
+    assert table.ratios["cpu_s"] == pytest.approx(table.student.cpu_s / table.teacher.cpu_s)
+    assert table.within["parameters"] == (20 * table.student.parameters <= table.teacher.parameters)
     told = student_cost.as_json(table)
     assert told["published"]["parameters_ratio"] < 0.05
     assert f"| {table.student.parameters:,} |" in student_cost.markdown(table)
+
+
+def test_a_target_is_kept_or_missed():
+    costs = [student_cost.Cost("", 5, 50, 4.0, 9.0, 0.6), student_cost.Cost("", 100, 100, 100.0, 100.0, 10.0)]
+    table = student_cost.CostTable(costs[0], costs[1], 3, 1)
+    assert table.ratios == {"parameters": 0.05, "bytes": 0.5, "p50_ms": 0.04, "p95_ms": 0.09, "cpu_s": 0.06}
+    assert table.within == {"parameters": True, "p50_ms": True, "cpu_s": False}
+    assert "| at most 0.05 | kept |  | kept |  | missed |" in student_cost.markdown(table)
 
 
 def test_published_sizes_are_those_of_the_configurations():

@@ -22,15 +22,12 @@ def task(medium: str, quality: float, kind: str = "score") -> TeachingTask:
 
 
 def test_the_thought_is_kept_and_what_gives_quality_away_is_not():
-    labels = Labels()
-    labels.take(
-        answered('<think>Edges are soft. Sharpness is low.</think><answer>{"rating": 2.1}</answer>'), RULE, "free"
-    )
+    labels = Labels(RULE, "free")
+    labels.take(answered('<think>Edges are soft. Sharpness is low.</think><answer>{"rating": 2.1}</answer>'))
     assert [row["text"] for row in labels.rows] == ["Edges are soft."]
     assert (labels.dropped, labels.leaks) == (1, {"level": 1})
-    kept = Labels()
-    keep = dataclasses.replace(RULE, leaks="keep")
-    kept.take(answered('<think>Sharpness is low.</think><answer>{"rating": 2.1}</answer>'), keep, "free")
+    kept = Labels(dataclasses.replace(RULE, leaks="keep"), "free")
+    kept.take(answered('<think>Sharpness is low.</think><answer>{"rating": 2.1}</answer>'))
     assert [row["text"] for row in kept.rows] == ["Sharpness is low."]
     assert (kept.dropped, kept.leaks) == (0, {"level": 1})
 
@@ -45,8 +42,8 @@ def test_the_thought_is_kept_and_what_gives_quality_away_is_not():
     ],
 )
 def test_what_holds_no_text_is_refused_with_its_reason(text: str, reason: str):
-    labels = Labels()
-    labels.take(answered(text), RULE, "free")
+    labels = Labels(RULE, "free")
+    labels.take(answered(text))
     assert not labels.rows
     assert [row["reason"] for row in labels.rejects] == [reason]
 
