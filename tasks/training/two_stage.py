@@ -290,7 +290,11 @@ def _one_stage(matter: _Matter, config: Config, place: Place) -> dict[str, Any]:
     model = _pretrained(place)
     exercises = [assessing(lesson, model) for lesson in matter.lessons]
     _train_parts(model, config)
-    save = partial(model.save_pretrained, place.out / ONE_STAGE)
+
+    def save() -> None:
+        model.save_pretrained(place.out / ONE_STAGE)
+        write_json(place.out / ONE_STAGE / "course.json", {"course": ONE_STAGE})  # how instruments ask it
+
     return _train(_Plan(ONE_STAGE, config.together, config, place, matter), model, exercises, save)
 
 

@@ -1,12 +1,17 @@
 """The course of questions that is each kind of model's own."""
 
+import json
+from pathlib import Path
 from typing import Final
 
 from models.distortions import SEVERITY_WORDS
 from models.quality_lmm import IMAGE_PREFIX, QualityLMM
 from models.questions import question_of
+from tasks.errors import StageError
 from tasks.evaluation.subjects.course import DESCRIPTION, Course
 
+COURSE_FILE: Final = "course.json"
+"""In the folder of a model that was taught to answer in another way than pre-training's."""
 _SENTENCE_TOKENS: Final = 48
 
 
@@ -40,6 +45,22 @@ def one_stage_course(model: QualityLMM) -> Course:
 def two_stage_course(describer: QualityLMM) -> Course:
     """How a two-stage model is asked, its parts alike."""
     return Course("two_stage", _asking("perception", describer), "", _told_asking(describer))
+
+
+def remembered_course(folder: Path, model: QualityLMM) -> Course:
+    """How a model of the line is asked that lies in a folder: as it was taught, if the folder says how.
+
+    Raises:
+        StageError: it names a course that there is none of.
+    """
+    path = folder / COURSE_FILE
+    if not path.is_file():
+        return line_course(model)
+    name = json.loads(path.read_text()).get("course")
+    if name != "one_stage":
+        msg = f"{path}: there is no course {name!r}; remove the file, and the model is asked as in pre-training"
+        raise StageError(msg)
+    return one_stage_course(model)
 
 
 def _asking(task: str, model: QualityLMM) -> str:

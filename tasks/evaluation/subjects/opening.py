@@ -13,7 +13,7 @@ from models.two_stage import TwoStageLMM
 from tasks.devices import ON_CPU, Computing
 from tasks.errors import StageError
 from tasks.evaluation.subjects.course import Course, without_opening
-from tasks.evaluation.subjects.courses import chat_course, line_course, two_stage_course
+from tasks.evaluation.subjects.courses import chat_course, remembered_course, two_stage_course
 from tasks.evaluation.subjects.line import LineSubject, TwoStageSubject
 from tasks.evaluation.subjects.protocol import Subject
 
@@ -75,7 +75,7 @@ def open_endpoint(where: "Where") -> Opened:
 def _open_folder(folder: Path, name: str, computing: Computing, frames: int) -> Opened:
     if (folder / _LINE_FILE).is_file():
         model = QualityLMM.from_pretrained(folder, computing.dtype).to(computing.device)
-        return Opened(LineSubject(name, model), line_course(model), _identity(folder, computing, 0))
+        return Opened(LineSubject(name, model), remembered_course(folder, model), _identity(folder, computing, 0))
     if (folder / _TWO_STAGE_FILE).is_file():
         both = TwoStageLMM.from_pretrained(folder, computing.dtype).to(computing.device)
         return Opened(TwoStageSubject(name, both), two_stage_course(both.describer), _identity(folder, computing, 0))

@@ -85,6 +85,7 @@ def test_both_stages_learn_and_only_what_is_named(place: Place):
     assert moved(place, place.out / "describer") == {"language_model", "projector", "motion_projector"}
     assert moved(place, place.out / "one_stage") == {"language_model", "projector", "motion_projector"}
     assert report.steps == {"describer": 15, "reasoner": 20, "one_stage": 35}
+    assert json.loads((place.out / "one_stage" / "course.json").read_text()) == {"course": "one_stage"}
     for name, losses in (
         ("describer", {"description"}),
         ("reasoner", {"verdict"}),
