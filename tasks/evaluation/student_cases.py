@@ -67,7 +67,7 @@ def case_rows(
         StageError: a case lacks a medium that another one has.
     """
     models = {case: [f"{case}-seed{seed}" for seed in seeds] for case in cases}
-    if (predictions["model"] == TEACHER).any():
+    if TEACHER in set(predictions["model"]):
         models[TEACHER] = [TEACHER]
     names = [name for own in models.values() for name in own]
     wide = predictions.pivot_table(index="id", columns="model", values="score")
@@ -131,7 +131,7 @@ def people_scopes(
 
 def _scope(title: str, part: pd.DataFrame, cases: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> Scope:
     rows = case_rows(part, cases, seeds, sampling)
-    return Scope(title, part["id"].nunique(), part["content_id"].nunique(), rows)
+    return Scope(title, len(set(part["id"])), len(set(part["content_id"])), rows)
 
 
 def _srcc(scores: Any, target_N: Any) -> float:

@@ -70,7 +70,7 @@ def test_media_that_are_not_there_are_rejects(tmp_path: Path):
     (tmp_path / "a" / "2.png").write_bytes(b"x")
     found = import_degradations(write_csv(tmp_path / "t.csv"), DECLARED, tmp_path)
     assert [row[0] for row in told(found.frame)] == ["a/2.png"]
-    assert found.rejects["reason"].tolist().count("missing_medium") == 5
+    assert found.rejects["reason"].tolist().count("missing_medium") == 6
 
 
 def test_what_cannot_be_declared_is_refused(tmp_path: Path):

@@ -36,26 +36,32 @@ def _mean(row: CaseRow) -> float:
     return statistics.fmean(value for value in row.srcc if value is not None)
 
 
-def test_a_template_teaches_without_any_teacher_and_unseen_harms_are_told_apart(place: Place):
+def test_a_template_teaches_without_any_teacher_and_unseen_harms_are_told_apart(
+    place: Place, record_property: Callable[[str, object], None]
+):
     found = run_cases(PLANTED, place, ("full",), (0,), Exam(PLANTED_UNSEEN))
     scopes = unseen_scopes(found, PLANTED_UNSEEN, ("full",), (0,), SAMPLING)
     assert {scope.title: scope.media for scope in scopes} == {"unseen types": 60, "seen types": 126, "all": 186}
     rows = {scope.title: scope.rows[0] for scope in scopes}
     assert all(row.low is None and row.gap is None for row in rows.values())
+    for title, row in rows.items():
+        record_property(title, {"srcc": row.srcc, "plcc": row.plcc, "std_ratio": row.std_ratio})
     known = found[~found["distortion"].isin(PLANTED_UNSEEN)]
     assert rows["seen types"].srcc[0] == pytest.approx(spearmanr(known["score"], known["target"]).statistic, abs=1e-9)
-    print({t: (r.srcc, r.plcc, r.std_ratio) for t, r in rows.items()})
     assert _mean(rows["seen types"]) >= 0.9
     assert 0.8 <= rows["seen types"].std_ratio[0] <= 1.2
     assert rows["unseen types"].srcc[0] is not None
 
 
 @pytest.mark.long
-def test_the_whole_is_worth_as_much_as_any_ablation_and_alignment_helps(place: Place):
+def test_the_whole_is_worth_as_much_as_any_ablation_and_alignment_helps(
+    place: Place, record_property: Callable[[str, object], None]
+):
     seeds = (0, 1, 2)
     rows = {row.case: row for row in case_rows(run_cases(PLANTED, place, SIX, seeds), SIX, seeds, SAMPLING)}
+    for name, row in rows.items():
+        record_property(name, row.srcc)
     full = _mean(rows["full"])
-    print({name: row.srcc for name, row in rows.items()})
     for name in SIX[1:]:
         assert full >= _mean(rows[name]) - 0.02, name
     assert full > _mean(rows["no_alignment"])
