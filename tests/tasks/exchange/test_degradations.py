@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.rewards import CLASSES, SEVERITIES
@@ -90,6 +90,7 @@ def test_what_cannot_be_declared_is_refused(tmp_path: Path):
         import_degradations(tmp_path / "empty.csv", DECLARED, None)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["x", "y", "z", ""]), st.integers(0, 6)), min_size=1, max_size=12))
 def test_every_record_is_a_row_or_a_reject(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, int]]):
     declared = Declared("path", "kind", "step", {"x": CLASSES[0], "y": CLASSES[2], "": "null"}, LEVEL_OF)
