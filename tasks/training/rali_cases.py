@@ -24,7 +24,6 @@ from tasks.pool import load_candidates
 from tasks.records import PREDICTIONS
 from tasks.shards import TableParts, digest
 from tasks.stage import Place
-from tasks.tiles import Tiles
 from tasks.training.rali import Config, text_tower, training_tiles
 from tasks.training.rali_course import Workshop, align, build, fit, start_tower
 from tasks.training.rali_exam import Asked, Exam, asked_of_line, asked_of_people, predictions_of, teacher_predictions
@@ -72,13 +71,14 @@ class _Ground:
     """What all cases stand on.
 
     Attributes:
-        trials: where alignments, students and their scores are kept. seen: tiles of what is explained or scored.
+        trials: where alignments, students and their scores are kept. seen: all that is explained or scored; towers
+            measure the same, so every medium is measured once for all cases.
         learnt: those of them that cases learn from. asked: what they are measured on.
     """
 
     place: Place
     trials: Path
-    seen: Tiles
+    seen: Seen
     learnt: list[str]
     asked: list[Asked]
 
@@ -119,13 +119,14 @@ def _answers(name: str, config: Config, ground: _Ground) -> list[pd.DataFrame]:
 
 
 def _ground(config: Config, place: Place, exam: Exam) -> _Ground:
-    asked = [asked_of_line(config, place), *asked_of_people(config, place, exam)]
+    tower = config.tower.built(config.view, place.root)
+    asked = [asked_of_line(config, place, tower), *asked_of_people(config, place, exam, tower)]
     unasked = set(exam.unseen) - set(asked[0].rows["distortion"].dropna())
     if unasked:
         msg = f"no held-out medium has the distortion {min(unasked)}: leave it out of the unseen ones"
         raise StageError(msg)
     lessons = gather_lessons(place, config.texts, None, config.scores)
-    seen = training_tiles(config, place, lessons)
+    seen = Seen(training_tiles(config, place, lessons), tower)
     pool = load_candidates(place)
     left_out = set(pool.loc[pool["distortion"].isin(exam.unseen), "id"])
     trials = place.work / "unseen" / digest(sorted(exam.unseen)) if exam.unseen else place.work
@@ -139,7 +140,7 @@ def _student(config: Config, ground: _Ground) -> RaliStudent:
     aligned = ground.trials / "aligned" / digest(dataclasses.asdict(config.align), dataclasses.asdict(config.training))
     torch.manual_seed(seed)
     tower: Tower = config.tower.built(config.view, place.root)
-    shop = Workshop(aligned, place.telemetry("rali_cases"), Seen(ground.seen, tower), lessons, config.training)
+    shop = Workshop(aligned, place.telemetry("rali_cases"), ground.seen, lessons, config.training)
     start_tower(tower, shop)
     if config.align.enabled:
         teacher = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
@@ -154,6 +155,5 @@ def _student(config: Config, ground: _Ground) -> RaliStudent:
 @torch.no_grad()
 def _scores(student: RaliStudent, asked: Asked) -> NDArray[np.float64]:
     device = student.head.scores.device
-    seen = Seen(asked.tiles, student.tower)
-    embeddings = embedded(student.tower, seen, list(asked.rows["id"]), device).to(device)
+    embeddings = embedded(student.tower, asked.seen, list(asked.rows["id"]), device).to(device)
     return student.head(embeddings).double().cpu().numpy()

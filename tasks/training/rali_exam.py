@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from models.levels import expectation
 from models.quality_lmm import QualityLMM
+from models.rali.image_towers import ImageTower
 from tasks.errors import StageError
 from tasks.instructions import ImportedSource, check_source, external_frame, media_frame, read_any_media
 from tasks.prepared import Preparation, encode_media
@@ -25,9 +26,10 @@ from tasks.records import PREDICTIONS, Split
 from tasks.shards import TableParts, digest, frame_of
 from tasks.stage import Place
 from tasks.targets import scored_candidates
-from tasks.tiles import Tiles, TileViews, prepare_tiles
+from tasks.tiles import TileViews, prepare_tiles
 from tasks.training.engine import device_of
 from tasks.training.rali import Config
+from tasks.training.rali_lessons import Seen
 
 TEACHER: Final = "teacher"
 """The teacher's name among the models of predictions."""
@@ -73,27 +75,30 @@ class Asked(NamedTuple):
 
     Attributes:
         name: of their finished parts; empty for the line's own. rows: those that decode, with what PREDICTIONS keeps
-            of them. tiles: as the student sees them.
+            of them. seen: as students see them, whichever tower they have.
     """
 
     name: str
     rows: pd.DataFrame
-    tiles: Tiles
+    seen: Seen
 
 
-def asked_of_line(config: Config, place: Place) -> Asked:
+def asked_of_line(config: Config, place: Place, tower: ImageTower) -> Asked:
     """Held-out media that have an opinion.
+
+    Args:
+        tower: any of the section's; what it measures is what all of them measure.
 
     Raises:
         StageError: too many do not decode.
     """
     scored = scored_candidates(place)
     held_out = pd.DataFrame(scored[scored["split"] == Split.HELD_OUT])
-    return _asked("", held_out.assign(target_kind="machine_opinion"), place.work / "held_out", config, place)
+    return _asked("", held_out.assign(target_kind="machine_opinion"), place.work / "held_out", config, place, tower)
 
 
-def asked_of_people(config: Config, place: Place, exam: Exam) -> list[Asked]:
-    """Rated media, one entry per table.
+def asked_of_people(config: Config, place: Place, exam: Exam, tower: ImageTower) -> list[Asked]:
+    """Rated media, one entry per table; ``tower`` as in :func:`asked_of_line`.
 
     Raises:
         StageError: a table or root is missing, a table has other columns or a quality off the scale, a path repeats or
@@ -103,15 +108,15 @@ def asked_of_people(config: Config, place: Place, exam: Exam) -> list[Asked]:
     for number, source in enumerate(exam.people):
         rows = _rated(place, source, number, exam.content)
         name = digest(source.root, rows[["id", "content_id", "target"]].to_numpy().tolist())
-        found.append(_asked(name, rows, place.work / "people" / digest(source.root), config, place))
+        found.append(_asked(name, rows, place.work / "people" / digest(source.root), config, place, tower))
     return found
 
 
-def _asked(name: str, rows: pd.DataFrame, folder: Path, config: Config, place: Place) -> Asked:
+def _asked(name: str, rows: pd.DataFrame, folder: Path, config: Config, place: Place, tower: ImageTower) -> Asked:
     preparation = Preparation("rali", config.training.threads, config.max_reject_share)
     views, read = TileViews(config.view, config.frames, 1, 0), partial(read_any_media, place)
     tiles = prepare_tiles(folder, media_frame(rows, []), read, views, preparation)
-    return Asked(name, pd.DataFrame(rows[rows["id"].isin(tiles.ids)]), tiles)
+    return Asked(name, pd.DataFrame(rows[rows["id"].isin(tiles.ids)]), Seen(tiles, tower))
 
 
 def _rated(place: Place, source: ImportedSource, number: int, content: str | None) -> pd.DataFrame:
