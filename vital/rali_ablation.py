@@ -1,6 +1,7 @@
 """The work of ``vital rali ablate``: cases made and measured, told as JSON and as Markdown."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -56,6 +57,7 @@ def wished(
         raise click.UsageError("every --human needs a --root, in the same order: the folder that its paths start from")
     if content and not people:
         raise click.UsageError("--content is for --human")
+    _check_pattern(content)
     pairs = tuple((table.resolve(), root.resolve()) for table, root in zip(people, roots, strict=True))
     return Wish(cases or tuple(CASES), parse_seeds(seeds), types, pairs, content)
 
@@ -64,6 +66,16 @@ def _known(what: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
     if unknown := [name for name in names if name not in known]:
         msg = f"unknown {what} {unknown[0]!r}; the {what}s are {', '.join(known)}"
         raise click.UsageError(msg)
+
+
+def _check_pattern(content: str | None) -> None:
+    try:
+        groups = re.compile(content or "()").groups
+    except re.error as error:
+        msg = f"--content is no regular expression: {error}"
+        raise click.UsageError(msg) from error
+    if groups < 1:
+        raise click.UsageError("--content needs a group: what it finds names what a path shows")
 
 
 def ablation(root: Path, wish: Wish) -> tuple[dict[str, Any], str]:

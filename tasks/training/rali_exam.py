@@ -3,6 +3,7 @@
 The teacher is measured on the same media: its score is the expectation over its level words.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from tasks.tiles import TileViews, prepare_tiles
 from tasks.training.engine import device_of
 from tasks.training.rali import Config
 from tasks.training.rali_lessons import Seen
+
+log = logging.getLogger(__name__)
 
 TEACHER: Final = "teacher"
 """The teacher's name among the models of predictions."""
@@ -116,6 +119,8 @@ def _asked(name: str, rows: pd.DataFrame, folder: Path, config: Config, place: P
     preparation = Preparation("rali", config.training.threads, config.max_reject_share)
     views, read = TileViews(config.view, config.frames, 1, 0), partial(read_any_media, place)
     tiles = prepare_tiles(folder, media_frame(rows, []), read, views, preparation)
+    if len(tiles.rejects):
+        log.warning("%d of %d media do not decode and are asked about by nobody", len(tiles.rejects), len(rows))
     return Asked(name, pd.DataFrame(rows[rows["id"].isin(tiles.ids)]), Seen(tiles, tower))
 
 
@@ -141,7 +146,7 @@ def _rated(place: Place, source: ImportedSource, number: int, content: str | Non
 
 def _content(path: str, pattern: str | None, source: ImportedSource) -> str:
     found = re.search(pattern, path) if pattern else None
-    if pattern and found is None:
+    if pattern and (found is None or found[1] is None):
         msg = f"{source.table}: the pattern of contents finds nothing in {path!r}"
         raise StageError(msg)
     return found[1] if found else path

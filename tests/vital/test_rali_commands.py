@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 import skimage.data
 import torch
@@ -65,8 +66,13 @@ def test_what_is_no_student_is_one_line(vital: Vital, photo: Path, tmp_path: Pat
     assert "nobody" in done.stderr
 
 
-def test_the_usual_unseen_types_are_types_of_this_project():
+def test_what_is_asked_for_is_checked_and_the_usual_unseen_types_exist():
     assert set(USUAL_UNSEEN) <= set(IMAGE_TYPES)
+    table = {"people": (Path("a.parquet"),), "roots": (Path(),)}
+    with pytest.raises(click.UsageError, match="needs a group"):
+        wished((), "0", (), **table, content="a.")
+    with pytest.raises(click.UsageError, match="no regular expression"):
+        wished((), "0", (), **table, content="(")
     wish = wished(("full",), "0", ("usual", "jpeg", "darken"), people=(), roots=(), content=None)
     assert wish.unseen == (*USUAL_UNSEEN, "jpeg")
 
