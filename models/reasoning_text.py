@@ -30,11 +30,11 @@ LEVEL_WORDS: Final[dict[str, tuple[str, ...]]] = {
 """Scale -> its words. ``forms`` are inflections of them that name a place on the scale as well."""
 
 JUDGEMENTS: Final = (
-    "abysmal", "acceptable", "appalling", "atrocious", "awful", "decent", "dreadful", "exceptional", "first-rate",
-    "flawless", "great", "horrendous", "horrible", "immaculate", "impeccable", "inferior", "lousy", "magnificent",
-    "marvelous", "mediocre", "okay", "outstanding", "passable", "perfect", "satisfactory", "second-rate", "splendid",
-    "stunning", "subpar", "substandard", "superb", "superior", "terrible", "tolerable", "top-notch", "unacceptable",
-    "unsatisfactory", "wonderful",
+    "abysmal", "acceptable", "amazing", "appalling", "atrocious", "awful", "decent", "dreadful", "exceptional",
+    "fantastic", "first-rate", "flawless", "great", "horrendous", "horrible", "immaculate", "impeccable", "inferior",
+    "lousy", "magnificent", "marvelous", "mediocre", "nice", "okay", "outstanding", "passable", "perfect", "pleasant",
+    "praise", "satisfactory", "second-rate", "splendid", "stunning", "subpar", "substandard", "superb", "superior",
+    "terrible", "tolerable", "top-notch", "unacceptable", "unsatisfactory", "wonderful",
 )  # fmt: skip
 """Words of praise and blame that name no attribute: each is a verdict on its own."""
 
@@ -56,19 +56,30 @@ _ALL_LEVELS: Final = tuple(dict.fromkeys(word for words in LEVEL_WORDS.values() 
 _LEVEL: Final = re.compile(rf"\b(?:{'|'.join(_ALL_LEVELS)})\b", re.IGNORECASE)
 _FRAME: Final = r"(?<!frame )(?<!frame-)(?<!bit )(?<!bit-)(?<!refresh )(?<!refresh-)"
 _RATING: Final = (
-    rf"{_FRAME}rat(?:e|es|ed|ing|ings)\b(?! of (?:frames|motion|change))|scor(?:e|es|ed|ing)|d?mos|verdicts?|"
-    r"assess(?:ed|ment|ments)|grad(?:e|es) (?:it|this|the)|graded as"
+    rf"{_FRAME}rat(?:e|es|ed|ing|ings)\b(?! of (?:frames|motion|change)| plate)|"
+    r"(?<!player )(?<!team )(?<!striker )scor(?:e|es|ed|ing)|d?mos|(?:mean|average) opinions?|verdicts?|"
+    r"assess(?:es|ed|ing|ments?)?|evaluat(?:e|es|ed|ing|ions?)|ranked|rankings?|ranks? (?:at|among|above|below|in|as)|"
+    r"grad(?:e|es) (?:it|this|the)|grades?(?=\s*[:=])|(?:the|its|my|this|a) grade|(?:its|my|the final) grading|"
+    r"(?<!color )(?<!color-)graded"
 )
 _WHOLE: Final = (
     r"qualit(?:y|ies)|(?:overall|general|total|final) (?:\w+ )?(?:impression|appearance|look|feel|effect|experience|"
     r"result|evaluation)|(?:viewing|visual) experience|(?<=^)overall"
 )
-_VERDICT: Final = re.compile(rf"\b(?:{'|'.join(JUDGEMENTS)}|{_RATING}|{_WHOLE})\b", re.IGNORECASE)
+_PRAISED: Final = r"(?:fine|brilliant) (?:image|picture|photo|photograph|video|clip|shot|result|work)"
+_VERDICT: Final = re.compile(rf"\b(?:{'|'.join(JUDGEMENTS)}|{_RATING}|{_WHOLE}|{_PRAISED})\b", re.IGNORECASE)
 _NUMBER: Final = r"(?:\d+(?:\.\d+)?|one|two|three|four|five|six|seven|eight|nine|ten|zero|half)"
+_STARS: Final = r"(?:\d(?:\.\d+)?|10|one|two|three|four|five|six|seven|eight|nine|ten|zero|half)"
+"""No scale has more: fifty stars are on a flag."""
+_ENDED: Final = r"(?=\s*(?:$|[^\w\s]|(?:for|in|on|at|by|to|from|because|and|but|or)\b))"
+"""What follows "3 of 5" where nothing is counted ("9 of 10 windows")."""
 _SCALED: Final = re.compile(
     rf"\b{_NUMBER}\s*/\s*(?:5|7|9|10|100)\b(?!\s*(?:s|sec|seconds?)\b)|"
     rf"\b{_NUMBER}(?: points?| stars?)? (?:out of|of a possible|on a scale)(?: {_NUMBER}\b)?|"
-    rf"\b{_NUMBER}[ -]stars?\b|\b{_NUMBER} points?\b|\bscale (?:of|from) {_NUMBER}\b",
+    rf"\b{_NUMBER} of (?:5|7|9|10|100|five|seven|nine|ten)\b{_ENDED}|\b{_NUMBER}[- ]point scale\b|"
+    rf"\b{_STARS}[ -]stars?\b|\bhalf an? (?:star|point)\b|\bstars?\s*[:=]\s*{_NUMBER}\b|"
+    rf"\b{_NUMBER} points?\b(?! of (?:light|view|contact))|\bscale (?:of|from) {_NUMBER}\b|"
+    rf"\bmarks?(?: of|\s*[:=]) ?{_NUMBER}\b|</?answer>",
     re.IGNORECASE,
 )
 _RATED: Final = re.compile(rf"\b(?:{_RATING}|quality)\b", re.IGNORECASE)

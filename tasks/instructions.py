@@ -160,12 +160,21 @@ def _sha256(path: Path) -> str:
 
 
 def external_media(instructions: Sequence[Instruction], root: str) -> pd.DataFrame:
-    """What is to be decoded of an imported data set: one row per medium, as ``tasks.prepared`` reads them.
+    """What is to be decoded of an imported data set: see :func:`external_frame`."""
+    shown = {key: kind for one in instructions for key, kind in zip(one.media, one.modalities, strict=True)}
+    return external_frame(shown, root)
+
+
+def external_frame(shown: Mapping[str, str], root: str) -> pd.DataFrame:
+    """One row per medium outside of the line, as ``tasks.prepared`` reads them.
 
     A clip's number of frames is 0: nobody has counted them.
+
+    Args:
+        shown: key -> modality; behind its first colon a key has the path below ``root``.
     """
-    rows = {
-        key: {
+    rows = [
+        {
             "id": key,
             "content_id": key,
             "modality": modality,
@@ -176,10 +185,9 @@ def external_media(instructions: Sequence[Instruction], root: str) -> pd.DataFra
             "offset": 0,
             "length": 0,
         }
-        for one in instructions
-        for key, modality in zip(one.media, one.modalities, strict=True)
-    }
-    return pd.DataFrame.from_records(list(rows.values()), columns=list(ShownMedium._fields))
+        for key, modality in shown.items()
+    ]
+    return pd.DataFrame.from_records(rows, columns=list(ShownMedium._fields))
 
 
 class ShownMedium(NamedTuple):

@@ -96,29 +96,57 @@ def inspect(ctx: click.Context, paths: tuple[Path, ...], **given: Any) -> None:
     help="Conversations of this data set for the stage assistant, or questions of Q-Bench and Q-Bench-Video for the "
     "stage answer.",
 )
+@click.option("--degradations", is_flag=True, help="What was done to media, for the stage teach; CSV, TSV or JSON.")
+@click.option("--class-key", metavar="COLUMN", help="Of --degradations: where their names stand.")
+@click.option(
+    "--class",
+    "classes",
+    metavar="NAME=CLASS",
+    multiple=True,
+    help="Of --degradations: what a name means: noise, compression, blur, darken, or null for nothing (repeat).",
+)
+@click.option("--level-key", metavar="COLUMN", help="Of --degradations: where their levels stand.")
+@click.option(
+    "--level",
+    "levels",
+    metavar="LEVEL=SEVERITY",
+    multiple=True,
+    help="Of --degradations: slight, moderate, obvious, serious or catastrophic (repeat).",
+)
 @click.option(
     "--root",
     metavar="FOLDER",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Of --instructions: where the media lie; those that are not there are rejects.",
+    help="Of --instructions and --degradations: where the media lie; those that are not there are rejects.",
 )
 @click.option("--out", metavar="TABLE", required=True, type=click.Path(path_type=Path), help="A .parquet file.")
-def import_(source: Path, out: Path, instructions: str | None, root: Path | None, **given: Any) -> None:
+def import_(
+    source: Path, out: Path, instructions: str | None, root: Path | None, *, degradations: bool, **given: Any
+) -> None:
     """Read a file, or a data set of the Hugging Face library (save_to_disk), into a table.
 
     Human scores get the columns quality and quality_std on [0, 1], higher is better, which vital opinions reads.
-    Instructions become conversations; what cannot be used is told by reason and stands in TABLE.rejects.parquet.
+    Instructions become conversations, degradations what the stage teach asks about; what cannot be used is told by
+    reason and stands in TABLE.rejects.parquet.
 
     \b
     vital data import test_csiq_866.json --out csiq.parquet
     vital data import mine.json --polarity dmos --range 0 100 --out mine.parquet
     vital data import cleaned_labels.json --instructions q_pathway --root images --out q_pathway.parquet
+    vital data import kadid.csv --degradations --media-key image --class-key type --class blur=blur --class none=null \\
+        --level-key level --level 1=slight --level 2=moderate --root images --out degraded.parquet
     vital opinions report --opinions mine.jsonl --human mine.parquet --human-id path --mos quality \\
         --polarity mos --range 0 1
     """  # noqa: D301 - the mark is click's for lines that stay as they are
+    declared = {name: given.pop(name) for name in ("class_key", "classes", "level_key", "levels")}
     options = _options(given)
     _refuse(out.suffix != ".parquet", f"--out {out} is no .parquet file: tables are Parquet")
-    _refuse(root is not None and instructions is None, "--root belongs to --instructions")
+    if degradations:
+        _refuse(instructions is not None, "--instructions and --degradations are two kinds of table")
+        _refuse(bool(given["polarity"] or given["score_key"]), "degradations have no scores: leave their options away")
+        return _import_degradations(source, {"media_key": given["media_key"], **declared}, root, out)
+    _refuse(any(declared.values()), "--class, --level and their keys belong to --degradations")
+    _refuse(root is not None and instructions is None, "--root belongs to --instructions and --degradations")
     if instructions is not None:
         _refuse(bool(given["polarity"] or given["ends"]), "instructions have no polarity: leave the declaration away")
         return _import_instructions(source, instructions, root, out)
@@ -159,7 +187,44 @@ def _import_instructions(source: Path, name: str, root: Path | None, out: Path) 
     for told, count in found.notes.items():
         click.echo(f"  {count} {told}")
     _tell_rejects(found.rejects)
-    with out.open("rb") as file:
+    _tell_sha256(out)
+
+
+def _import_degradations(source: Path, told: dict[str, Any], root: Path | None, out: Path) -> None:
+    """What was done to media, and beside it what was rejected."""
+    for name in ("media_key", "class_key", "level_key", "classes"):
+        option = "--class" if name == "classes" else f"--{name.replace('_', '-')}"
+        _refuse(not told[name], f"--degradations needs {option}: what a table means is declared, never guessed")
+    from tasks.exchange.degradations import Declared, import_degradations
+    from tasks.exchange.tables import DEGRADATIONS
+    from tasks.records import REJECTS
+    from tasks.shards import write_table
+
+    keys = {name: told[name] for name in ("media_key", "class_key", "level_key")}
+    declared = Declared(**keys, classes=_pairs(told["classes"], "--class"), levels=_pairs(told["levels"], "--level"))
+    found = import_degradations(source, declared, root)
+    write_table(out, DEGRADATIONS, found.frame)
+    write_table(_aside(out), REJECTS, found.rejects)
+    counts = found.frame["distortion_class"].fillna("null").value_counts().sort_index()
+    told_counts = ", ".join(f"{count} {name}" for name, count in counts.items())
+    click.echo(f"{out}: {len(found.frame)} of {len(found.frame) + len(found.rejects)} records ({told_counts})")
+    _tell_rejects(found.rejects)
+    _tell_sha256(out)
+
+
+def _pairs(told: Sequence[str], option: str) -> dict[str, str]:
+    """What is declared as NAME=MEANING."""
+    pairs = [one.rpartition("=") for one in told]
+    for one, (_, mark, meaning) in zip(told, pairs, strict=True):
+        _refuse(not mark or not meaning, f"{option} {one!r} is not NAME=MEANING")
+    found = {name: meaning for name, _, meaning in pairs}
+    _refuse(len(found) < len(pairs), f"{option} declares a name twice")
+    return found
+
+
+def _tell_sha256(table: Path) -> None:
+    """What params may declare of a table."""
+    with table.open("rb") as file:
         click.echo(f"  sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}")
 
 

@@ -98,6 +98,8 @@ def _print(made: "Plan") -> None:
     for stage in made.stages:
         for note in stage.notes:
             click.echo(f"{stage.stage} {stage.decoder}: {note}")
+    for note in made.notes:
+        click.echo(note)
 
 
 def _table(title: str, columns: Sequence[str], made: "Plan", row: "Callable[[StagePlan], list[str]]") -> None:

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from infra.workspace import CHECKOUT
 from vital import rali_steps, rali_texts
+from vital.rali_ablation import USUAL, USUAL_UNSEEN, ablation, wished, write_ablation
 
 
 @click.group(short_help="The student without a language model: its steps on your own folder, its ablation, its cost.")
@@ -27,46 +29,51 @@ for _step in (rali_texts.texts, rali_steps.align, rali_steps.build, rali_steps.f
     "--case", "cases", multiple=True, metavar="CASE", help="Make this case (repeat for more); all if left out."
 )
 @click.option("--seeds", default="0,1,2", show_default=True, metavar="0,1,2", help="Seeds of towers and order.")
+@click.option(
+    "--unseen",
+    multiple=True,
+    metavar="TYPE",
+    help="Leave media of this distortion out of all that is learnt, and tell them apart (repeat for more; "
+    f"{USUAL} stands for {', '.join(USUAL_UNSEEN)}).",
+)
+@click.option(
+    "--human",
+    "people",
+    multiple=True,
+    metavar="TABLE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Measure on these media too, by what people say of them: a list that vital data import has read (repeat).",
+)
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the media of --human lie, one for each.",
+)
+@click.option(
+    "--content", metavar="REGEX", help="Of --human: its first group names what a path shows; versions go together."
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write cases.json and cases.md here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
-def ablate(cases: tuple[str, ...], seeds: str, out: Path | None, *, as_json: bool) -> None:
+def ablate(
+    cases: tuple[str, ...], seeds: str, unseen: tuple[str, ...], out: Path | None, *, as_json: bool, **people: Any
+) -> None:
     """Make the student in the six ways of RALI's ablation, and with opinions alone, once per seed.
 
     Builds on the checkout's artifacts and on the section rali of its params.yaml; scores held-out media and compares
-    with machine opinion. A run that was killed goes on at the first case that is not finished.
-    """
-    from tasks.evaluation import student_cases
-    from tasks.evaluation.agreements import Sampling
-    from tasks.shards import digest
-    from tasks.stage import Place, build_config, read_params, stage_config
-    from tasks.training.rali_cases import CASES, run_cases
-    from vital.seeds import parse_seeds
+    with machine opinion. With --unseen or --human the teacher is measured on the same media. A run that was killed
+    goes on at the first case that is not finished.
 
-    if unknown := [case for case in cases if case not in CASES]:
-        msg = f"unknown case {unknown[0]!r}; the cases are {', '.join(CASES)}"
-        raise click.UsageError(msg)
-    chosen, drawn = list(cases) or list(CASES), parse_seeds(seeds)
-    params = read_params(CHECKOUT)
-    config = stage_config("rali", params)
-    sampling = build_config(Sampling, "correlate.sampling", params["correlate"]["sampling"])
-    work = CHECKOUT / ".work" / "rali_cases" / digest(_inputs(CHECKOUT))
-    predictions = run_cases(config, Place(CHECKOUT, work, work / "out"), chosen, drawn)
-    rows = student_cases.case_rows(predictions, chosen, drawn, sampling)
-    told = json.dumps(student_cases.as_json(rows, drawn), indent=2) + "\n"
-    table = student_cases.markdown(rows, drawn)
+    \b
+    vital rali ablate --unseen usual
+    vital rali ablate --human csiq.parquet --root photos --content '([^/]*)[.]'
+    """  # noqa: D301 - the mark is click's for lines that stay as they are
+    told, table = ablation(CHECKOUT, wished(cases, seeds, unseen, **people))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "cases.json").write_text(told)
-        (out / "cases.md").write_text(table)
-    click.echo(told if as_json else table, nl=False)
-
-
-def _inputs(root: Path) -> dict[str, str]:
-    """What the cases are made of, so that other artifacts have another work folder."""
-    from infra.dvc_tree import folder_listing, listing_hash
-
-    names = ("collect", "distort", "score", "pretrain", "explain")
-    return {name: listing_hash(folder_listing(root / "artifacts" / name)) for name in names}
+        write_ablation(out, told, table)
+    click.echo(json.dumps(told, indent=2) if as_json else table, nl=as_json)
 
 
 @rali.command()

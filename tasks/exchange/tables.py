@@ -38,6 +38,14 @@ HUMAN_SCORES: Final = _table(
 )
 """One row per rated medium of a list with human scores."""
 
+DEGRADATIONS: Final = RowSchema(
+    "degradations",
+    pa.schema([("path", _S), ("modality", _S), ("distortion_class", _S), ("severity", _S)]),
+    ("path",),
+)
+"""One row per medium of which it is known what was done to it, in the teacher's words (models.rewards); null in both:
+nothing was. Read by ``teach``; no export is made of it."""
+
 SAMPLES: Final = _table(
     "training_samples",
     group=_I,  # of samples that one step of the released loss sees together

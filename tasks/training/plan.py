@@ -29,6 +29,7 @@ from tasks.training.planning import (
     scoring_mixture,
     training_mixture,
 )
+from tasks.training.teaching_mixtures import Passage, answers_mixture, label_passage, teaching_passages
 from tasks.training.trainer import TrainingConfig
 
 _ENCODERS: Final[tuple[Part, ...]] = ("image_encoder", "motion_extractor")
@@ -37,6 +38,7 @@ _ZERO: Final = "zero"
 _PUBLISHED_FAMILY: Final = "internvl3"
 _HOUR: Final = 3600.0
 _TERA: Final = 1e12
+_FLOAT32: Final = 4
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class StagePlan:
         parts: part that runs -> its plan.
         tasks: task, or kind of media, -> FLOPs of an average example of it.
         flops: of an average example, what checkpointing runs again included; ``model_flops`` without it.
-        precision: of products. zero: ZeRO stage. devices: how many have work.
+        precision: of products. zero: ZeRO stage. devices: how many have work. mfu: that is planned with.
         memory: bytes on one device with ``micro_batch`` examples of the largest kind (with one, if none fits).
         capacity: bytes that there are, without the reserve.
         checkpointing: which parts' layers run again in backward.
@@ -91,6 +93,7 @@ class StagePlan:
     precision: str
     zero: int
     devices: int
+    mfu: float
     memory: DeviceMemory
     capacity: float
     checkpointing: str
@@ -125,7 +128,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages; ``published`` is None for families that no publication trained."""
+    """All stages; ``published`` is None for families that no publication trained, ``notes`` say what is not planned."""
 
     profile: str
     device: str
@@ -134,13 +137,15 @@ class Plan:
     dollars_per_hour: float
     stages: tuple[StagePlan, ...]
     published: Comparison | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Work:
     """One stage before it is planned; ``runs`` are the parts that run, ``batch`` examples make a step.
 
-    ``weights`` is one of ``memory.WEIGHTS``.
+    ``weights`` is one of ``memory.WEIGHTS``; ``mfu`` is that of work which is not like training.
+    ``compared``: what learns is held a second time, as it was at the start.
     """
 
     stage: str
@@ -153,10 +158,13 @@ class _Work:
     precision: str
     weights: str
     zero: int
+    mfu: float | None = None
+    notes: tuple[str, ...] = ()
+    compared: bool = False
 
 
 def make_plan(params: dict[str, Any], profile: str, planning: Planning, choices: Choices, checkout: Path) -> Plan:
-    """Plan pre-training, the warm-up of every decoder, the assistant, and the scoring of benchmarks by each decoder.
+    """Plan pre-training, warm-ups, assistant, teachers, RACT, and the scoring of benchmarks by each decoder.
 
     Args:
         params: all sections of the profile.
@@ -169,7 +177,16 @@ def make_plan(params: dict[str, Any], profile: str, planning: Planning, choices:
     planner = _Planner(params, planning, choices, checkout)
     stages = tuple(planner.stage(work) for work in planner.works())
     published = planner.compare(stages[0]) if planner.family == _PUBLISHED_FAMILY else None
-    return Plan(profile, planner.device_name, planner.devices, planner.mfu, planner.price, stages, published)
+    return Plan(
+        profile,
+        planner.device_name,
+        planner.devices,
+        planner.mfu,
+        planner.price,
+        stages,
+        published,
+        tuple(planner.left_out()),
+    )
 
 
 def flows_of(trained: Collection[Part]) -> dict[str, Flow]:
@@ -193,7 +210,8 @@ class _Planner:
     def __init__(self, params: dict[str, Any], planning: Planning, choices: Choices, checkout: Path) -> None:
         self._params, self._planning, self._choices, self._checkout = params, planning, choices, checkout
         self._pretrain, self._warm_up = stage_config("pretrain", params), stage_config("warm_up", params)
-        self._assistant = stage_config("assistant", params)
+        self._assistant, self._ract = stage_config("assistant", params), stage_config("ract", params)
+        self._teach = stage_config("teach", params)
         self.family = decoder_record(self._pretrain.decoder).family
         self._workload: Workload = planning.workload(self.family)
         self.device_name = choices.device or self._workload.device
@@ -219,6 +237,8 @@ class _Planner:
         for decoder in second.decoders:
             yield self._training("warm_up", decoder, flows, second.training, cached)
         yield self._fine_tuning()
+        yield from self._teachers()
+        yield from self._ract_works()
         scored = scoring_mixture(workload, spec)
         batch, examples = self._params["predict"]["batch"] * self.devices, sum(workload.scored.values())
         for decoder in (first.decoder, *second.decoders):
@@ -232,6 +252,55 @@ class _Planner:
         mixture = conversation_mixture(told, self._workload, FAMILIES[self.family][2])
         flows = flows_of([part for part in get_args(Part) if part not in third.frozen])
         return self._training("assistant", self._pretrain.decoder, flows, third.training, mixture)
+
+    def _teachers(self) -> Iterator[_Work]:
+        """The teacher of the engine ``own``."""
+        if self._teach.engine == "own":
+            teaching = self._teach.teaching
+            for one in teaching_passages(teaching, self._workload, FAMILIES[self.family][2]):
+                yield self._passage("teach", one, flows_of(teaching.trained), teaching.training)
+
+    def _ract_works(self) -> Iterator[_Work]:
+        """A teacher for each data set, what they write, and the encoder that learns it under a frozen reader."""
+        if not self._plans_ract:
+            return
+        ract, spec = self._ract, FAMILIES[self.family][2]
+        teaching, sets = ract.teachers, len(ract.data_sets)
+        for one in teaching_passages(teaching, self._workload, spec):
+            named = replace(one, name=one.name or "teachers", answers=sets * one.answers)
+            yield self._passage("ract", named, flows_of(teaching.trained), teaching.training)
+        labels = label_passage(ract, self._workload, spec)
+        if labels is not None:
+            yield self._passage("ract", labels, flows_of(()), teaching.training)
+        batch = ract.training.batch_examples
+        learnt = Passage("", True, False, answers_mixture({"score": 1.0}, self._workload, spec, 1.0), 0, batch)
+        learnt = replace(learnt, answers=ract.training.steps * batch)
+        yield self._passage("ract", learnt, flows_of(ract.trained), ract.training)
+
+    def _passage(self, stage: str, one: Passage, flows: Mapping[str, Flow], training: TrainingConfig) -> _Work:
+        """A part of teaching; where nothing learns, weights are whole on every device."""
+        flows = flows if one.learns else flows_of(())
+        work = self._training(stage, self._pretrain.decoder, flows, training, one.mixture)
+        named = {"stage": f"{stage} {one.name}".strip(), "compared": one.compared}
+        work = replace(work, examples=one.answers, batch=one.batch, **named)
+        if one.drawn:
+            mfu = self._workload.teaching.drawing_mfu
+            work = replace(work, mfu=mfu, notes=(f"answers are drawn at an assumed MFU of {mfu:g}",))
+        return work if one.learns else replace(work, weights="float32", zero=0)
+
+    def left_out(self) -> Iterator[str]:
+        """What a plan says nothing of, and why."""
+        if self._teach.engine == "trl":
+            yield f"teach is not planned: the shapes of {self._teach.trl.model} are not known here (engine trl)"
+        if not self._plans_ract:
+            yield f"ract is not planned on {self.device_name}: its training.device is {self._ract.training.device}"
+        elif self._ract.labels.max_media is None:
+            yield "ract labels are not planned: ract.labels.max_media is null, so their number is the pool's"
+
+    @property
+    def _plans_ract(self) -> bool:
+        """Whether it is meant for such a device: it runs in one process, and a profile may leave it at a processor."""
+        return self._device.processor == (self._ract.training.device == "cpu")
 
     def _training(
         self, stage: str, decoder: str, flows: Mapping[str, Flow], training: TrainingConfig, mixture: Mixture
@@ -268,12 +337,14 @@ class _Planner:
         step = Step(work.flows, numerics_of(work.flows, work.precision, self._choices.weights or work.weights))
         share = math.ceil(work.batch / busy)
         load = Load(size, step, work.mixture.longest, share, work.runs, one_by_one=self._device.processor)
-        found = fit(load, sharding, capacity, self._choices.checkpointing)
+        beside = _FLOAT32 * sum(size.parameters[part] for part in _learning(work)) if work.compared else 0
+        found = fit(load, sharding, capacity - beside, self._choices.checkpointing)
         step = replace(step, checkpointed=CHECKPOINTING[found.checkpointing])
         costs, tasks = _average(work, size, step)
         flops = sum(cost.flops for cost in costs.values())
         model_flops = sum(cost.model_flops for cost in costs.values())
-        per_second = self.mfu * self._peak(work.precision) * busy / model_flops
+        mfu = self.mfu if work.mfu is None else work.mfu
+        per_second = mfu * self._peak(work.precision) * busy / model_flops
         hours = work.examples / per_second / _HOUR
         return StagePlan(
             stage=work.stage,
@@ -285,7 +356,8 @@ class _Planner:
             precision=work.precision,
             zero=work.zero,
             devices=busy,
-            memory=found.memory,
+            mfu=mfu,
+            memory=replace(found.memory, weights=found.memory.weights + beside),
             capacity=capacity,
             checkpointing=found.checkpointing,
             micro_batch=found.micro_batch,
@@ -299,7 +371,7 @@ class _Planner:
         )
 
     def _notes(self, work: _Work, busy: int, found: Fit, load: Load, capacity: float) -> tuple[str, ...]:
-        notes = []
+        notes = list(work.notes)
         if busy < self.devices:
             notes.append(f"{work.batch} examples a step keep {busy} of {self.devices} devices busy")
         if found.micro_batch == 0:
@@ -331,6 +403,10 @@ class _Planner:
             half_mfu=2 * work / published.gpu_hours,
             quarter_mfu=4 * work / published.gpu_hours,
         )
+
+
+def _learning(work: _Work) -> list[str]:
+    return [part for part, flow in work.flows.items() if flow is Flow.TRAINED]
 
 
 def _average(work: _Work, size: ModelSize, step: Step) -> tuple[dict[str, Cost], dict[str, float]]:

@@ -80,6 +80,25 @@ class ConversationLength:
 
 
 @dataclass(frozen=True)
+class TeachingLength:
+    """A teacher's questions and answers.
+
+    Attributes:
+        question, answer: tokens; an answer with its thought and its end.
+        drawing_mfu: part of the peak that drawing reaches, where a token at a time is computed.
+    """
+
+    question: int
+    answer: int
+    drawing_mfu: float
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.question < 1 or self.answer < 1 or not 0.0 < self.drawing_mfu <= 1.0:
+            raise ValueError("question and answer must be at least 1, drawing_mfu must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
 class Workload:
     """What a family of decoders works on.
 
@@ -91,6 +110,7 @@ class Workload:
         prompt_tokens: tokens around the medium and before the answer.
         answers: task -> tokens of an answer, with the end of turn.
         conversation: tokens of an average conversation of the fine-tuning on instructions.
+        teaching: of a teacher that thinks aloud.
         samples_per_medium: samples of a step that share one medium, whose encoders run once.
         media: kinds of media with their shares.
         longest: the largest that come; memory has to do for them.
@@ -105,6 +125,7 @@ class Workload:
     prompt_tokens: int
     answers: dict[str, int]
     conversation: ConversationLength
+    teaching: TeachingLength
     samples_per_medium: float
     media: dict[str, MediumKind]
     longest: dict[str, MediumKind]

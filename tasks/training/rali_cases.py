@@ -1,30 +1,32 @@
 """RALI's ablation (its Table 4) and what text adds: the student made in several ways, once per seed.
 
-All cases of a seed share media, tiles and, where it is the same, the alignment. The scores of held-out media are kept
-before any figure; a run that was killed continues at the first case that is not finished.
+All cases of a seed share media, tiles and, where it is the same, the alignment. The scores of held-out media, and of
+media that people have rated, are kept before any figure; a run that was killed continues at the first case that is not
+finished.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.quality_lmm import QualityLMM
 from models.rali.student import RaliStudent, Tower
-from tasks.instructions import media_frame, read_any_media
-from tasks.prepared import Preparation
-from tasks.records import PREDICTIONS, Split
-from tasks.shards import TableParts, digest, frame_of
+from tasks.errors import StageError
+from tasks.pool import load_candidates
+from tasks.records import PREDICTIONS
+from tasks.shards import TableParts, digest
 from tasks.stage import Place
-from tasks.targets import scored_candidates
-from tasks.tiles import Tiles, TileViews, prepare_tiles
 from tasks.training.rali import Config, text_tower, training_tiles
 from tasks.training.rali_course import Workshop, align, build, fit, start_tower
+from tasks.training.rali_exam import Asked, Exam, asked_of_line, asked_of_people, predictions_of, teacher_predictions
 from tasks.training.rali_lessons import Seen, embedded, gather_lessons
 
 Change = Callable[[Config], Config]
@@ -69,82 +71,89 @@ class _Ground:
     """What all cases stand on.
 
     Attributes:
-        seen: tiles of what is learnt from. asked: tiles of the held-out media. held_out: their rows.
+        trials: where alignments, students and their scores are kept. seen: all that is explained or scored; towers
+            measure the same, so every medium is measured once for all cases.
+        learnt: those of them that cases learn from. asked: what they are measured on.
     """
 
     place: Place
-    seen: Tiles
-    asked: Tiles
-    held_out: pd.DataFrame
+    trials: Path
+    seen: Seen
+    learnt: list[str]
+    asked: list[Asked]
 
 
-def run_cases(config: Config, place: Place, cases: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-    """Make every case once per seed and score the held-out media.
+def run_cases(
+    config: Config, place: Place, cases: Sequence[str], seeds: Sequence[int], exam: Exam | None = None
+) -> pd.DataFrame:
+    """Make every case once per seed and score the held-out media, and what else the exam names.
 
     Returns:
-        PREDICTIONS rows; ``model`` is ``CASE-seedK``.
+        PREDICTIONS rows; ``model`` is ``CASE-seedK``, or ``teacher`` where the exam has one.
 
     Raises:
-        StageError, ModelError: as the stage ``rali``.
+        StageError, ModelError: as the stage ``rali``; or the exam cannot be held.
     """
     torch.set_num_threads(config.training.threads)
-    ground = _ground(config, place)
-    found = []
+    exam = exam or Exam()
+    ground = _ground(config, place, exam)
+    found = [] if exam.teacher is None else [teacher_predictions(exam.teacher, ground.asked, config, place)]
     for seed in seeds:
         seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
         for case in tqdm(cases, desc=f"rali: cases of seed {seed}", unit="case"):
-            changed = CASES[case](seeded)
-            parts = TableParts(place.work / "cases", PREDICTIONS)
-            name = f"{case}-seed{seed}"
-            part = digest(name, dataclasses.asdict(changed))
-            if not parts.has(part):
-                parts.add(part, _scores(_student(changed, ground), ground, name))
-            found.append(parts.read_part(part))
+            found += _answers(f"{case}-seed{seed}", CASES[case](seeded), ground)
     return pd.concat(found, ignore_index=True)
 
 
-def _ground(config: Config, place: Place) -> _Ground:
+def _answers(name: str, config: Config, ground: _Ground) -> list[pd.DataFrame]:
+    """What one case says of everything that is asked; the student is made only for what has not been answered."""
+    parts = TableParts(ground.trials / "cases", PREDICTIONS)
+    settings = name, dataclasses.asdict(config)
+    names = [digest(*settings, *([one.name] if one.name else [])) for one in ground.asked]
+    student = None
+    for one, part in zip(ground.asked, names, strict=True):
+        if not parts.has(part):
+            student = student or _student(config, ground)
+            parts.add(part, predictions_of(one, name, _scores(student, one), "rali"))
+    return [parts.read_part(part) for part in names]
+
+
+def _ground(config: Config, place: Place, exam: Exam) -> _Ground:
+    tower = config.tower.built(config.view, place.root)
+    asked = [asked_of_line(config, place, tower), *asked_of_people(config, place, exam, tower)]
+    unasked = set(exam.unseen) - set(asked[0].rows["distortion"].dropna())
+    if unasked:
+        msg = f"no held-out medium has the distortion {min(unasked)}: leave it out of the unseen ones"
+        raise StageError(msg)
     lessons = gather_lessons(place, config.texts, None, config.scores)
-    scored = scored_candidates(place)
-    held_out = pd.DataFrame(scored[scored["split"] == Split.HELD_OUT])
-    preparation = Preparation("rali", config.training.threads, config.max_reject_share)
-    views = TileViews(config.view, config.frames, 1, 0)
-    read = partial(read_any_media, place)
-    asked = prepare_tiles(place.work / "held_out", media_frame(held_out, []), read, views, preparation)
-    readable = pd.DataFrame(held_out[held_out["id"].isin(asked.ids)])
-    return _Ground(place, training_tiles(config, place, lessons), asked, readable)
+    seen = Seen(training_tiles(config, place, lessons), tower)
+    pool = load_candidates(place)
+    left_out = set(pool.loc[pool["distortion"].isin(exam.unseen), "id"])
+    trials = place.work / "unseen" / digest(sorted(exam.unseen)) if exam.unseen else place.work
+    return _Ground(place, trials, seen, [name for name in seen.ids if name not in left_out], asked)
 
 
 def _student(config: Config, ground: _Ground) -> RaliStudent:
     """One case; its alignment is taken from another case of the seed that has the same."""
     place, seed = ground.place, config.training.seed
-    lessons = gather_lessons(place, config.texts, config.align.texts_per_image, config.scores)
-    aligned = place.work / "aligned" / digest(dataclasses.asdict(config.align), dataclasses.asdict(config.training))
+    lessons = gather_lessons(place, config.texts, config.align.texts_per_image, config.scores).of(ground.learnt)
+    aligned = ground.trials / "aligned" / digest(dataclasses.asdict(config.align), dataclasses.asdict(config.training))
     torch.manual_seed(seed)
     tower: Tower = config.tower.built(config.view, place.root)
-    seen = Seen(ground.seen, tower)
-    shop = Workshop(aligned, place.telemetry("rali_cases"), seen, lessons.of(seen.ids), config.training)
+    shop = Workshop(aligned, place.telemetry("rali_cases"), ground.seen, lessons, config.training)
     start_tower(tower, shop)
     if config.align.enabled:
         teacher = QualityLMM.from_pretrained(place.artifacts("pretrain") / "model")
         align(tower, text_tower(config, place, teacher, tower), shop, config.align, aligned)
     head, _ = build(tower, shop, config.build, config.fit.tau)
     student = RaliStudent(tower, head, config.view, config.frames)
-    own = place.work / "fitted" / digest(dataclasses.asdict(config))
+    own = ground.trials / "fitted" / digest(dataclasses.asdict(config))
     fit(student, dataclasses.replace(shop, work=own), config.fit, own)
     return student.eval()
 
 
 @torch.no_grad()
-def _scores(student: RaliStudent, ground: _Ground, name: str) -> pd.DataFrame:
-    rows = ground.held_out
+def _scores(student: RaliStudent, asked: Asked) -> NDArray[np.float64]:
     device = student.head.scores.device
-    embeddings = embedded(student.tower, Seen(ground.asked, student.tower), list(rows["id"]), device).to(device)
-    scores = student.head(embeddings).double().cpu().numpy()
-    common = {"model": name, "level_probs": [], "target_kind": "machine_opinion", "readout": "rali"}
-    records = [
-        {**common, "score": float(score), "target": float(row["target"])}
-        | {key: row[key] for key in ("id", "content_id", "modality", "distortion", "severity")}
-        for row, score in zip(rows.to_dict("records"), scores, strict=True)
-    ]
-    return frame_of(PREDICTIONS, records)
+    embeddings = embedded(student.tower, asked.seen, list(asked.rows["id"]), device).to(device)
+    return student.head(embeddings).double().cpu().numpy()

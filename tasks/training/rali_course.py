@@ -5,6 +5,7 @@ Shape legend: ``N`` media or texts, ``D`` joint space, ``F`` features of a text.
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,11 @@ from tasks.training.rali_lessons import Lessons, Seen, TileBatch, TileBatches, e
 from tasks.training.session import Course, callbacks, curve_ends, own_share
 from tasks.training.trainer import StepRecord, Trainer, history_rows
 
+log = logging.getLogger(__name__)
+
 _WEIGHTS: Final = "module.safetensors"
+_FLAT: Final = 0.3
+"""Scores with a smaller share of the targets' standard deviation hardly leave the mean."""
 _MOST_FITTED: Final = 512
 """Media from which a compact tower takes what is normal for a block."""
 
@@ -292,6 +297,10 @@ def fit(student: RaliStudent, shop: Workshop, config: FitConfig, out: Path) -> d
     """
     told: dict[str, Any] = {"before": spread_of(student, shop)}
     if not config.enabled:
+        ratio = told["before"]["std_ratio"]
+        if ratio < _FLAT:
+            flat = "without tuning, scores have %.2f of the targets' standard deviation: lower fit.tau, or tune them"
+            log.warning(flat, ratio)
         return told
     if taken := _taken_back(student, shop.work / "fit"):
         return told | taken

@@ -1,4 +1,4 @@
-"""Leaks of the verdict: 200 sentences with what must be found in them, and what holds of any text."""
+"""Leaks of the verdict: sentences with what must be found in them, and what holds of any text."""
 
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from models.signals.wording import every_sentence
 LINES = (Path(__file__).parent / "reasoning_sentences.tsv").read_text().splitlines()
 SENTENCES = [tuple(line.split("\t")) for line in LINES]
 CLEAN = [sentence for told, sentence in SENTENCES if told == "-"]
+GIVEN_AWAY = [tuple(line.split("\t")) for line in (Path(__file__).parent / "leak_lines.tsv").read_text().splitlines()]
+"""What holds a line's verdict (digits, rating, level, or clean), and the line; written before the lexicon saw them."""
 TEXTS = st.lists(
     st.one_of(
         st.sampled_from([sentence for _, sentence in SENTENCES]),
@@ -38,6 +40,16 @@ def test_the_sentences_are_two_hundred_different_ones_of_both_kinds():
     assert len({sentence for _, sentence in SENTENCES}) == len(SENTENCES) == 200
     assert len(CLEAN) >= 80
     assert all(any(f"{kind}:" in found for found, _ in SENTENCES) for kind in ("level", "verdict", "score"))
+
+
+def test_every_line_that_gives_its_verdict_away_is_found_and_no_clean_one():
+    missed = [line for kind, line in GIVEN_AWAY if kind != "clean" and not leaks(line)]
+    accused = [(line, told(line)) for kind, line in GIVEN_AWAY if kind == "clean" and leaks(line)]
+    assert (missed, accused) == ([], [])
+    kinds = [kind for kind, _ in GIVEN_AWAY]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"digits": 70, "rating": 66, "level": 64, "clean": 100}
+    assert len({line for _, line in GIVEN_AWAY}) == len(GIVEN_AWAY)
+    assert not {line for _, line in GIVEN_AWAY} & {sentence for _, sentence in SENTENCES}
 
 
 def test_a_leak_stands_where_it_says():

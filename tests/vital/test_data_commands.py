@@ -14,6 +14,7 @@ from datasets import load_from_disk
 from tasks.exchange.benchmarks import Q_BENCH
 from tasks.exchange.conversations import DATA_SETS
 from tasks.exchange.polarity import Polarity
+from tasks.exchange.tables import DEGRADATIONS
 from tasks.records import CANDIDATES, EXAMPLES, INSTRUCTIONS, REJECTS
 from tasks.shards import frame_of, read_table, write_table
 from vital.data_commands import INSTRUCTIONS as NAMES
@@ -55,6 +56,29 @@ def test_instructions_become_a_table_and_what_cannot_be_used_is_told(vital: Vita
     assert read_table(tmp_path / "q.rejects.parquet", REJECTS)["id"].tolist() == ["1"]
     assert "leave the declaration away" in vital(*arguments, *STARS).stderr
     assert "--root belongs to --instructions" in vital(*arguments[:3], "--out", out, "--root", tmp_path).stderr
+
+
+def test_degradations_become_a_table_by_what_is_declared(vital: Vital, tmp_path: Path):
+    (tmp_path / "t.csv").write_text("img,type,step\n0.png,fog,1\n1.png,gblur,2\n2.png,none,\n3.png,gblur,9\n")
+    out = tmp_path / "d.parquet"
+    plain = ["data", "import", tmp_path / "t.csv", "--out", out]
+    keys = ["--degradations", "--media-key", "img", "--class-key", "type", "--level-key", "step"]
+    meaning = ["--class", "gblur=blur", "--class", "none=null", "--level", "2=moderate"]
+    done = vital(*plain, *keys, *meaning)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:3] == [
+        f"{out}: 2 of 4 records (1 blur, 1 null)",
+        "  rejected 1: unknown_class",
+        "  rejected 1: unknown_level",
+    ]
+    table = read_table(out, DEGRADATIONS)
+    assert table["path"].tolist() == ["1.png", "2.png"]
+    assert table["severity"].tolist()[0] == "moderate"
+    assert read_table(tmp_path / "d.rejects.parquet", REJECTS)["id"].tolist() == ["0", "3"]
+    assert "--degradations needs --class:" in vital(*plain, *keys).stderr
+    assert "is declared as 'haze'" in vital(*plain, *keys, "--class", "fog=haze").stderr
+    assert "--class 'fog' is not NAME=MEANING" in vital(*plain, *keys, "--class", "fog").stderr
+    assert "belong to --degradations" in vital(*plain, *meaning).stderr
 
 
 def test_descriptions_of_several_turns_are_told_and_stand_aside(vital: Vital, tmp_path: Path):

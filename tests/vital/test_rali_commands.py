@@ -5,12 +5,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 import skimage.data
 import torch
 from PIL import Image
 
 import vital as face
+from models.distortions import IMAGE_TYPES
 from models.errors import ModelError
 from models.rali.head import BasisHead
 from models.rali.image_towers import CompactTower
@@ -18,6 +20,7 @@ from models.rali.runtime import RaliScorer
 from models.rali.student import RaliStudent
 from models.rali.views import TileView
 from tasks.media import decode_image
+from vital.rali_ablation import USUAL_UNSEEN, wished
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -63,10 +66,29 @@ def test_what_is_no_student_is_one_line(vital: Vital, photo: Path, tmp_path: Pat
     assert "nobody" in done.stderr
 
 
+def test_what_is_asked_for_is_checked_and_the_usual_unseen_types_exist():
+    assert set(USUAL_UNSEEN) <= set(IMAGE_TYPES)
+    table = {"people": (Path("a.parquet"),), "roots": (Path(),)}
+    with pytest.raises(click.UsageError, match="needs a group"):
+        wished((), "0", (), **table, content="a.")
+    with pytest.raises(click.UsageError, match="no regular expression"):
+        wished((), "0", (), **table, content="(")
+    wish = wished(("full",), "0", ("usual", "jpeg", "darken"), people=(), roots=(), content=None)
+    assert wish.unseen == (*USUAL_UNSEEN, "jpeg")
+
+
 def test_cases_and_photos_are_checked_before_any_work(vital: Vital, tmp_path: Path):
     done = vital("rali", "ablate", "--case", "no_colours")
     assert done.returncode == 2
     assert "unknown case 'no_colours'; the cases are full, no_alignment," in done.stderr
+    done = vital("rali", "ablate", "--unseen", "fog")
+    assert done.returncode == 2
+    assert "unknown distortion 'fog'; the distortions are gaussian_blur," in done.stderr
+    (tmp_path / "rated.parquet").write_bytes(b"")
+    done = vital("rali", "ablate", "--human", tmp_path / "rated.parquet")
+    assert done.returncode == 2
+    assert "every --human needs a --root" in done.stderr
+    assert "--content is for --human" in vital("rali", "ablate", "--content", "(.)").stderr
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     done = vital("rali", "bench", tmp_path)
     assert done.returncode == 2

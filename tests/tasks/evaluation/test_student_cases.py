@@ -9,7 +9,16 @@ from scipy.stats import pearsonr, spearmanr
 
 from tasks.errors import StageError
 from tasks.evaluation.agreements import Sampling
-from tasks.evaluation.student_cases import as_json, case_rows, markdown
+from tasks.evaluation.student_cases import (
+    as_json,
+    case_rows,
+    line_of,
+    markdown,
+    people_scopes,
+    scope_json,
+    scope_markdown,
+    unseen_scopes,
+)
 
 SAMPLING = Sampling(
     n_bootstrap=200, seed=1, confidence=0.95, max_undefined_share=0.05, min_samples=5, min_contents=5,
@@ -73,3 +82,71 @@ def test_the_table_and_the_file_say_the_same():
     for line, row in zip(lines[2:], told["cases"], strict=True):
         assert line.startswith(f"| {row['case']} | {row['srcc'][0]:.3f} {row['srcc'][1]:.3f} |")
     assert f"{told['cases'][1]['gap']:+.3f} [" in lines[3]
+
+
+def examined(contents: int = 20) -> pd.DataFrame:
+    """Two cases and their teacher on the line's media, of four types in turn, and on two tables of rated ones."""
+    types = ("lens_blur", "jpeg", "darken", None)
+    line = planted({"full": 0.05, "worse": 0.4}, contents).assign(target_kind="machine_opinion")
+    line["distortion"] = [types[int(name[1:]) % 4] for name in line["id"]]
+    rated = line.assign(target_kind="mos", distortion=None, target=1 - line["target"], content_id=line["id"])
+    rated["id"] = [f"{int(name[1:]) % 2}:{name}" for name in rated["id"]]
+    every = pd.concat([line, rated], ignore_index=True)
+    teacher = every[every["model"] == "full-seed0"].assign(model="teacher")
+    rng = np.random.default_rng(5)
+    return pd.concat([every, teacher.assign(score=teacher["score"] + 0.2 * rng.standard_normal(len(teacher)))])
+
+
+def test_scopes_are_told_apart_and_the_teacher_stands_among_the_cases():
+    cases, found = ("full", "worse"), examined()
+    strange, familiar, every = unseen_scopes(found, ("lens_blur", "darken"), cases, (0, 1), SAMPLING)
+    assert [scope.title for scope in (strange, familiar, every)] == ["unseen types", "seen types", "all"]
+    assert [(scope.media, scope.contents) for scope in (strange, familiar, every)] == [(40, 20), (40, 20), (80, 20)]
+    line = found[found["target_kind"] != "mos"]
+    for scope, kinds in ((strange, ("lens_blur", "darken")), (familiar, ("jpeg", None))):
+        part = line[[kind in kinds for kind in line["distortion"].where(line["distortion"].notna(), None)]]
+        full, worse, teacher = scope.rows
+        own = part[part["model"] == "teacher"]
+        assert teacher.srcc == (pytest.approx(spearmanr(own["score"], own["target"]).statistic, abs=1e-9),)
+        assert teacher.plcc == (pytest.approx(pearsonr(own["score"], own["target"]).statistic, abs=1e-9),)
+        ratio = own["score"].std(ddof=0) / own["target"].std(ddof=0)
+        assert teacher.std_ratio == (pytest.approx(ratio, abs=1e-9),)
+        for row in (full, worse):
+            for seed in (0, 1):
+                own = part[part["model"] == f"{row.case}-seed{seed}"]
+                assert row.srcc[seed] == pytest.approx(spearmanr(own["score"], own["target"]).statistic, abs=1e-9)
+        for row in (worse, teacher):
+            assert row.gap == pytest.approx(np.mean(row.srcc) - np.mean(full.srcc), abs=1e-9)
+            assert row.low is not None
+            assert row.high is not None
+            assert row.low < row.gap < row.high < 0
+
+
+def test_what_people_say_is_a_scope_of_each_table():
+    cases, found = ("full", "worse"), examined()
+    first, second = people_scopes(found, ["a.parquet", "b.parquet"], cases, (0, 1), SAMPLING)
+    assert (first.title, first.media, first.contents) == ("a.parquet", 40, 40)
+    assert (second.title, second.media, second.contents) == ("b.parquet", 40, 40)
+    for scope, number in ((first, "0:"), (second, "1:")):
+        part = found[found["id"].str.startswith(number) & (found["model"] == "full-seed1")]
+        assert scope.rows[0].srcc[1] == pytest.approx(spearmanr(part["score"], part["target"]).statistic, abs=1e-9)
+        assert scope.rows[0].srcc[1] < 0  # people said the opposite here
+        assert scope.rows[2].case == "teacher"
+
+
+def test_the_cases_own_table_is_the_same_beside_scopes():
+    cases, plain = ("full", "worse"), planted({"full": 0.05, "worse": 0.4})
+    assert case_rows(line_of(examined()), cases, (0, 1), SAMPLING) == case_rows(plain, cases, (0, 1), SAMPLING)
+
+
+def test_a_scope_says_the_same_in_its_table_and_its_file():
+    cases = ("full", "worse")
+    scope = unseen_scopes(examined(contents=4), ("jpeg",), cases, (0, 1), SAMPLING)[0]
+    told = json.loads(json.dumps(scope_json(scope)))
+    assert (told["title"], told["media"], told["contents"]) == ("unseen types", 4, 4)
+    _, heading, _, head, _, *lines = scope_markdown(scope, (0, 1)).splitlines()
+    assert heading == "unseen types (4 media of 4 contents):"
+    assert head.startswith("| case |")
+    for line, row in zip(lines, told["cases"], strict=True):
+        assert line.startswith(f"| {row['case']} | {' '.join(f'{value:.3f}' for value in row['srcc'])} |")
+        assert row["low"] is None  # four contents are too few

@@ -9,7 +9,7 @@ from infra.params import merge, profile_params
 from models.footprint import Flow
 from tasks.errors import ConfigError
 from tasks.training.plan import Choices, Plan, StagePlan, flows_of, make_plan
-from tasks.training.planning import Planning, read_planning
+from tasks.training.planning import FAMILIES, Planning, medium_shape, read_planning
 
 IDLE, THROUGH, TRAINED = Flow.IDLE, Flow.THROUGH, Flow.TRAINED
 
@@ -45,12 +45,33 @@ def test_every_stage_is_planned_in_the_order_of_the_line(paper: Plan, embedded: 
         ("warm_up", "nano"),
         ("warm_up", "mini"),
         ("assistant", "micro"),
+        ("teach examples", "micro"),
+        ("teach drawing", "micro"),
+        ("teach references", "micro"),
+        ("teach", "micro"),
+        ("ract examples", "micro"),
+        ("ract drawing", "micro"),
+        ("ract references", "micro"),
+        ("ract teachers", "micro"),
+        ("ract labels", "micro"),
+        ("ract", "micro"),
         ("predict", "micro"),
         ("predict", "nano"),
         ("predict", "mini"),
     ]
     warmed = [stage.decoder for stage in paper.stages if stage.stage == "warm_up"]
     assert warmed == ["internvl3-1b", "internvl3-2b", "internvl3-14b"]
+
+
+def test_what_is_not_planned_is_told(paper: Plan, embedded: Plan, checkout: Path):
+    assert embedded.notes == ()
+    assert paper.notes == (
+        "teach is not planned: the shapes of Qwen/Qwen2.5-VL-7B-Instruct are not known here (engine trl)",
+        "ract is not planned on h200: its training.device is cpu",
+    )
+    endless = planned("embedded", checkout, ract={"labels": {"max_media": None}})
+    assert [note.split(":")[0] for note in endless.notes] == ["ract labels are not planned"]
+    assert "ract labels" not in [stage.stage for stage in endless.stages]
 
 
 def test_pretraining_trains_the_encoders_and_pays_for_a_frozen_decoder_once(paper: Plan):
@@ -117,6 +138,74 @@ def test_the_papers_run_is_one_epoch_and_its_implied_utilisation_is_low(paper: P
     assert told.planned_hours == pytest.approx(pretrain.device_hours)
     assert told.implied_mfu / paper.mfu == pytest.approx(pretrain.device_hours / told.published_hours)
     assert told.quarter_mfu == pytest.approx(2 * told.half_mfu) == pytest.approx(4 * told.implied_mfu)
+
+
+def one_kind(checkout: Path, **changes: Any) -> Plan:
+    """Ratings of photographs alone: questions of 30 + 10 tokens, answers of 20; a tile is 16 tokens."""
+    tiles = {"photograph": {"share": 1.0}, "clip": {"share": 0.0}}
+    lengths = {"prompt_tokens": 30, "teaching": {"question": 10, "answer": 20, "drawing_mfu": 0.25}, "media": tiles}
+    planning = read_planning(checkout, {"workloads": {"tiny": lengths | {"vocabulary": 1000, "mfu": 0.5}}})
+    teach = {"shares": {"score": 1.0, "degradation": 0.0, "pair": 0.0}} | changes
+    params = merge(profile_params(checkout, "embedded"), {"teach": teach})
+    return make_plan(params, "embedded", planning, Choices(), checkout)
+
+
+def test_a_teacher_draws_compares_and_learns_by_hand_count(checkout: Path):
+    """The decoder micro: width 128, two layers, keys of 64, MLP of 352."""
+    plan = one_kind(checkout)
+    spec = FAMILIES["tiny"][2]
+    tiles = medium_shape(read_planning(checkout, {}).workload("tiny").media["photograph"], spec)[0]
+    length = 16 * tiles + 30 + 10 + 20
+    matrices = 2 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 352)
+    forward = 2 * length * matrices + 2 * 4 * length**2 * 128
+    logits = 2 * 20 * 128 * 1000
+    drawing, references, learning = (stage_of(plan, name, "micro") for name in
+                                     ("teach drawing", "teach references", "teach"))  # fmt: skip
+    for stage in (drawing, references, learning):
+        assert stage.examples == 30 * 32
+        assert stage.parts["decoder"].forward == forward
+        assert stage.parts["head"].forward == logits
+        assert stage.parts["image_encoder"].forward == 0  # its features are at hand
+        assert list(stage.tasks) == ["score"]
+    assert drawing.model_flops == references.model_flops == sum(one.forward for one in drawing.parts.values())
+    assert drawing.parts["decoder"].backward == 0
+    assert learning.parts["decoder"].backward == 2 * 2 * length * matrices + 2.5 * 2 * 4 * length**2 * 128
+    peak = 0.192e12
+    assert drawing.hours == pytest.approx(960 * drawing.model_flops / (0.25 * peak) / 3600)
+    assert learning.hours == pytest.approx(960 * learning.model_flops / (0.5 * peak) / 3600)
+    assert (drawing.mfu, learning.mfu) == (0.25, 0.5)
+    copied = 4 * sum(part.parameters for part in learning.parts.values() if part.flow is TRAINED)
+    alone = stage_of(one_kind(checkout, objective={"beta": 0.0}), "teach", "micro")
+    assert learning.memory.weights - alone.memory.weights == copied > 4 * matrices
+    assert drawing.notes == ("answers are drawn at an assumed MFU of 0.25",)
+    assert stage_of(plan, "teach examples", "micro").examples == 120 * 8
+    assert stage_of(plan, "teach examples", "micro").model_flops == learning.model_flops
+
+
+def test_answers_that_serve_several_steps_are_drawn_once_and_pairs_show_two_media(checkout: Path):
+    drawing = {"group": 4, "num_iterations": 5}
+    learnt = ["image_encoder", "projector", "decoder"]
+    plan = one_kind(checkout, drawing=drawing, trained=learnt, cold_start={"steps": 0}, objective={"beta": 0.0})
+    assert "teach examples" not in [stage.stage for stage in plan.stages]
+    found = {name: stage_of(plan, name, "micro") for name in ("teach drawing", "teach references", "teach")}
+    assert [stage.examples for stage in found.values()] == [6 * 32, 6 * 32, 30 * 32]  # the old policy's, without beta
+    encoder = stage_of(plan, "warm_up features", "micro").parts["image_encoder"].forward
+    assert found["teach"].parts["image_encoder"].forward == pytest.approx(encoder / 4)  # once for a group of four
+    none = one_kind(checkout, objective={"beta": 0.0})
+    assert "teach references" not in [stage.stage for stage in none.stages]
+    pairs = one_kind(checkout, shares={"score": 0.5, "degradation": 0.0, "pair": 0.5})
+    told = stage_of(pairs, "teach", "micro").tasks
+    assert 1.3 < told["pair"] / told["score"] < 2.0  # the text is there once
+
+
+def test_ract_has_a_teacher_for_every_set_and_an_encoder_under_a_frozen_reader(embedded: Plan):
+    found = {stage.stage: stage for stage in embedded.stages}
+    assert found["ract examples"].examples == 2 * 100 * 8
+    assert found["ract teachers"].examples == found["ract drawing"].examples == 2 * 16 * 32
+    assert found["ract labels"].examples == 2 * 240
+    assert found["ract"].examples == 90 * 16
+    flows = {name: part.flow for name, part in found["ract"].parts.items()}
+    assert flows == dict.fromkeys(flows, THROUGH) | {"image_encoder": TRAINED, "motion_extractor": IDLE}
 
 
 def test_time_is_work_over_speed_and_cost_is_time_times_price(checkout: Path):

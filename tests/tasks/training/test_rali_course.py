@@ -159,6 +159,20 @@ def test_without_tuning_equation_3_is_applied_as_it_is(shop: Workshop):
     assert all(torch.equal(value, student.head.state_dict()[name]) for name, value in head.state_dict().items())
 
 
+def test_scores_that_hardly_leave_the_mean_are_warned_of(shop: Workshop, caplog: pytest.LogCaptureFixture):
+    tower, _ = _towers(shop)
+    untuned = dataclasses.replace(FIT, enabled=False)
+    head, _ = build(tower, shop, dataclasses.replace(BUILD, recipe=Recipe(8, 4, "buckets", 0)), 1.0)
+    told = fit(RaliStudent(tower, head, VIEW, 1), shop, untuned, shop.work / "out")
+    assert told["before"]["std_ratio"] < 0.3  # Eq. 3 as it stands
+    assert f"scores have {told['before']['std_ratio']:.2f} of the targets' standard deviation" in caplog.text
+    caplog.clear()
+    head, _ = build(tower, shop, BUILD, 0.02)
+    told = fit(RaliStudent(tower, head, VIEW, 1), shop, untuned, shop.work / "out")
+    assert told["before"]["std_ratio"] > 0.3
+    assert not caplog.text
+
+
 def test_the_head_is_made_of_the_towers_own_embeddings(shop: Workshop):
     tower, _ = _towers(shop)
     plain = dataclasses.replace(BUILD, compress=False)

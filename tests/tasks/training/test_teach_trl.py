@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from models.rewards import KindWeights, RewardRule, Score
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, StageError
+from tasks.instructions import ImportedSource
 from tasks.records import REJECTS
 from tasks.shards import read_table
 from tasks.stage import Place, build_config
@@ -143,29 +146,113 @@ def write_tiny_qwen(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-@needs_trl
-def test_a_tiny_qwen_is_taught_and_broken_images_are_counted(
-    line: Path, place_for: Callable[[Path, str], Place], write_pretrained: Callable[[Path], None]
-):
-    write_pretrained(line)
-    place = place_for(line, "teach")
-    write_tiny_qwen(line / "tiny_qwen")
+def tiny(**changes: Any) -> teach.Config:
+    """Two steps of two questions with four answers each, of the tiny Qwen."""
     training = TrainingConfig(
         engine="single", seed=1, threads=1, precision="float32", steps=2, batch_examples=8, micro_batches=2,
         learning_rate=1e-3, weight_decay=0.0, warm_up_share=0.0, clip_norm=1.0, checkpoint_every=1,
     )  # fmt: skip
     section = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["teach"]
-    config = dataclasses.replace(
+    return dataclasses.replace(
         build_config(teach.Config, "teach", section),
         engine="trl",
         training=training,
         drawing=dataclasses.replace(paper().drawing, group=4, most_tokens=6),
         trl=teach_trl.TrlConfig("tiny_qwen", "sdpa", 784, 3136),
+        **changes,
     )
+
+
+@pytest.fixture
+def place(line: Path, place_for: Callable[[Path, str], Place], write_pretrained: Callable[[Path], None]) -> Place:
+    write_pretrained(line)
+    return place_for(line, "teach")
+
+
+def rated(place: Place) -> ImportedSource:
+    """Six rated images: the second is cut off, the last is not there; and a clip, which trl does not read."""
+    root = place.root / "rated"
+    root.mkdir()
+    for number in range(5):
+        Image.new("RGB", (90, 70), (50 * number, 80, 40)).save(root / f"{number}.png")
+    (root / "1.png").write_bytes((root / "1.png").read_bytes()[:50])
+    paths = [*(f"{number}.png" for number in range(6)), "clip.mp4"]
+    kinds = ["image"] * 6 + ["video"]
+    frame = pd.DataFrame({"path": paths, "modality": kinds, "quality": [0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.4]})
+    frame.to_parquet(place.root / "rated.parquet")
+    return ImportedSource("rated.parquet", "rated")
+
+
+REFUSED = {
+    "0:1.png": "truncated",
+    "0:5.png": "missing",
+    "score 0:1.png": "medium_rejected",
+    "score 0:5.png": "medium_rejected",
+    "score 0:clip.mp4": "video",
+}
+READABLE = {f"score 0:{number}.png" for number in (0, 2, 3, 4)}
+
+
+def refused(place: Place) -> dict[str, str]:
+    rejects = read_table(place.out / "rejects.parquet", REJECTS)
+    return dict(zip(rejects["id"], rejects["reason"], strict=True))
+
+
+def test_broken_images_below_the_limit_are_rejects_and_nothing_takes_their_place(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[teach_trl.Lesson] = []
+
+    def heard(lesson: teach_trl.Lesson, *_: Any) -> list[dict[str, Any]]:
+        asked.append(lesson)
+        return [{"step": step, "reward": 0.5, "loss": 0.1} for step in range(2)]
+
+    monkeypatch.setattr(teach, "teach_by_trl", heard)
+    config = tiny(splits=(), sources=(rated(place),), shares={"score": 1.0}, max_reject_share=0.34)
     report = teach.run(config, place)
+    assert report.rejected == {"medium_rejected": 2, "missing": 1, "truncated": 1, "video": 1}
+    assert report.tasks["score"] == 4
+    assert refused(place) == REFUSED
+    (lesson,) = asked
+    assert set(lesson.tasks) == READABLE
+    questions = [one for step in lesson.plan for one in step]
+    assert len(questions) == 2 * 2  # as many as without the broken ones: steps are not made shorter
+    assert {one.instruction_id for one in questions} == READABLE  # each once before any comes again
+    for one in questions:
+        assert one.instruction_id == f"score {one.media[0]}"  # an image under its own truth, never another's
+
+
+def test_too_many_broken_images_fail_before_anything_is_drawn(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(teach, "teach_by_trl", lambda *_: pytest.fail("it has begun to teach"))
+    config = tiny(splits=(), sources=(rated(place),), shares={"score": 1.0}, max_reject_share=0.33)
+    with pytest.raises(StageError, match=r"2 of 6 images do not decode, more than the declared share 0\.33"):
+        teach.run(config, place)
+
+
+def test_nothing_left_to_ask_is_told(place: Place):
+    source = rated(place)
+    for number in (0, 2, 3, 4):
+        (place.root / "rated" / f"{number}.png").unlink()
+    with pytest.raises(StageError, match="no question is left to ask"):
+        teach.run(tiny(splits=(), sources=(source,), shares={"score": 1.0}, max_reject_share=1.0), place)
+
+
+@needs_trl
+def test_a_tiny_qwen_is_taught_and_broken_images_are_counted(place: Place):
+    write_tiny_qwen(place.root / "tiny_qwen")
+    report = teach.run(tiny(), place)
     rows = json.loads((place.out / "history.json").read_text())
     assert [row["step"] for row in rows] == [0, 1]
     assert {"reward", "format", "wasted", "tokens", "kl"} <= rows[0].keys()
     assert report.rejected == {"video": 2}
     assert (place.out / "model" / "config.json").is_file()
     assert set(read_table(place.out / "rejects.parquet", REJECTS)["reason"]) == {"video"}
+
+
+@needs_trl
+def test_a_tiny_qwen_is_shown_readable_images_alone(place: Place):
+    write_tiny_qwen(place.root / "tiny_qwen")
+    config = tiny(splits=(), sources=(rated(place),), shares={"score": 1.0}, max_reject_share=0.34)
+    assert teach.run(config, place).tasks["score"] == 4
+    assert refused(place) == REFUSED
+    assert len(json.loads((place.out / "history.json").read_text())) == 2
