@@ -61,7 +61,8 @@ class Labels:
     """
 
     def __init__(self, rule: LabelRule, tags: Tags) -> None:
-        self._tags, self._sieve = tags, TextSieve("ract", rule.leaks)
+        self._tags: Tags = tags
+        self._sieve = TextSieve("ract", rule.leaks)
         self.rows: list[dict[str, Any]] = []
 
     @property
