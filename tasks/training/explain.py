@@ -26,7 +26,7 @@ from models.teaching import AskStyle, question
 from tasks.devices import DeviceName, device_named, lacking
 from tasks.errors import StageError
 from tasks.instructions import ImportedSource, Instruction, imported_instructions, media_frame, read_any_media
-from tasks.prepared import CachedFeatures, Preparation, encode_media
+from tasks.prepared import CachedFeatures, Preparation, encode_media, stands_on
 from tasks.records import EXPLANATIONS, REJECTS, TAUGHT, QuestionKind
 from tasks.reviewed_texts import reviewed_texts
 from tasks.shards import TableParts, digest, frame_of, write_table
@@ -34,9 +34,13 @@ from tasks.stage import Place
 from tasks.targets import bounded, scored_candidates
 from tasks.text_sieve import Leaks, TextSieve
 
+Explainer = Literal["pretrain", "assistant", "two_stage", "teach", "ract"]
+"""A stage of the line whose model can be asked about media."""
 REVIEWED_TEXTS: Final = "reviewed"
 TEACHER: Final = "teacher"
-_MODELS: Final = {
+"""Source of texts that a model of the line draws."""
+_WRITER: Final = "writer"
+_MODELS: Final[dict[Explainer, str]] = {
     "pretrain": "model",
     "assistant": "model",
     "two_stage": "describer",
@@ -44,22 +48,25 @@ _MODELS: Final = {
     "ract": "model",
 }
 """Stage whose model may teach -> folder of the model in its artifacts."""
-_TASKS: Final = {"pretrain": "description", "assistant": "description", "two_stage": "perception"}
+_TASKS: Final[dict[Explainer, str]] = {"pretrain": "description", "assistant": "description", "two_stage": "perception"}
 """Stage -> the task under which its model was taught to describe (models.questions)."""
-_THINKING: Final = {"teach": "teacher.json", "ract": "ract.json"}
+_THINKING: Final[dict[Explainer, str]] = {"teach": "teacher.json", "ract": "ract.json"}
 """Stages whose models think aloud before they judge -> file that says how they are asked and read."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Texts that the teacher draws.
+    """Texts that a model of the line draws.
 
     Attributes:
+        writer: stage of the line whose model it is; of one that thinks aloud (``teach``, ``ract``) the thought is the
+            text.
         per_medium: how many, each with a seed of its own; 0 draws none.
         temperature, top_p: of the draws; temperature 0 gives the greedy answer, once.
         max_new_tokens: of an answer.
     """
 
+    writer: Explainer
     per_medium: int
     temperature: float
     top_p: float
@@ -83,12 +90,11 @@ class Config:
     """What is gathered.
 
     Attributes:
-        teacher: stage of the line whose model scores and explains; of one that thinks aloud (``teach``, ``ract``) the
-            thought is the text.
+        teacher: stage of the line whose model scores.
         splits: of the line's contents; never the held-out ones.
         max_media: of them, by a hash of their ids; None takes all.
         reviewed: whether the line's reviewed assertions are texts.
-        drawn: what the teacher says.
+        drawn: what a model of the line says.
         sources: imported instruction tables whose open answers are texts.
         leaks: ``drop`` takes out sentences that give the verdict away, ``keep`` counts them.
         seed: of the draws.
@@ -96,7 +102,7 @@ class Config:
         max_reject_share: share of undecodable media above which the stage fails.
     """
 
-    teacher: Literal["pretrain", "assistant", "two_stage", "teach", "ract"]
+    teacher: Explainer
     splits: tuple[Literal["train", "warm_up"], ...]
     max_media: int | None
     reviewed: bool
@@ -243,10 +249,10 @@ def _of_instruction(one: Instruction, sieve: TextSieve) -> dict[str, Any] | None
 
 @dataclass(frozen=True)
 class _Way:
-    """How a teacher is asked to explain, and where its answer holds the explanation.
+    """How a model is asked to explain, and where its answer holds the explanation.
 
     Attributes:
-        task: of ``models.questions``; None for a teacher that thinks aloud before it scores.
+        task: of ``models.questions``; None for one that thinks aloud before it scores.
         style, tags: of such a one, see ``models.teaching``.
     """
 
@@ -255,11 +261,11 @@ class _Way:
     tags: Tags = "free"
 
     @classmethod
-    def of(cls, place: Place, teacher: str) -> "_Way":
+    def of(cls, place: Place, writer: Explainer) -> "_Way":
         """That of a stage's model."""
-        if teacher not in _THINKING:
-            return cls(_TASKS[teacher])
-        told = json.loads((place.artifacts(teacher) / _THINKING[teacher]).read_text())
+        if writer not in _THINKING:
+            return cls(_TASKS[writer])
+        told = json.loads((place.artifacts(writer) / _THINKING[writer]).read_text())
         return cls(None, told["question"], told["tags"])
 
     def prompt(self, model: QualityLMM, medium: VisualFeatures) -> str:
@@ -274,19 +280,25 @@ class _Way:
 
 
 class _Teacher:
-    """The teacher and what it sees: its encoder looks at every medium once."""
+    """Who scores and who writes, and what they see: each encoder looks at every medium once."""
 
     def __init__(self, config: Config, place: Place, shown: pd.DataFrame) -> None:
-        self._config, self._place, self._way = config, place, _Way.of(place, config.teacher)
-        folder = place.artifacts(config.teacher) / _MODELS[config.teacher]
-        self.model = QualityLMM.from_pretrained(folder).to(device_named(config.device))
+        self._config, self._place = config, place
+        self.model = self._model(config.teacher)
+        self._writer = self._model(config.drawn.writer) if config.drawn.per_medium else self.model
+        encoders = {TEACHER: self.model}
+        if not stands_on(self._writer, self.model):
+            encoders[_WRITER] = self._writer
         preparation = Preparation("explain", config.threads, config.max_reject_share, device_named(config.device))
         read = partial(read_any_media, place)
-        encoders = {TEACHER: self.model}
-        self.features: CachedFeatures = encode_media(place.work / "features", shown, read, encoders, preparation)[
-            TEACHER
-        ]
+        found = encode_media(place.work / "features", shown, read, encoders, preparation)
+        self.features: CachedFeatures = found[TEACHER]
+        self._seen = found.get(_WRITER, self.features)
         self._shown = [str(name) for name in shown["id"] if str(name) not in self.features.broken]
+
+    def _model(self, stage: Explainer) -> QualityLMM:
+        folder = self._place.artifacts(stage) / _MODELS[stage]
+        return QualityLMM.from_pretrained(folder).to(device_named(self._config.device))
 
     def scores(self) -> dict[str, float]:
         """Quality of every medium that decodes."""
@@ -297,17 +309,18 @@ class _Teacher:
         return found
 
     def texts(self, line: pd.DataFrame, sieve: TextSieve) -> Iterator[dict[str, Any]]:
-        """What it draws about the line's media; batches that a run before the kill has drawn are taken over."""
+        """What is drawn about the line's media; batches that a run before the kill has drawn are taken over."""
         drawn = self._config.drawn
+        way = _Way.of(self._place, drawn.writer) if drawn.per_medium else _Way(None)
         known = {str(row["id"]): row for row in line.to_dict("records")}
         names = [name for name in self._shown if name in known] if drawn.per_medium else []
         parts = TableParts(self._place.work / "drawn", EXPLANATIONS)
         for some in _groups(names, self._config.batch, "explain: texts"):
             part = digest(list(some))
             if not parts.has(part):
-                parts.add(part, frame_of(EXPLANATIONS, self._draw(some, known)))
+                parts.add(part, frame_of(EXPLANATIONS, self._draw(some, known, way)))
             for row in parts.read_part(part).to_dict("records"):
-                text, about = self._way.read(str(row.pop("text"))), {str(key): value for key, value in row.items()}
+                text, about = way.read(str(row.pop("text"))), {str(key): value for key, value in row.items()}
                 if text is None:
                     sieve.refuse(str(row["id"]), "no_thought", f"{TEACHER}, answer {row['number']}: it is not laid out")
                     continue
@@ -315,15 +328,15 @@ class _Teacher:
                 if kept is not None:
                     yield kept
 
-    def _draw(self, names: Sequence[str], known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    def _draw(self, names: Sequence[str], known: dict[str, dict[str, Any]], way: _Way) -> list[dict[str, Any]]:
         drawn, rows = self._config.drawn, []
-        media = [self.features.read(name) for name in names]
-        prompts = [self._way.prompt(self.model, medium) for medium in media]
-        avoid = NOT_DESCRIPTIONS if self._way.task else ()
+        media = [self._seen.read(name) for name in names]
+        prompts = [way.prompt(self._writer, medium) for medium in media]
+        avoid = NOT_DESCRIPTIONS if way.task else ()
         for number in range(drawn.per_medium):
             seeds = [int(digest(self._config.seed, name, number)[:12], 16) for name in names]
             how = {"avoid": avoid, "draws": Draws(drawn.sampling, seeds)}
-            answers = self.model.generate(media, prompts, max_new_tokens=drawn.max_new_tokens, **how)
+            answers = self._writer.generate(media, prompts, max_new_tokens=drawn.max_new_tokens, **how)
             for name, seed, answer in zip(names, seeds, answers, strict=True):
                 about = {key: known[name][key] for key in ("id", "content_id", "modality")}
                 drawing = {"seed": seed, "temperature": drawn.temperature, "top_p": drawn.top_p, "dropped": 0}

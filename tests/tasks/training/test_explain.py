@@ -30,7 +30,7 @@ CONFIG = explain.Config(
     splits=("train", "warm_up"),
     max_media=None,
     reviewed=True,
-    drawn=explain.Drawn(per_medium=0, temperature=1.0, top_p=1.0, max_new_tokens=8),
+    drawn=explain.Drawn(writer="pretrain", per_medium=0, temperature=1.0, top_p=1.0, max_new_tokens=8),
     sources=(),
     leaks="drop",
     seed=3,
@@ -120,7 +120,7 @@ def test_drawn_texts_have_a_seed_each_and_come_again(place: Place, monkeypatch: 
 
     generate = QualityLMM.generate
     monkeypatch.setattr(QualityLMM, "generate", lambda *given, **named: longer(generate(*given, **named)))
-    drawn = explain.Drawn(per_medium=3, temperature=1.0, top_p=0.9, max_new_tokens=5)
+    drawn = explain.Drawn(writer="pretrain", per_medium=3, temperature=1.0, top_p=0.9, max_new_tokens=5)
     config = changed(reviewed=False, drawn=drawn, max_media=4)
     report = explain.run(config, place)
     first = texts(place)
@@ -136,7 +136,7 @@ def test_drawn_texts_have_a_seed_each_and_come_again(place: Place, monkeypatch: 
 
 def test_greedy_answers_are_not_drawn_several_times():
     with pytest.raises(ValueError, match="all the same"):
-        explain.Drawn(per_medium=2, temperature=0.0, top_p=1.0, max_new_tokens=5)
+        explain.Drawn(writer="pretrain", per_medium=2, temperature=0.0, top_p=1.0, max_new_tokens=5)
 
 
 def _imported(root: Path, media: dict[str, Any]) -> ImportedSource:
@@ -178,20 +178,21 @@ def test_without_opinions_there_is_nothing_to_explain(place: Place):
         explain.run(CONFIG, place)
 
 
-@pytest.mark.parametrize("teacher", ["teach", "ract"])
-def test_a_teacher_that_thinks_aloud_explains_by_its_thought(
-    place: Place, write_fluent: Callable[[Path], None], teacher: str
+@pytest.mark.parametrize("writer", ["teach", "ract"])
+def test_a_model_that_thinks_aloud_explains_by_its_thought(
+    place: Place, write_fluent: Callable[[Path], None], writer: explain.Explainer
 ):
-    write_fluent(place.root)
     artifacts = place.root / "artifacts"
-    (artifacts / teacher).mkdir()
-    (artifacts / "pretrain" / "model").rename(artifacts / teacher / "model")
-    file = {"teach": "teacher.json", "ract": "ract.json"}[teacher]
-    write_json(artifacts / teacher / file, {"question": "short", "tags": "free"})
-    drawn = explain.Drawn(per_medium=2, temperature=1.0, top_p=1.0, max_new_tokens=80)
-    report = explain.run(
-        changed(teacher=teacher, splits=("warm_up",), reviewed=False, drawn=drawn, leaks="keep"), place
-    )
+    (artifacts / "pretrain" / "model").rename(artifacts / "kept")
+    write_fluent(place.root)
+    (artifacts / writer).mkdir()
+    (artifacts / "pretrain" / "model").rename(artifacts / writer / "model")
+    (artifacts / "kept").rename(artifacts / "pretrain" / "model")  # with another encoder than the writer's
+    file = {"teach": "teacher.json", "ract": "ract.json"}[writer]
+    write_json(artifacts / writer / file, {"question": "short", "tags": "free"})
+    drawn = explain.Drawn(writer=writer, per_medium=2, temperature=1.0, top_p=1.0, max_new_tokens=80)
+    alone = taught_by(place, changed(splits=("warm_up",)))
+    report = explain.run(changed(splits=("warm_up",), reviewed=False, drawn=drawn, leaks="keep"), place)
     found = texts(place)
     assert report.texts == {"teacher": len(found)}
     assert report.rejected.get("no_thought", 0) + len(found) == 2 * report.media
@@ -199,12 +200,20 @@ def test_a_teacher_that_thinks_aloud_explains_by_its_thought(
     assert found["seed"].is_unique
     known = {task.thought for task in gather_tasks(place, [Split.TRAIN], (), {"score": 1.0}).tasks}
     assert set(found["text"]) & known, "what it has learnt to think"
+    assert taught(place)["teacher"].to_list() == pytest.approx(alone, abs=1e-6), "scores are the teacher's still"
+
+
+def taught_by(place: Place, config: explain.Config) -> list[float]:
+    own = Place(place.root, place.work / "alone", place.work / "alone" / "out")
+    own.out.mkdir(parents=True)
+    explain.run(config, own)
+    return list(taught(own)["teacher"])
 
 
 @pytest.mark.usefixtures("publish_untaught")
-def test_a_teacher_that_thinks_nothing_is_counted(place: Place):
-    drawn = explain.Drawn(per_medium=1, temperature=1.0, top_p=1.0, max_new_tokens=8)
-    report = explain.run(changed(teacher="teach", splits=("warm_up",), drawn=drawn), place)
+def test_a_model_that_thinks_nothing_is_counted(place: Place):
+    drawn = explain.Drawn(writer="teach", per_medium=1, temperature=1.0, top_p=1.0, max_new_tokens=8)
+    report = explain.run(changed(splits=("warm_up",), drawn=drawn), place)
     assert report.rejected == {"no_thought": report.media}
     assert set(report.texts) == {"reviewed"}
 
