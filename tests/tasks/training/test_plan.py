@@ -189,7 +189,7 @@ def test_answers_that_serve_several_steps_are_drawn_once_and_pairs_show_two_medi
     assert "teach examples" not in [stage.stage for stage in plan.stages]
     found = {name: stage_of(plan, name, "micro") for name in ("teach drawing", "teach references", "teach")}
     assert [stage.examples for stage in found.values()] == [6 * 32, 6 * 32, 30 * 32]  # the old policy's, without beta
-    encoder = stage_of(plan, "warm_up features", "micro").parts["image_encoder"].forward
+    encoder = stage_of(plan, "ract", "micro").parts["image_encoder"].forward  # an image of its own for every text
     assert found["teach"].parts["image_encoder"].forward == pytest.approx(encoder / 4)  # once for a group of four
     none = one_kind(checkout, objective={"beta": 0.0})
     assert "teach references" not in [stage.stage for stage in none.stages]
