@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from tiny_lmm import make_model
 
 from models.rali.runtime import RaliScorer
 from tasks.media import decode_image
+from vital.rali_commands import rali
 from vital.rali_options import declared, told
 
 Vital = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -104,6 +106,13 @@ def test_what_does_not_fit_is_refused_before_any_work(vital: Vital, ground: Path
     assert done.returncode == 1
     assert "put the snapshot openai/clip-vit-large-patch14" in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("step", ["texts", "align", "build", "fit"])
+def test_every_step_has_help_with_an_example(step: str):
+    done = CliRunner().invoke(rali, [step, "--help"])
+    assert done.exit_code == 0
+    assert f"vital rali {step} photos/" in done.output
 
 
 def test_a_declaration_counts_for_the_steps_after_it():
