@@ -40,7 +40,7 @@ REVIEWED_TEXTS: Final = "reviewed"
 TEACHER: Final = "teacher"
 """Source of texts that a model of the line draws."""
 _WRITER: Final = "writer"
-_MODELS: Final[dict[Explainer, str]] = {
+MODEL_FOLDERS: Final[dict[Explainer, str]] = {
     "pretrain": "model",
     "assistant": "model",
     "two_stage": "describer",
@@ -297,7 +297,7 @@ class _Teacher:
         self._shown = [str(name) for name in shown["id"] if str(name) not in self.features.broken]
 
     def _model(self, stage: Explainer) -> QualityLMM:
-        folder = self._place.artifacts(stage) / _MODELS[stage]
+        folder = self._place.artifacts(stage) / MODEL_FOLDERS[stage]
         return QualityLMM.from_pretrained(folder).to(device_named(self._config.device))
 
     def scores(self) -> dict[str, float]:

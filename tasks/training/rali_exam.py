@@ -29,6 +29,7 @@ from tasks.stage import Place
 from tasks.targets import scored_candidates
 from tasks.tiles import TileViews, prepare_tiles
 from tasks.training.engine import device_of
+from tasks.training.explain import MODEL_FOLDERS, Explainer
 from tasks.training.rali import Config
 from tasks.training.rali_lessons import Seen
 
@@ -49,11 +50,11 @@ class Teacher:
         stage: of the line, as ``explain.teacher`` names it.
     """
 
-    stage: str
+    stage: Explainer
 
     def folder(self, place: Place) -> Path:
         """Where its model lies."""
-        return place.artifacts(self.stage) / ("describer" if self.stage == "two_stage" else "model")
+        return place.artifacts(self.stage) / MODEL_FOLDERS[self.stage]
 
 
 @dataclass(frozen=True)
