@@ -218,30 +218,25 @@ def test_a_record_cannot_write_outside_its_folder(promoted: Plant, tmp_path: Pat
     assert not (tmp_path / "escaped").exists()
 
 
-TIMED = """
-import sys, time
+LOOKUP = """
+import sys
 from pathlib import Path
-start = time.perf_counter()
 from infra.registry import resolve
-resolve("vital-base#prod", home=Path(sys.argv[1]))
-print(time.perf_counter() - start)
+print(resolve("vital-base#prod", home=Path(sys.argv[1])))
 assert "gto" not in sys.modules and "dvc" not in sys.modules and "boto3" not in sys.modules
 """
 
 
-def test_lookups_take_less_than_ten_seconds_first_and_one_when_cached(promoted: Plant, checkout: Path):
-    command = [sys.executable, "-c", TIMED, str(promoted.root)]
-    first = float(subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout)
-    assert first < 10
-    cached = min(
-        float(subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    )
-    assert cached < 1
+def test_a_lookup_loads_no_dvc_and_a_cached_one_needs_no_store(promoted: Plant, checkout: Path):
+    command = [sys.executable, "-c", LOOKUP, str(promoted.root)]
+    first = subprocess.check_output(command, cwd=checkout, text=True)
+    shutil.rmtree(promoted.root / ".store")
+    shutil.rmtree(promoted.root / ".dvc" / "cache", ignore_errors=True)
+    assert subprocess.check_output(command, cwd=checkout, text=True) == first
 
 
 def test_simultaneous_fetches_agree(promoted: Plant, checkout: Path):
-    command = [sys.executable, "-c", TIMED, str(promoted.root)]
+    command = [sys.executable, "-c", LOOKUP, str(promoted.root)]
     running = [subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE) for _ in range(4)]
     deadline = time.monotonic() + 60
     assert [process.wait(timeout=deadline - time.monotonic()) for process in running] == [0] * 4
