@@ -90,7 +90,8 @@ def dvc_status(workspace: Path) -> dict[str, list[Any]]:
 def upstream_stages(workspace: Path) -> dict[str, set[str]]:
     """For every stage of the workspace's dvc.yaml, the stages whose outputs it reads."""
     stages: dict[str, dict[str, Any]] = yaml.safe_load((workspace / "dvc.yaml").read_text())["stages"]
-    params = read_params(workspace)
+    named = any("${" in str(declared) for stage in stages.values() for declared in stage.get("deps", []))
+    params = read_params(workspace) if named else {}
     makers = {out: name for name, stage in stages.items() for out in made_by(stage)}
     return {
         name: {

@@ -160,5 +160,5 @@ def test_status_says_what_is_stale_and_what_follows(tiny_checkout: Path, vital: 
     assert told["warm_up"] == "up to date"
     assert told["predict"].startswith("stale: params.yaml")
     assert told["answer"] == "stale: after predict"
-    assert told["correlate"] == "stale: after reason"
+    assert told["correlate"] == "stale: after cross_swap"
     assert told["register"] == "stale: after report"

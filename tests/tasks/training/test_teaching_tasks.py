@@ -64,7 +64,7 @@ def test_thoughts_are_reviewed_texts_without_what_gives_quality_away(place: Plac
 def test_a_kind_without_a_share_is_left_out_and_one_without_questions_is_an_error(place: Place):
     assert {task.kind for task in gather_tasks(place, BOTH, (), {"score": 1.0, "pair": 0.0}).tasks} == {"score"}
     source = table(place, "rated", {"a.png": {"quality": 0.4}})
-    with pytest.raises(StageError, match="asks for questions of the kind pair"):
+    with pytest.raises(StageError, match="ask for questions of the kind pair"):
         gather_tasks(place, (), (source,), {"score": 1.0, "pair": 1.0})
 
 
