@@ -138,7 +138,9 @@ def check_step(step: Step, work: Path, config: Config) -> None:
     before = None if step == "align" else finished(work, STEPS[STEPS.index(step) - 1])
     if step == "build" and config.align.enabled:
         before = needed(work, "align")
-    for name in _DECIDED[step] if before is not None else ():
+    if before is None:
+        return
+    for name in _DECIDED[step]:
         if getattr(before.config, name) != getattr(config, name):
             msg = f"rali.{name} was decided by an earlier step of this --work: leave it, or name another --work"
             raise StageError(msg)
