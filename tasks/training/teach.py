@@ -5,17 +5,12 @@ cold start on example answers, since small models know no layout; then groups of
 score, degradation and the better of two, and each is made more or less likely by how it fares within its group.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from models.grpo import GrpoRule
-from models.rewards import RewardRule
-from models.teaching import AskStyle
-from models.vocabulary_head import HeadKind
 from tasks import group
 from tasks.instructions import ImportedSource
 from tasks.prepared import Preparation
@@ -23,13 +18,10 @@ from tasks.records import REJECTS, Split
 from tasks.shards import frame_of, write_json, write_table
 from tasks.stage import Place
 from tasks.training.engine import device_of, wanted_processes
-from tasks.training.freezing import Part
 from tasks.training.pretrain import require_gate
-from tasks.training.rollouts import Drawing
 from tasks.training.session import lacking_gpus
 from tasks.training.teach_trl import Lesson, TrlConfig, lacking_trl, readable, teach_by_trl
 from tasks.training.teaching_course import (
-    ColdStart,
     Matter,
     School,
     Teaching,
@@ -39,59 +31,34 @@ from tasks.training.teaching_course import (
     teach_ourselves,
 )
 from tasks.training.teaching_tasks import STAGE, Gathered, TeachingTask, gather_tasks
-from tasks.training.trainer import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Config:
-    """What is taught, by which rewards.
+class Config(Teaching):
+    """What is taught, of what, and by whom; its cold start, probe and parts are for the engine ``own``.
 
     Attributes:
         engine: ``own``, a quality LMM in one process, or ``trl``, any image-text checkpoint of transformers
             (``tasks.training.teach_trl``).
         splits: of the line's contents that are asked about; never the held-out ones; none for sources alone.
         sources: imported tables of media with their quality or degradation, see ``tasks.training.teaching_tasks``.
-        shares: of the questions, per kind.
         max_reject_share: share of undecodable media above which the stage fails.
-        trained: parts that learn; with a part of the encoder among them media are kept as pixels, else as features.
-        question: how is asked, see ``models.teaching``.
-        head: as in tasks.training.objective.
-        cold_start: of the engine ``own``.
-        drawing: how answers are drawn. rewards: what they earn. objective: what is made of it.
-        probe_tasks: questions of each kind that are asked once before and once after.
-        training: the loop; ``batch_examples`` counts answers, so a step asks ``batch_examples / drawing.group``
-            questions.
         trl: what the engine ``trl`` needs besides.
     """
 
     engine: Literal["own", "trl"]
     splits: tuple[Literal["train", "warm_up"], ...]
     sources: tuple[ImportedSource, ...]
-    shares: dict[str, float]
     max_reject_share: float
-    trained: tuple[Part, ...]
-    question: AskStyle
-    head: HeadKind
-    cold_start: ColdStart
-    drawing: Drawing
-    rewards: RewardRule
-    objective: GrpoRule
-    probe_tasks: int
-    training: TrainingConfig
     trl: TrlConfig
 
     def __post_init__(self) -> None:
-        """Check ranges; what both engines are told is checked as it is made."""
-        training = self.teaching.training
+        """Check ranges, also those of what is taught."""
+        super().__post_init__()
         if not self.splits and not self.sources:
             raise ValueError("splits or sources must name something to ask about")
-        if self.engine == "own" and training.engine != "single":
+        if self.engine == "own" and self.training.engine != "single":
             raise ValueError("engine own is one process: training.engine must be single, or the engine trl")
-
-    @property
-    def teaching(self) -> Teaching:
-        """What is taught, without whom and by which engine."""
-        return Teaching(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Teaching)})
 
 
 @dataclass(frozen=True)
@@ -167,7 +134,7 @@ def _by_trl(gathered: Gathered, config: Config, place: Place) -> Report:
     training, drawing = config.training, config.drawing
     tasks = readable(gathered, place, training.threads, config.max_reject_share)
     rounds = -(-training.steps // drawing.num_iterations)
-    plan = config.teaching.plan(tasks, rounds, training.batch_examples // drawing.group)
+    plan = config.plan(tasks, rounds, training.batch_examples // drawing.group)
     known = {task.task_id: task for task in tasks}
     lesson = Lesson(plan, known, drawing, config.rewards, config.objective, training, config.trl)
     rows = teach_by_trl(lesson, gathered, place)
@@ -179,9 +146,8 @@ def _by_trl(gathered: Gathered, config: Config, place: Place) -> Report:
 
 
 def _by_ourselves(gathered: Gathered, config: Config, place: Place) -> Report:
-    teaching, start = config.teaching, place.artifacts("pretrain") / "model"
-    school = School(STAGE, start, place.work, place.out, place.telemetry(STAGE))
+    school = School(STAGE, place.artifacts("pretrain") / "model", place.work, place.out, place.telemetry(STAGE))
     preparation = Preparation(STAGE, config.training.threads, config.max_reject_share, device_of(config.training))
-    media = shown_media(place, gathered, school.model(cold=True), teaching, preparation)
+    media = shown_media(place, gathered, school.model(cold=True), config, preparation)
     tasks = taught_tasks(gathered, media)
-    return _report(tasks, gathered, **teach_ourselves(Matter(teaching, school, tasks, media)))
+    return _report(tasks, gathered, **teach_ourselves(Matter(config, school, tasks, media)))
