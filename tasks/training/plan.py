@@ -256,7 +256,7 @@ class _Planner:
     def _teachers(self) -> Iterator[_Work]:
         """The teacher of the engine ``own``."""
         if self._teach.engine == "own":
-            teaching = self._teach.teaching
+            teaching = self._teach
             for one in teaching_passages(teaching, self._workload, FAMILIES[self.family][2]):
                 yield self._passage("teach", one, flows_of(teaching.trained), teaching.training)
 
